@@ -1,0 +1,25 @@
+# `make sweep` and `make test` take a fresh clone all the way; a second call reuses .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= runs/$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: sweep test lint clean
+
+sweep: .venv/ready
+	$(BIN)/mixprof sweep --out $(RUN)
+	$(BIN)/mixprof report $(RUN) --out $(RUN)/report
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/ready: pyproject.toml constraints.txt scripts/setup.sh
+	PYTHON=$(PYTHON) sh scripts/setup.sh
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,46 @@
+"""DWNet (Han et al., ICLR 2022, arXiv 2106.04263), with any mixer in the place of the depth-wise block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from models.folding import fold_before
+from models.layers import Mlp, channels_first, channels_last
+from models.pyramid import Pyramid
+
+
+class DWBlock(nn.Module):
+    """x + mixer(x), without a norm before it, then x + mlp(bn(x)). (B, H, W, C) -> (B, H, W, C)."""
+
+    def __init__(self, dim: int, mixer: nn.Module):
+        super().__init__()
+        self.attn2conv = mixer
+        self.mlp = Mlp(dim)
+        self.bn: nn.Module = nn.BatchNorm2d(dim)
+
+    def specialize(self, lowering: str) -> None:
+        """Fold the batch norm into the Linear after it."""
+        fold_before(self.bn, self.mlp.fc1)
+        self.bn = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn2conv(x)
+        return x + self.mlp(channels_last(self.bn(channels_first(x))))
+
+
+class DWNet(Pyramid):
+    """Classify images. (B, 3, H, W) -> (B, num_classes); no position embedding."""
+
+    def __init__(
+        self,
+        resolution: tuple[int, int],
+        window: int,
+        num_classes: int,
+        *,
+        mixer: Callable[..., nn.Module],
+        dim: int,
+        depths: tuple[int, ...],
+    ):
+        super().__init__(resolution, window, num_classes, block=DWBlock, mixer=mixer, dim=dim, depths=depths)

@@ -1,0 +1,115 @@
+"""DWNet's block with a kernel per position and channel group, predicted there (arXiv 2106.04263)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.aggregation import FORMULATIONS, choose, shift_rows
+from models.folding import affine, as_linear, fold_after, permute_inputs, permute_outputs
+from models.layers import channels_first, channels_last, pointwise
+from models.mixers.depthwise_conv import DepthwiseConv
+
+GROUPS = 32  # kernels per position, in every stage
+
+
+class InhomogeneousConv(nn.Module):
+    """A KxK convolution with kernels of its own at every position. (B, C, H, W) -> (B, C, H, W); zero-padded.
+
+    Generator: 1x1 to C/4, BN, ReLU, 1x1 to G*K*K (group g, tap t at g*K*K + t); channel c takes group c // (C/G).
+    """
+
+    scale: Tensor | None  # (C,), after fold(): of the batch norm behind the convolution
+    shift: Tensor | None
+
+    def __init__(self, dim: int, window: int):
+        super().__init__()
+        if dim % GROUPS:
+            raise ValueError(f"got dim={dim}, expected a multiple of the {GROUPS} kernel groups")
+        self.window = window
+        self.override: str | None = None
+        self.lowering: str | None = None
+        self.conv1 = nn.Sequential(nn.Conv2d(dim, dim // 4, 1), nn.BatchNorm2d(dim // 4))
+        self.conv2 = nn.Sequential(nn.Conv2d(dim // 4, GROUPS * window**2, 1))
+        self.register_buffer("scale", None, persistent=False)
+        self.register_buffer("shift", None, persistent=False)
+
+    @property
+    def formulation(self) -> str:
+        """What it currently runs."""
+        return choose(self.override, self.lowering)
+
+    @property
+    def taps_first(self) -> bool:
+        """Whether channels and generator lie as shift-and-accumulate reads them, with the groups innermost."""
+        return self.lowering is not None and self.formulation == "shift"
+
+    def fold(self, norm: nn.Module, lowering: str) -> Tensor | None:
+        """Fold the generator's batch norm and the one behind the convolution; arrange for the formulation.
+
+        The sign of a scale keeps it out of the ReLU before, and groups share their kernels, so it goes on the map.
+        Returns the order (C,) in which the convolution then takes and gives its channels, None for the published.
+        """
+        self.lowering = lowering
+        reduce, expand = as_linear(self.conv1[0]), as_linear(self.conv2[0])
+        fold_after(reduce, self.conv1[1])
+        scale, shift = (part.to(expand.weight.dtype) for part in affine(norm))
+        order = self.arrange(reduce, expand) if self.taps_first else None
+        self.scale, self.shift = (scale, shift) if order is None else (scale[order], shift[order])
+        self.conv1, self.conv2 = nn.Sequential(reduce, nn.Identity()), nn.Sequential(expand)
+        return order
+
+    def arrange(self, reduce: nn.Linear, expand: nn.Linear) -> Tensor:
+        """Give out kernels as (tap, group) and take channels as (C/G, group): the inner axis is then dense in both."""
+        channels = torch.arange(reduce.in_features, device=reduce.weight.device)
+        kernels = torch.arange(expand.out_features, device=expand.weight.device)
+        order = channels.view(GROUPS, -1).t().flatten()
+        permute_inputs(reduce, order)
+        permute_outputs(expand, kernels.view(GROUPS, -1).t().flatten())
+        return order
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = channels_last(x)
+        hidden = F.relu(pointwise(self.conv1[0], x, self.conv1[1]))
+        if self.scale is not None:
+            x = x * self.scale
+        if self.taps_first:
+            return channels_first(self.shift_and_add(x, hidden))
+        kernels = pointwise(self.conv2[0], hidden).unflatten(-1, (GROUPS, -1)).transpose(3, 4)  # (B, H, W, K*K, G)
+        mixed = FORMULATIONS[self.formulation](x, kernels, self.window)
+        return channels_first(mixed if self.shift is None else mixed + self.shift)
+
+    def shift_and_add(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Predict the kernels of one row of taps at a time, so that they never exist together."""
+        assert self.shift is not None
+        expand = as_linear(self.conv2[0])
+        weights, biases = expand.weight.chunk(self.window), expand.bias.chunk(self.window)
+        total = self.shift.expand(x.shape).clone(memory_format=torch.contiguous_format).unflatten(3, (-1, GROUPS))
+
+        def kernels_of_row(row: int) -> Tensor:
+            return F.linear(hidden, weights[row], biases[row]).unflatten(3, (self.window, 1, GROUPS))
+
+        return shift_rows(x, kernels_of_row, total, self.window)
+
+
+class InhomogeneousDepthwiseConv(DepthwiseConv):
+    """The depth-wise block with kernels predicted per position. (B, H, W, C) -> (B, H, W, C)."""
+
+    conv: InhomogeneousConv
+
+    def spatial(self) -> nn.Module:
+        """The layer that mixes positions."""
+        return InhomogeneousConv(self.dim, self.window)
+
+    @property
+    def formulation(self) -> str:
+        """What the spatial layer currently runs."""
+        return self.conv.formulation
+
+    def fold_spatial(self, lowering: str) -> None:
+        """Fold `bn` into the convolution and, where that reorders its channels, meet it with the 1x1s around."""
+        order = self.conv.fold(self.bn, lowering)
+        if order is not None:
+            permute_outputs(as_linear(self.conv0), order)
+            permute_inputs(as_linear(self.conv2), order)

@@ -1,0 +1,43 @@
+"""Static, locally connected weights: local attention without the dependence on the input (arXiv 2106.04263)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.aggregation import FORMULATIONS, choose
+from models.layers import require_heads, require_map, require_odd
+
+
+class LocalMlp(nn.Module):
+    """out[y, x, c] = sum_t weight[y, x, t, head(c)] value[neighbour t, c], zeros outside, K odd.
+
+    (B, H, W, C) -> (B, H, W, C).
+    """
+
+    def __init__(
+        self, dim: int, resolution: tuple[int, int], window: int, heads: int, *, stage: int = 0, shifted: bool = False
+    ):
+        super().__init__()
+        require_heads(dim, heads)
+        require_odd(window)
+        self.dim, self.resolution, self.window = dim, resolution, window
+        self.override: str | None = None
+        self.lowering: str | None = None
+        self.value = nn.Linear(dim, dim)
+        self.weight = nn.Parameter(torch.randn(*resolution, window**2, heads) / window)
+        self.proj = nn.Linear(dim, dim)
+
+    @property
+    def formulation(self) -> str:
+        """What it currently runs."""
+        return choose(self.override, self.lowering)
+
+    def specialize(self, lowering: str) -> None:
+        """Note the lowering that the formulation is to suit."""
+        self.lowering = lowering
+
+    def forward(self, x: Tensor) -> Tensor:
+        require_map(x, self.resolution, self.dim)
+        mixed = FORMULATIONS[self.formulation](self.value(x), self.weight[None], self.window)
+        return self.proj(mixed)

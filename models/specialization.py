@@ -1,0 +1,55 @@
+"""The same function, arranged for one lowering."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
+DONE = "specialized_for"  # the attribute that notes it on a module
+
+
+@runtime_checkable
+class Specializable(Protocol):
+    """A part of a model that differs between lowerings."""
+
+    def specialize(self, lowering: str) -> None: ...
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A part of a model with several formulations."""
+
+    override: str | None  # the one asked for; None leaves the choice to the lowering
+
+
+def specialize(module: nn.Module, lowering: str) -> nn.Module:
+    """Fold the batch norms of a published module and give its mixers the formulation that suits the lowering.
+
+    Works in place, in any float dtype, and returns the module. A name with options ("compile:max-autotune") counts
+    by what stands before the colon. Raises ValueError for an unknown lowering and for a module that already is
+    specialized for another one.
+    """
+    name = lowering.split(":")[0]
+    if name not in LOWERINGS:
+        near = get_close_matches(name, LOWERINGS) or LOWERINGS
+        raise ValueError(f"got lowering {lowering!r}, expected one like {', '.join(near)}")
+    done = getattr(module, DONE, None)
+    if done == name:
+        return module
+    if done is not None:
+        raise ValueError(f"got a module specialized for {done!r}, cannot make it {name!r}: build it with lowering=None")
+    for part in list(module.modules()):
+        if isinstance(part, Specializable):
+            part.specialize(name)
+    setattr(module, DONE, name)
+    return module
+
+
+def override(module: nn.Module, formulation: str) -> None:
+    """Pin the formulation of every mixer of a module that has a choice; it survives specialize()."""
+    for part in module.modules():
+        if isinstance(part, Choosing):
+            part.override = formulation

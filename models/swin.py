@@ -1,0 +1,41 @@
+"""Swin Transformer (Liu et al., ICCV 2021, arXiv 2103.14030), with any mixer in the place of window attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from models.layers import Mlp
+from models.pyramid import Pyramid
+
+
+class SwinBlock(nn.Module):
+    """x + mixer(norm(x)), then x + mlp(norm(x)). (B, H, W, C) -> (B, H, W, C)."""
+
+    def __init__(self, dim: int, mixer: nn.Module):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = mixer
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Swin(Pyramid):
+    """Classify images. (B, 3, H, W) -> (B, num_classes); windows are shifted in every second block."""
+
+    def __init__(
+        self,
+        resolution: tuple[int, int],
+        window: int,
+        num_classes: int,
+        *,
+        mixer: Callable[..., nn.Module],
+        dim: int,
+        depths: tuple[int, ...],
+    ):
+        super().__init__(resolution, window, num_classes, block=SwinBlock, mixer=mixer, dim=dim, depths=depths)

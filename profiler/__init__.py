@@ -1,0 +1,1 @@
+"""Profile what a spatial mixer costs: cases in, records out. Importing this loads no torch."""

@@ -1,0 +1,30 @@
+"""anchor_v1: a fixed piece of work that every sweep times, so that runs can be compared as ratios to it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+CHANNELS = 96
+RESOLUTION = 56
+
+
+class Anchor(nn.Module):
+    """A matrix product, a 7x7 depth-wise convolution and a copy. (B, 56, 56, 96) -> (B, 56, 56, 96).
+
+    Version 1. It must never change: stored runs are ratios to it. A better one is `anchor_v2`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.product = nn.Linear(CHANNELS, CHANNELS)
+        self.convolution = nn.Conv2d(CHANNELS, CHANNELS, 7, padding=3, groups=CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.convolution(self.product(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return torch.cat((mixed[:, 1:], mixed[:, :1]), dim=1)
+
+
+def build() -> nn.Module:
+    """The anchor in eval mode."""
+    return Anchor().eval()

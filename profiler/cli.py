@@ -1,0 +1,416 @@
+"""The command line: reads arguments, composes models, profiler and reports, maps failures to exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from profiler import sweep as sweeps
+from profiler.types import Case, NotTrusted, UsageError, digest
+
+ASK_TIMEOUT_S = 300.0
+DEFAULT_SWEEP = Path(__file__).with_name("default_sweep.toml")
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for an error, exit code 2, no abbreviated options."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` lists what is expected")
+
+
+def parser() -> Parser:
+    top = Parser(prog="mixprof", description="What a spatial mixer really costs, measured on this machine.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, help: str, run: Callable[[argparse.Namespace], int], json_too: bool = False) -> Parser:
+        command: Parser = commands.add_parser(name, help=help, description=help)
+        command.set_defaults(run=run)
+        if json_too:
+            command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+        return command
+
+    add("models", "list mixers and networks, with parameters", run_models, json_too=True)
+    add("doctor", "what works on this machine, and what to install for the rest", run_doctor, json_too=True)
+    counting = add("count", "parameters and MACs of one forward; runs nothing on a device", run_count, json_too=True)
+    counting.add_argument("model", metavar="MODEL")
+    for name, help in (("resolution", "224 or 800x1333"), ("batch", "images"), ("window", "side of the window")):
+        counting.add_argument(f"--{name}", help=help, metavar=name[0].upper())
+    counting.add_argument("--channels", help="of a mixer", metavar="C")
+    timing = add("time", "measure now, print one table, leave nothing behind", run_time)
+    timing.add_argument("models", nargs="+", metavar="MODEL")
+    planning = add("plan", "what a sweep would run; runs nothing", run_plan, json_too=True)
+    sweeping = add("sweep", "run a sweep into a run folder", run_sweep)
+    for command in (planning, sweeping):
+        command.add_argument("file", nargs="?", metavar="SWEEP.toml", help="groups of axes; default: a comparison")
+        command.add_argument("--models", metavar="A,B", help="names, or package.module:factory")
+    for command in (timing, planning, sweeping):
+        for axis in sweeps.PARSERS:
+            if axis != "models":
+                command.add_argument(f"--{axis}", metavar="A,B")
+        command.add_argument("--quick", action="store_true", help="one short launch a case")
+        command.add_argument("--publication", action="store_true", help="eight launches, narrow intervals")
+        for name in ("launches", "timeout", "seed", "threads", "allocator"):
+            command.add_argument(f"--{name}", metavar=name[0].upper())
+    sweeping.add_argument("--out", metavar="RUN", help="a new folder (default: runs/<time>)")
+    sweeping.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    sweeping.add_argument("--strict", action="store_true", help="exit code 4 unless every case is ok")
+    reporting = add("report", "figures, tables and data of one or more runs", run_report)
+    reporting.add_argument("runs", nargs="+", metavar="RUN")
+    reporting.add_argument("--out", required=True, metavar="DIR")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code of DESIGN's contract."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        arguments = parser().parse_args(argv)
+        run: Callable[[argparse.Namespace], int] = arguments.run
+        return run(arguments)
+    except UsageError as error:
+        return _fail(2, str(error))
+    except NotTrusted as error:
+        return _fail(4, str(error))
+    except KeyboardInterrupt:
+        return _fail(130, "interrupted")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left
+        return 0
+    except OSError as error:
+        return _fail(74, f"{error.filename or 'a file'} could not be written or read: {error.strerror or error}")
+    except Exception as error:
+        traceback.print_exc()
+        return _fail(70, f"internal error: {type(error).__name__}: {error}; please report it with the lines above")
+
+
+def _fail(code: int, message: str) -> int:
+    print(f"mixprof: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=1))
+
+
+@dataclass
+class Session:
+    """A worker server that answers questions about models and this machine."""
+
+    server: Any
+    threads: int
+    allocator: str
+
+    def ask(self, job: str, **request: Any) -> dict[str, Any]:
+        """A job's values; UsageError when it has none."""
+        values: dict[str, Any] = self.server.run(job, ASK_TIMEOUT_S, **request).values
+        if values["status"] != "ok":
+            raise UsageError(values["reason"])
+        return values
+
+    def describe(self, name: str) -> sweeps.Source:
+        import models
+        from profiler import sources
+
+        def accepted(source: sweeps.Source) -> list[str]:
+            try:
+                found: list[str] = self.ask("describe", source=_request(source))["accepts"]
+            except UsageError as error:
+                raise UsageError(
+                    f"model '{name}' cannot be imported ({error}): expected package.module:factory, "
+                    "importable from the current folder, or a name that `mixprof models` lists"
+                ) from None
+            return found
+
+        return sources.describe(name, models, accepted)
+
+    def environment(self) -> dict[str, Any]:
+        values = self.ask("environment")
+        return {name: values[name] for name in ("devices", "versions", "testbed", "informing")}
+
+    def count(self, case: Case, source: sweeps.Source) -> dict[str, Any]:
+        return {**self.server.run("count", ASK_TIMEOUT_S, source=_request(source), case=case.to_json()).values}
+
+
+def _request(source: sweeps.Source) -> dict[str, Any]:
+    from profiler.executors.server import source_request
+
+    return source_request(source)
+
+
+@contextlib.contextmanager
+def session(measure: sweeps.Measure) -> Iterator[Session]:
+    from profiler.device import default_threads
+    from profiler.executors.server import Server
+
+    threads = measure.threads or default_threads()
+    with (
+        tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
+        Server(Path(folder), ("torch", "profiler.jobs"), threads, measure.allocator) as server,
+    ):
+        yield Session(server, threads, measure.allocator)
+
+
+def read_axes(arguments: argparse.Namespace) -> tuple[list[sweeps.Axes], sweeps.Measure]:
+    """Groups and settings from a sweep file, the command line, or both; the command line wins."""
+    given = {name: getattr(arguments, name) for name in sweeps.PARSERS if getattr(arguments, name, None) is not None}
+    overrides = {name: sweeps.parse_axis(name, value, f"--{name}") for name, value in given.items()}
+    file = getattr(arguments, "file", None)
+    if file is not None or not overrides:
+        groups, measure = sweeps.read_sweep(Path(file) if file else DEFAULT_SWEEP, overrides)
+    else:
+        groups, measure = [sweeps.Axes(**overrides)], sweeps.Measure()
+    changed: dict[str, Any] = {}
+    for name, parse in sweeps.MEASURE_PARSERS.items():
+        value = getattr(arguments, name, None)
+        if value not in (None, False):
+            try:
+                changed[name] = parse(value)
+            except ValueError as error:
+                raise UsageError(f"--{name}: got {value!r}, expected {error}") from None
+    if changed.get("quick") or changed.get("publication"):
+        measure = replace(measure, launches=None, quick=False, publication=False)
+    measure = replace(measure, **changed)
+    if measure.quick and measure.publication:
+        raise UsageError("got --quick and --publication, expected at most one of them")
+    return groups, measure
+
+
+def planned_cases(groups: list[sweeps.Axes], asked: Session) -> tuple[list[sweeps.Planned], dict[str, Any]]:
+    """All cases of a sweep, the anchors first, and the environment they will run in."""
+    from profiler import lowerings, sources
+
+    for group in groups:
+        for name in group.lowerings:
+            lowerings.parse(name)
+    environment = asked.environment()
+    known: dict[str, sweeps.Source] = {}
+
+    def describe(name: str) -> sweeps.Source:
+        if name not in known:
+            known[name] = asked.describe(name)
+        return known[name]
+
+    planned = sweeps.expand(groups, describe, environment["devices"])
+    possible = [entry.case for entry in planned if entry.reason is None and entry.case.model != "anchor_v1"]
+    anchors = [sweeps.Planned(case, sources.ANCHOR) for case in sources.anchor_cases(possible)]
+    return [*anchors, *(entry for entry in planned if entry.case.model != "anchor_v1")], environment
+
+
+def run_models(arguments: argparse.Namespace) -> int:
+    import models
+
+    rows = []
+    with session(sweeps.Measure()) as asked:
+        for name in models.MODELS:
+            source = asked.describe(name)
+            counts = asked.count(_default_case(name, source), source)
+            rows.append({"model": name, "kind": source.kind, "params": counts.get("params")})
+    if arguments.json:
+        _print_json(rows)
+        return 0
+    for kind, note in (("mixer", "at 56x56, window 7, 96 channels"), ("network", "at 224x224, window 7")):
+        print(f"{kind}s ({note})")
+        for row in rows:
+            if row["kind"] == kind:
+                print(f"  {row['model']:32} {row['params'] or 0:>12,} parameters")
+    return 0
+
+
+def _default_case(name: str, source: sweeps.Source) -> Case:
+    return next(iter(sweeps.expand([sweeps.Axes(models=(name,))], lambda _: source, ["cpu"]))).case
+
+
+def run_doctor(arguments: argparse.Namespace) -> int:
+    from profiler import doctor
+
+    with session(sweeps.Measure()) as asked:
+        found = doctor.examine(asked.environment())
+    _print_json(found) if arguments.json else print(doctor.as_text(found))
+    return 0
+
+
+def run_count(arguments: argparse.Namespace) -> int:
+    axes = {"resolution": "resolutions", "batch": "batches", "window": "windows", "channels": "channels"}
+    given = {axis: getattr(arguments, name) for name, axis in axes.items() if getattr(arguments, name) is not None}
+    parsed = {axis: sweeps.parse_axis(axis, value, f"--{axis}")[:1] for axis, value in given.items()}
+    with session(sweeps.Measure()) as asked:
+        groups = [sweeps.Axes(models=(arguments.model,), devices=("cpu",), **parsed)]
+        entry = sweeps.expand(groups, asked.describe, ["cpu"])[0]
+        counts = asked.count(entry.case, entry.source)
+    if counts["status"] != "ok":
+        raise UsageError(counts["reason"])
+    names = ("params", "macs", "flops", "macs_by_op", "uncounted_ops")
+    found = {"model": arguments.model, **{name: counts[name] for name in names}}
+    if arguments.json:
+        _print_json(found)
+        return 0
+    at_least = "at least " if found["uncounted_ops"] else ""
+    print(f"{entry.case.label()}: {found['params']:,} parameters, {at_least}{found['macs']:,} MACs")
+    for name, macs in sorted(found["macs_by_op"].items(), key=lambda item: -item[1]):
+        print(f"  {name:48} {macs:>18,}")
+    if at_least:
+        print(f"  not counted: {', '.join(found['uncounted_ops'])}")
+    return 0
+
+
+def run_plan(arguments: argparse.Namespace) -> int:
+    from profiler import plan
+
+    groups, measure = read_axes(arguments)
+    with session(measure) as asked:
+        planned, environment = planned_cases(groups, asked)
+        found = plan.predict(planned, measure, asked.count, environment)
+    _print_json(found) if arguments.json else print(plan.as_text(found))
+    return 0
+
+
+def run_time(arguments: argparse.Namespace) -> int:
+    from profiler import store
+    from reports import tables
+
+    arguments.models = ",".join(arguments.models)
+    groups, measure = read_axes(arguments)
+    with session(measure) as asked:
+        planned, environment = planned_cases(groups, asked)
+    with tempfile.TemporaryDirectory(prefix="mixprof-time-") as folder:
+        run = Path(folder) / "run"
+        run.mkdir()
+        store.write_manifest(run, _manifest(planned, measure, environment))
+        _execute(planned, run, measure)
+        print(tables.short(run))
+    return 0
+
+
+def run_sweep(arguments: argparse.Namespace) -> int:
+    from profiler import store
+
+    groups, measure = read_axes(arguments)
+    if arguments.resume and arguments.out is None:
+        raise UsageError("got --resume without --out, expected --out RUN, the run to go on with")
+    run = Path(arguments.out or time.strftime("runs/%Y%m%d-%H%M%S"))
+    if run.exists() and not arguments.resume and not (run.is_dir() and not any(run.iterdir())):
+        raise UsageError(f"got '{run}', which exists, expected a new folder, or --resume to go on with it")
+    stored = store.read_manifest(run) if arguments.resume else None
+    with session(measure) as asked:
+        planned, environment = planned_cases(groups, asked)
+    manifest = _manifest(planned, measure, environment)
+    if stored is not None:
+        _refuse_other(run, stored, manifest)
+        for message in store.set_torn_lines_aside(run):
+            print(f"mixprof: {message}", file=sys.stderr)
+    else:
+        run.mkdir(parents=True, exist_ok=True)
+        store.write_manifest(run, manifest)
+    stopped = _execute(planned, run, measure)
+    records = store.read_records(run)
+    _say_outcome(run, len(planned), [record.status for record in records])
+    if stopped:
+        return stopped
+    return 4 if arguments.strict and any(record.status != "ok" for record in records) else 0
+
+
+def _manifest(planned: list[sweeps.Planned], measure: sweeps.Measure, environment: dict[str, Any]) -> dict[str, Any]:
+    cases = [entry.case.to_json() for entry in planned]
+    return {
+        "sweep": {"cases": len(cases), "digest": digest(cases)},
+        "measure": {**asdict(measure), "launches": measure.rounds},
+        "environment": {"testbed": environment["testbed"], "informing": environment["informing"]},
+        "versions": environment["versions"],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _refuse_other(run: Path, stored: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """Going on with a run needs the same cases and settings (else 2) in the same environment (else 4)."""
+    if stored["sweep"] != manifest["sweep"]:
+        raise UsageError(
+            f"got other axes than those of '{run}' ({manifest['sweep']['cases']} cases, there "
+            f"{stored['sweep']['cases']}), expected the same with --resume; use a new --out"
+        )
+    for name in stored["measure"]:
+        if stored["measure"][name] != manifest["measure"].get(name) and name != "timeout":
+            raise UsageError(
+                f"got {name} = {manifest['measure'].get(name)}, expected {stored['measure'][name]} as '{run}' has"
+            )
+    for part, before, now in (
+        ("testbed", stored["environment"]["testbed"], manifest["environment"]["testbed"]),
+        ("versions", stored["versions"], manifest["versions"]),
+    ):
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                raise NotTrusted(
+                    f"'{run}' was measured with {part}.{name} = {before.get(name)}, here it is {now.get(name)}: "
+                    "use a new --out"
+                )
+
+
+def _execute(planned: list[sweeps.Planned], run: Path, measure: sweeps.Measure) -> int:
+    """Run the cases. An interrupt or SIGTERM lets the running launch end, a second interrupt does not.
+
+    The exit code that an interruption asks for, 0 without one.
+    """
+    from profiler.executors import local
+    from profiler.progress import Lines
+
+    asked_to_stop = 0
+
+    def on_signal(number: int, frame: object) -> None:
+        nonlocal asked_to_stop
+        if asked_to_stop:
+            raise KeyboardInterrupt
+        asked_to_stop = 128 + number
+        print("mixprof: stopping when this launch ends; interrupt again to stop now", file=sys.stderr)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        progress = Lines(sys.stderr, len(planned) * measure.rounds)
+        local.execute(planned, run, measure, progress, stop=lambda: bool(asked_to_stop))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return asked_to_stop
+
+
+def _say_outcome(run: Path, cases: int, statuses: list[str]) -> None:
+    counts = ", ".join(f"{statuses.count(each)} {each}" for each in dict.fromkeys(sorted(statuses)))
+    left = cases - len(statuses)
+    more = f", {left} not yet run: mixprof sweep … --out {run} --resume" if left else ""
+    print(f"{run}: {counts or 'no case'}{more}")
+    if not left:
+        print(f"next: mixprof report {run} --out {run}/report")
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    from profiler import store
+    from reports.export import write_report
+
+    runs = [Path(run) for run in arguments.runs]
+    for run in runs:
+        store.read_manifest(run)
+        for message in store.set_torn_lines_aside(run):
+            print(f"mixprof: {message}", file=sys.stderr)
+    out = Path(arguments.out)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"got --out '{out}', which is a file, expected a folder")
+    for path in write_report(runs, out):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

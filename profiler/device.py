@@ -1,0 +1,246 @@
+"""The one place that tells CPU from CUDA: worker environment, streams, clocks, what the machine is."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler.types import Unavailable, Unsupported
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK_MS = 1.0  # a sample is at least this long: forwards are repeated until it is
+CPU_FLUSH_BYTES = 256 << 20
+QUEUED_BLOCKS = 8  # of event pairs between two synchronises on CUDA
+PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt-rtx", "triton", "mixprof")
+ALLOCATOR = {
+    # Large blocks come from the heap and stay there: no page faults inside a sample.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+
+
+def worker_environment(threads: int, allocator: str, cache: Path) -> dict[str, str]:
+    """What a worker's environment adds to the user's. allocator: "pinned" or "system"."""
+    pinned = ALLOCATOR if allocator == "pinned" else {}
+    return {
+        **pinned,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+        "TRITON_CACHE_DIR": str(cache / "triton"),
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no pool of helpers beside the launch
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def default_threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare(device: str, dtype: str, threads: int) -> None:
+    """Pin what a launch depends on; Unavailable or Unsupported when this machine cannot do the case."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    if device == "cpu":
+        if dtype == "tf32":
+            raise Unsupported("dtype 'tf32' exists on CUDA devices only: use float32 on a CPU")
+        return
+    if not torch.cuda.is_available():
+        raise Unavailable(f"device '{device}': this torch sees no CUDA device; `mixprof doctor` says why")
+    index = int(device.split(":")[1])
+    if index >= torch.cuda.device_count():
+        raise Unavailable(f"device '{device}': this machine has {torch.cuda.device_count()} CUDA devices")
+    torch.cuda.set_device(index)
+    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
+    torch.backends.cudnn.benchmark = True
+    torch.cuda.set_stream(torch.cuda.Stream(index))
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The element type of a dtype name; tf32 is float32 multiplied otherwise."""
+    import torch
+
+    found: torch.dtype = getattr(torch, "float32" if name == "tf32" else name)
+    return found
+
+
+def synchronize(device: str) -> None:
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def forwards_per_sample(forward: Callable[[], object], device: str) -> int:
+    """How often to repeat a forward so that a sample lasts at least a millisecond."""
+    once_ms = min(_host_block(forward, 1, device) for _ in range(3))
+    return max(1, math.ceil(BLOCK_MS / max(once_ms, 1e-3)))
+
+
+def _host_block(forward: Callable[[], object], repeats: int, device: str) -> float:
+    """Milliseconds per forward over `repeats` of them, the last one's result ready."""
+    start = time.perf_counter_ns()
+    for _ in range(repeats):
+        forward()
+    synchronize(device)
+    return (time.perf_counter_ns() - start) / 1e6 / repeats
+
+
+def host_sampler(
+    forward: Callable[[], object], repeats: int, device: str, before: Callable[[], object] | None = None
+) -> Callable[[], float]:
+    """A sample from call to result ready, in milliseconds per forward; `before` runs outside it."""
+
+    def take() -> float:
+        if before is not None:
+            before()
+            synchronize(device)
+        return _host_block(forward, repeats, device)
+
+    return take
+
+
+def enqueue_sampler(forward: Callable[[], object], device: str) -> Callable[[], float]:
+    """A sample of the host time to enqueue one forward, in milliseconds; the queue is empty before it."""
+
+    def take() -> float:
+        synchronize(device)
+        start = time.perf_counter_ns()
+        forward()
+        return (time.perf_counter_ns() - start) / 1e6
+
+    return take
+
+
+def gpu_sampler(
+    forward: Callable[[], object], repeats: int, device: str, before: Callable[[], object] | None = None
+) -> Callable[[], float]:
+    """Samples of device time in milliseconds per forward, event pairs queued ahead of the GPU.
+
+    The first block of each queue hides the time the host needs to get ahead and is not a
+    sample. `before` runs ahead of each block, outside its events.
+    """
+    import torch
+
+    ready: list[float] = []
+
+    def refill() -> None:
+        pairs = []
+        for _ in range(QUEUED_BLOCKS + 1):
+            if before is not None:
+                before()
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            for _ in range(repeats):
+                forward()
+            end.record()
+            pairs.append((begin, end))
+        torch.cuda.synchronize(device)
+        ready.extend(begin.elapsed_time(end) / repeats for begin, end in pairs[:0:-1])
+
+    def take() -> float:
+        if not ready:
+            refill()
+        return ready.pop()
+
+    return take
+
+
+def flusher(device: str) -> Callable[[], object]:
+    """What empties the last-level cache of a device by reading a buffer four times as large."""
+    import torch
+
+    if device == "cpu":
+        ballast = torch.ones(CPU_FLUSH_BYTES // 4)
+    else:
+        ballast = torch.ones(int(torch.cuda.get_device_properties(device).L2_cache_size), device=device)
+    return ballast.sum
+
+
+def devices() -> list[str]:
+    """The devices of this machine, the default one last. Call it in a worker: it may touch CUDA."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return ["cpu", *(f"cuda:{index}" for index in reversed(range(count)))]
+
+
+def versions() -> dict[str, str]:
+    """Installed packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def testbed(threads: int, allocator: str) -> dict[str, Any]:
+    """What decides whether two results may be compared. Call it in a worker: it may touch CUDA."""
+    found = {
+        "cpu": _cpu_model(),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "affinity": default_threads(),
+        "quota": _cpu_quota(),
+        "threads": threads,
+        "allocator": allocator,
+        "libc": " ".join(platform.libc_ver()),
+    }
+    return {**found, **_gpu()}
+
+
+def informing() -> dict[str, Any]:
+    """What may explain a difference and does not forbid a comparison."""
+    return {
+        "kernel": platform.release(),
+        "hostname_hash": hashlib.sha256(platform.node().encode()).hexdigest()[:8],
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+
+
+def _gpu() -> dict[str, Any]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {"gpus": [f"{each.name} sm_{each.major}{each.minor}" for each in properties], "cuda": torch.version.cuda}
+
+
+def _cpu_model() -> str | None:
+    lines = (_read("/proc/cpuinfo") or "").splitlines()
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model")))
+    return next(named, platform.processor() or None)
+
+
+def _cpu_quota() -> str | None:
+    """The container's CPU quota as "quota period" in microseconds, control groups version 2 or 1."""
+    second = _read("/sys/fs/cgroup/cpu.max")
+    if second is not None:
+        return second
+    quota, period = (_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return None if quota is None else f"{quota} {period}"
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None

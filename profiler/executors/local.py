@@ -1,0 +1,199 @@
+"""Run the launches of a sweep on this machine, one at a time, in rounds, into a run folder."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from profiler import lowerings, store
+from profiler.device import default_threads
+from profiler.executors.server import Server, ServerDied, source_request
+from profiler.sweep import Measure, Planned
+from profiler.types import Case, Launch, Record, digest
+
+COUNTS = ("params", "macs", "flops", "uncounted_ops")
+
+
+class Progress(Protocol):
+    """What is told as a sweep goes on."""
+
+    def begin(self, case: Case, round: int) -> None: ...
+
+    def end(self, case: Case, launch: Launch) -> None: ...
+
+
+@dataclass
+class Journal:
+    """The launches and records of a run so far. What is added is on disk when the call returns."""
+
+    run: Path
+    launches: dict[Case, list[Launch]]
+    recorded: set[Case]
+
+    @classmethod
+    def open(cls, run: Path) -> Journal:
+        launches: dict[Case, list[Launch]] = {}
+        for case, launch in store.read_launches(run):
+            launches.setdefault(case, []).append(launch)
+        return cls(run, launches, {record.case for record in store.read_records(run)})
+
+    def add(self, case: Case, launch: Launch, rounds: int) -> None:
+        store.append_launch(self.run, case, launch)
+        self.launches.setdefault(case, []).append(launch)
+        self.close(case, rounds)
+
+    def close(self, case: Case, rounds: int) -> None:
+        """Write the case's record if its last launch is in: the last round's, or one that is not ok."""
+        launches = self.launches.get(case, [])
+        if case in self.recorded or not launches:
+            return
+        if launches[-1].status == "ok" and len(launches) < rounds:
+            return
+        store.append_record(self.run, assemble(case, launches))
+        self.recorded.add(case)
+
+
+def assemble(case: Case, launches: list[Launch]) -> Record:
+    """A case's launches as one record. The first launch that is not ok gives it status and reason."""
+    failed = next((launch for launch in launches if launch.status != "ok"), None)
+    told = failed or launches[-1]
+    builds = [launch for launch in launches if launch.build_s is not None]
+    slowest = max(builds, key=lambda launch: launch.build_s or 0.0, default=None)
+    counts = told.counts or {}
+    errors = [launch.relative_error for launch in launches if launch.relative_error is not None]
+    return Record(
+        case=case,
+        status=told.status,
+        reason=told.reason,
+        launches=tuple(launches),
+        build_s=slowest.build_s if slowest else None,
+        build_cached=slowest.build_cached if slowest else None,
+        artifact_bytes=slowest.artifact_bytes if slowest else None,
+        params=counts.get("params"),
+        macs=counts.get("macs"),
+        flops=counts.get("flops"),
+        uncounted_ops=None if counts.get("uncounted_ops") is None else tuple(counts["uncounted_ops"]),
+        memory=_largest([launch.memory for launch in launches if launch.memory is not None]),
+        relative_error=max(errors, default=None),
+        proof=slowest.proof if slowest else told.proof,
+        environment=told.environment,
+    )
+
+
+def _largest(memories: list[dict[str, int | None]]) -> dict[str, int | None] | None:
+    """The largest of each figure over the launches."""
+    if not memories:
+        return None
+    names = dict.fromkeys(name for memory in memories for name in memory)
+    known = {name: [value for memory in memories if (value := memory.get(name)) is not None] for name in names}
+    return {name: max(values, default=None) for name, values in known.items()}
+
+
+def preload(planned: Iterable[Planned]) -> tuple[str, ...]:
+    """What a server imports once for all launches of these cases."""
+    names = [name for entry in planned for name in lowerings.parse(entry.case.lowering)[0].preload]
+    return tuple(dict.fromkeys((*names, "profiler.jobs", "profiler.metrics.latency", "profiler.metrics.accuracy")))
+
+
+def execute(
+    planned: list[Planned], run: Path, measure: Measure, progress: Progress, stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Run every case that has no record yet. Each launch is journalled when it ends.
+
+    A round is a seeded permutation of the cases under a server executed afresh for it. After
+    `stop()` turns true the launch that runs is finished and nothing more is started.
+    """
+    journal = Journal.open(run)
+    threads = measure.threads or default_threads()
+    settings = {**asdict(measure), "threads": threads}
+    scratch = run / "scratch"
+    for entry in planned:
+        journal.close(entry.case, measure.rounds)
+        reason = _impossible(entry)
+        if entry.case not in journal.recorded and reason is not None:
+            journal.add(entry.case, reason, measure.rounds)
+    for round in range(measure.rounds):
+        waiting = [each for each in planned if _is_due(journal, each.case, round)]
+        random.Random(f"{measure.seed}/{round}").shuffle(waiting)
+        if not waiting or stop():
+            continue
+        _run_round(waiting, round, journal, scratch, settings, measure, progress, stop)
+    if all(entry.case in journal.recorded for entry in planned):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _impossible(entry: Planned) -> Launch | None:
+    """The launch that stands for a case which need not be tried."""
+    if entry.reason is not None:
+        return Launch("unsupported", entry.reason)
+    absent = lowerings.missing(entry.case.lowering)
+    return Launch("unavailable", absent) if absent else None
+
+
+def _is_due(journal: Journal, case: Case, round: int) -> bool:
+    return case not in journal.recorded and len(journal.launches.get(case, [])) <= round
+
+
+def _run_round(
+    waiting: list[Planned],
+    round: int,
+    journal: Journal,
+    scratch: Path,
+    settings: dict[str, Any],
+    measure: Measure,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> None:
+    server: Server | None = None
+    try:
+        for entry in waiting:
+            if stop():
+                return
+            progress.begin(entry.case, round)
+            server = server or Server(scratch, preload(waiting), settings["threads"], measure.allocator)
+            try:
+                launch = _launch(entry, server, scratch, settings, measure.timeout)
+            except ServerDied as error:
+                server.close()
+                server = None
+                launch = Launch("crashed", str(error))
+            launch = replace(launch, round=round)
+            journal.add(entry.case, launch, measure.rounds)
+            progress.end(entry.case, launch)
+    finally:
+        if server is not None:
+            server.close()
+
+
+def _launch(entry: Planned, server: Server, scratch: Path, settings: dict[str, Any], timeout_s: float) -> Launch:
+    """One launch of a case, its reference and counts made first where no earlier case needed the same."""
+    request = {"source": source_request(entry.source), "case": entry.case.to_json()}
+    shared = digest({**entry.case.to_json(), "lowering": None, "device": None, "layout": None, "mode": None})
+    reference = scratch / "references" / f"{shared}.pt"
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    (scratch / "cache").mkdir(exist_ok=True)
+    if not reference.exists():
+        prepared = server.run("prepare", timeout_s, reference=str(reference), **request).values
+        if prepared["status"] != "ok":
+            return Launch(prepared["status"], prepared["reason"])
+    counts = _counts(server, scratch / "references" / f"{shared}.json", request, timeout_s)
+    outcome = server.run("launch", timeout_s, reference=str(reference), measure=settings, **request)
+    values = {name: value for name, value in outcome.values.items() if name != "job_s"}
+    launch = replace(Launch.from_json(values), counts=counts)
+    job_s = outcome.values.get("job_s")
+    overhead = {"wall_s": outcome.wall_s, "start_s": None if job_s is None else outcome.wall_s - job_s}
+    return replace(launch, environment={**launch.environment, **overhead})
+
+
+def _counts(server: Server, path: Path, request: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
+    """Counts of a case, once per model and input; None where counting fails, which costs the case nothing else."""
+    if not path.exists():
+        values = server.run("count", timeout_s, **request).values
+        path.write_text(json.dumps(values))
+    values = json.loads(path.read_text())
+    return {name: values[name] for name in COUNTS} if values["status"] == "ok" else None

@@ -1,0 +1,174 @@
+"""The parent's side of a fork server: start it, send it a job, wait, end what overruns."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from profiler.device import worker_environment
+from profiler.sweep import Source
+
+START_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: what it returned, or how its process died."""
+
+    values: dict[str, Any]  # has "status" and "reason" when there is nothing else
+    wall_s: float  # as the parent saw it
+
+
+class ServerDied(Exception):
+    """The fork server itself ended."""
+
+
+def source_request(source: Source) -> dict[str, Any]:
+    """A source as a worker is told of it."""
+    fields = asdict(source)
+    del fields["check"]
+    return fields
+
+
+class Server:
+    """A process that has imported what the jobs need and forks one process for each of them."""
+
+    def __init__(self, scratch: Path, preload: tuple[str, ...], threads: int, allocator: str):
+        scratch.mkdir(parents=True, exist_ok=True)
+        self.scratch = scratch
+        self.threads = threads
+        self.allocator = allocator
+        self._number = itertools.count()
+        self._pid: int | None = None
+        self._errors = (scratch / "server.log").open("ab")
+        # The scratch folder as current folder: nothing of the user's can shadow a module of ours.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "profiler.worker", "--serve", "--preload", ",".join(preload)],
+            cwd=scratch,
+            env={**os.environ, **worker_environment(threads, allocator, scratch / "cache")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        self._buffer = b""
+        try:
+            if self._answer(START_TIMEOUT_S) is None:
+                raise ServerDied(f"got no answer from a worker server within {START_TIMEOUT_S:.0f} s")
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, job: str, timeout_s: float, **request: Any) -> Outcome:
+        """Run one job in a process of its own; ended when it takes longer than `timeout_s`."""
+        name = self.scratch / f"job-{os.getpid()}-{next(self._number)}"
+        result, log = name.with_suffix(".json"), name.with_suffix(".log")
+        line = {
+            "job": job,
+            "result": str(result),
+            "log": str(log),
+            "cwd": os.getcwd(),
+            "threads": self.threads,
+            "allocator": self.allocator,
+            "cache": str(self.scratch / "cache"),
+            **request,
+        }
+        start = time.perf_counter()
+        try:
+            ended, timed_out = self._exchange(line, timeout_s)
+            values = _read_result(result, log, ended, timed_out, timeout_s)
+        finally:
+            self._pid = None
+            for path in (result, log):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        return Outcome(values, time.perf_counter() - start)
+
+    def _exchange(self, line: dict[str, Any], timeout_s: float) -> tuple[int, bool]:
+        """Send a request; the exit code of its process and whether it was ended for its time."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(line).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise ServerDied("a worker server closed its pipe") from error
+        started = self._answer(START_TIMEOUT_S)
+        if started is None:
+            raise ServerDied("a worker server did not start a job")
+        self._pid = int(started["pid"])
+        ended = self._answer(timeout_s)
+        if ended is not None:
+            return int(ended["exit"]), False
+        self.kill_job()
+        ended = self._answer(START_TIMEOUT_S)
+        if ended is None:
+            raise ServerDied("a job could not be ended")
+        return int(ended["exit"]), True
+
+    def kill_job(self) -> None:
+        """End the job that runs now, with everything it started."""
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+
+    def _answer(self, timeout_s: float) -> dict[str, Any] | None:
+        """The server's next line, or None when none came in time."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + timeout_s
+        descriptor = self._process.stdout.fileno()
+        while b"\n" not in self._buffer:
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                return None
+            chunk = os.read(descriptor, 65536)
+            if not chunk:
+                raise ServerDied(f"a worker server ended: {_last_line(self.scratch / 'server.log')}")
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the server and whatever it runs."""
+        self.kill_job()
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._errors.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _read_result(result: Path, log: Path, ended: int, timed_out: bool, timeout_s: float) -> dict[str, Any]:
+    if timed_out:
+        return {"status": "timeout", "reason": f"not done after {timeout_s:g} s; --timeout allows more"}
+    if ended == 0 and result.exists():
+        values: dict[str, Any] = json.loads(result.read_text())
+        return values
+    how = f"killed by {signal.Signals(-ended).name}" if ended < 0 else f"ended with exit code {ended}"
+    last = _last_line(log)
+    return {"status": "crashed", "reason": f"the worker was {how}" + (f": {last}" if last else "")}
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1][:500] if lines else ""

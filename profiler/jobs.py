@@ -1,0 +1,248 @@
+"""What a worker process does: each job is a function of its request that returns JSON values."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler import device, lowerings
+from profiler.types import Case, Launch, Unsupported, digest
+
+if TYPE_CHECKING:
+    import torch
+
+FACTORY_KEYWORDS = ("resolution", "window", "batch", "channels")
+
+
+def environment(request: dict[str, Any]) -> dict[str, Any]:
+    """Devices, versions and the testbed of this machine."""
+    return {
+        "status": "ok",
+        "devices": device.devices(),
+        "versions": device.versions(),
+        "testbed": device.testbed(request["threads"], request["allocator"]),
+        "informing": device.informing(),
+    }
+
+
+def describe(request: dict[str, Any]) -> dict[str, Any]:
+    """Which keywords a factory of the user's accepts."""
+    function = _resolve(request["source"])
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {"status": "ok", "accepts": []}
+    return {"status": "ok", "accepts": [name for name in FACTORY_KEYWORDS if name in parameters]}
+
+
+def _resolve(source: dict[str, Any]) -> Callable[..., torch.nn.Module]:
+    """The factory "module:function"; the user's current folder comes first when it is the user's."""
+    if source["user"]:
+        sys.path.insert(0, os.getcwd())
+        importlib.invalidate_caches()
+    name, _, attribute = source["factory"].partition(":")
+    function: Callable[..., torch.nn.Module] = getattr(importlib.import_module(name), attribute)
+    return function
+
+
+def _build(source: dict[str, Any], case: Case) -> torch.nn.Module:
+    """The case's module in its published form, float32, in eval mode. A value it cannot have is Unsupported."""
+    height, width = case.resolution
+    values = {
+        "resolution": height if height == width else (height, width),
+        "window": case.window,
+        "batch": case.batch,
+        "channels": case.channels,
+    }
+    keywords = {name: values[name] for name in source["accepts"]}
+    factory = _resolve(source)
+    try:
+        module = factory(**source["arguments"], **keywords)
+    except ValueError as error:
+        raise Unsupported(f"{case.model}: {error}") from error
+    return module.eval()
+
+
+def _specialize(source: dict[str, Any], module: torch.nn.Module, lowering: str) -> torch.nn.Module:
+    """The module in its form for a lowering, if its source knows one."""
+    if source["specialize"] is None:
+        return module
+    name, _, attribute = source["specialize"].partition(":")
+    specialized: torch.nn.Module = getattr(importlib.import_module(name), attribute)(module, lowering)
+    return specialized
+
+
+def input_shape(case: Case, kind: str) -> tuple[int, ...]:
+    """(B, H, W, C) of a mixer, (B, 3, H, W) of a network."""
+    if kind == "mixer":
+        assert case.channels is not None or case.model == "anchor_v1"
+        return (case.batch, *case.resolution, case.channels or 96)
+    return (case.batch, 3, *case.resolution)
+
+
+def count(request: dict[str, Any]) -> dict[str, Any]:
+    """Parameters, MACs and predicted memory of a case, on `meta`: nothing is computed."""
+    import torch
+
+    from profiler.metrics import flops, memory_plan
+
+    source, case = request["source"], Case.from_json(request["case"])
+    example = torch.empty(input_shape(case, source["kind"]), device="meta")
+    module = _on_meta(source, case)
+    params = sum(each.numel() for each in module.parameters())
+    with torch.inference_mode():
+        counts = flops.count(module, example)
+        eager = _specialize(source, module, "eager")
+        dtype = device.torch_dtype(case.dtype)
+        activations = memory_plan.predict_peak(eager.to(dtype), example.to(dtype))
+    return {
+        "status": "ok",
+        "params": params,
+        "macs": counts.macs,
+        "flops": counts.flops,
+        "macs_by_op": counts.macs_by_op,
+        "uncounted_ops": list(counts.uncounted_ops),
+        "predicted_peak_bytes": activations,
+        "weights_bytes": sum(each.numel() * each.element_size() for each in eager.parameters()),
+        "input_bytes": example.numel() * example.to(dtype).element_size(),
+    }
+
+
+def _on_meta(source: dict[str, Any], case: Case) -> torch.nn.Module:
+    import torch
+
+    if not source["user"]:
+        with torch.device("meta"):
+            return _build(source, case)
+    return _build(source, case).to("meta")
+
+
+def prepare(request: dict[str, Any]) -> dict[str, Any]:
+    """Weights, inputs and the reference output of a case, written to one file; its counts."""
+    import torch
+
+    from profiler.metrics import accuracy
+
+    source, case = request["source"], Case.from_json(request["case"])
+    torch.set_num_threads(request["threads"])
+    module = _build(source, case)
+    seed = int(digest([case.model, case.resolution, case.window, case.channels]), 16) % 2**63
+    generator = torch.Generator().manual_seed(seed)
+    example = torch.randn(input_shape(case, source["kind"]), generator=generator)
+    accuracy.initialize(module, (example[:1],), seed)
+    dtype = device.torch_dtype(case.dtype)
+    state = {
+        name: value.to(dtype).float() if value.is_floating_point() else value
+        for name, value in module.state_dict().items()
+    }
+    module.load_state_dict(state)
+    example = example.to(dtype).float()
+    expected = accuracy.reference(module, (example,))
+    path = Path(request["reference"])
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save({"state": state, "inputs": [example], "expected": expected}, temporary)
+    os.replace(temporary, path)
+    return {"status": "ok"}
+
+
+def launch(request: dict[str, Any]) -> dict[str, Any]:
+    """One launch of a case: lower, check the output, time, measure memory. The fields of a Launch."""
+    import torch
+
+    source, case, settings = request["source"], Case.from_json(request["case"]), request["measure"]
+    _, options = lowerings.parse(case.lowering)
+    device.prepare(case.device, case.dtype, settings["threads"])
+    saved = torch.load(request["reference"], weights_only=True, mmap=True)
+    module = _build(source, case)
+    module.load_state_dict(saved["state"])
+    cache = Path(request["cache"])
+    key = digest([case.to_json(), source["factory"], source["arguments"], device.versions()])
+    target = lowerings.Target(case.device, case.dtype, case.layout, options, settings["threads"], cache, key)
+    # no_grad, not inference_mode, while tracing: exporters and inductor's cache refuse inference tensors.
+    with torch.no_grad():
+        module = _specialize(source, module, case.lowering)
+        formulation = sorted({str(each.formulation) for each in module.modules() if hasattr(each, "formulation")})
+        weights_bytes = sum(each.numel() * each.element_size() for each in module.state_dict().values())
+        lowered = lowerings.lower(case.lowering, module, tuple(saved["inputs"]), target)
+    expected = saved["expected"].clone()
+    del saved, module
+    with torch.inference_mode(mode=lowered.runs_in_torch and case.lowering.startswith("eager")), torch.no_grad():
+        return _measure(lowered, case, settings, expected, formulation, weights_bytes)
+
+
+def _measure(
+    lowered: lowerings.Lowered,
+    case: Case,
+    settings: dict[str, Any],
+    expected: torch.Tensor,
+    formulation: list[str],
+    weights_bytes: int,
+) -> dict[str, Any]:
+    """What is measured of a lowered case, in this order: output, times, memory."""
+    from profiler import sampling
+    from profiler.metrics import accuracy, latency
+
+    error = accuracy.relative_error(lowered.read(), expected)
+    tolerance = accuracy.TOLERANCES[case.dtype]
+    built = Launch(
+        "ok",
+        build_s=lowered.build_s,
+        build_cached=lowered.build_cached,
+        artifact_bytes=lowered.artifact_bytes,
+        relative_error=error if error != float("inf") else None,
+        proof={**lowered.proof, "formulation": formulation},
+    )
+    if not error <= tolerance:
+        said = "the output holds NaN or Inf, or has another shape" if error == float("inf") else f"{error:.2g}"
+        reason = f"relative error: {said}, expected at most {tolerance:g} in {case.dtype}"
+        return replace(built, status="inaccurate", reason=reason).to_json()
+    budget = sampling.budget(case.device, quick=settings["quick"], publication=settings["publication"])
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    times = latency.measure(lowered, case.device, case.mode, budget)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    measured = replace(
+        built,
+        status="unstable" if times.unsteady else "ok",
+        reason=times.unsteady,
+        gpu_ms=times.gpu_ms,
+        enqueue_ms=times.enqueue_ms,
+        host_ms=times.host_ms,
+        memory=_memory(lowered, case, weights_bytes),
+        environment={
+            "page_faults": after.ru_minflt - before.ru_minflt,
+            "involuntary_switches": after.ru_nivcsw - before.ru_nivcsw,
+            "dropped_samples": times.dropped,
+        },
+    )
+    return measured.to_json()
+
+
+def _memory(lowered: lowerings.Lowered, case: Case, weights_bytes: int) -> dict[str, int | None]:
+    """Peaks of further forwards, after the timed ones. What cannot be measured is None."""
+    from profiler.metrics import memory
+
+    allocator_peak = None
+    if lowered.runs_in_torch:
+        measure = memory.allocator_peak_cpu if case.device == "cpu" else memory.allocator_peak_cuda
+        allocator_peak = measure(lowered.forward)
+    return {
+        "allocator_peak_bytes": allocator_peak,
+        "process_peak_bytes": memory.process_peak(lowered.forward),
+        "weights_bytes": weights_bytes,
+    }
+
+
+JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "environment": environment,
+    "describe": describe,
+    "count": count,
+    "prepare": prepare,
+    "launch": launch,
+}

@@ -1,0 +1,77 @@
+"""Eager PyTorch: the module as it is, on its device."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from profiler import device
+from profiler.lowerings import Lowered, Target
+from profiler.types import Unsupported
+
+SDPA = {
+    "math": SDPBackend.MATH,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+def place(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """Module and inputs in the target's dtype, on its device, in its layout.
+
+    A layout speaks of four-dimensional tensors: a network's (B, 3, H, W) input and convolution
+    weights. A mixer's (B, H, W, C) map is left as it is.
+    """
+    dtype = device.torch_dtype(target.dtype)
+    channels_last = target.layout == "channels_last"
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    module = module.to(device=target.device, dtype=dtype)
+    module = module.to(memory_format=memory_format)  # type: ignore[call-overload]
+    placed = []
+    for each in inputs:
+        each = each.to(device=target.device, dtype=dtype)
+        is_image = each.dim() == 4 and each.shape[1] == 3
+        placed.append(each.contiguous(memory_format=memory_format) if is_image else each.contiguous())
+    return module, tuple(placed)
+
+
+def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
+    """The module itself. Options: `sdpa=` forces a backend of attention, `graph=on` replays a CUDA graph."""
+    start = time.perf_counter()
+    module, inputs = place(module, inputs, target)
+    backend = target.options.get("sdpa")
+    if backend is not None:
+        # Entered once for the whole process: a context per forward would be part of its time.
+        contextlib.ExitStack().enter_context(sdpa_kernel(SDPA[backend]))
+
+    def run() -> Tensor:
+        output: Tensor = module(*inputs)
+        return output
+
+    if target.options.get("graph") == "on":
+        return _graphed(run, target, start)
+    return Lowered(run, lambda: run().cpu(), time.perf_counter() - start)
+
+
+def _graphed(run: Callable[[], Tensor], target: Target, start: float) -> Lowered:
+    if target.device == "cpu":
+        raise Unsupported("lowering 'eager:graph=on': CUDA graphs need a CUDA device")
+    for _ in range(3):
+        run()
+    torch.cuda.synchronize(target.device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = run()
+
+    def read() -> Tensor:
+        output.fill_(float("nan"))
+        graph.replay()
+        return output.cpu()
+
+    return Lowered(graph.replay, read, time.perf_counter() - start, proof={"cuda_graph": True})

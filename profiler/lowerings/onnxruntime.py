@@ -1,0 +1,126 @@
+"""ONNX Runtime on an exported graph: opset 20, static shapes, buffers bound once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from profiler import device
+from profiler.lowerings import Lowered, Target
+from profiler.types import Unavailable, Unsupported
+
+OPSET = 20
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+LEVELS = {"disable": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED"}
+
+
+def export(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
+    """Write an ONNX graph of the module at `path`, whole or not at all. Unsupported when it cannot be exported."""
+    temporary = path.with_name(f"{os.getpid()}.{path.name}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(module, inputs, dynamo=True, opset_version=OPSET, verbose=False)
+        assert program is not None
+        program.save(str(temporary), external_data=False)
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        raise Unsupported(f"torch.onnx.export: {_first_line(error)}") from error
+    os.replace(temporary, path)
+
+
+def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
+    """Export, or take this run's export of an earlier launch, and load it. Option `opt=` bounds graph optimisation."""
+    start = time.perf_counter()
+    dtype = device.torch_dtype(target.dtype)
+    inputs = tuple(each.to(dtype).contiguous() for each in inputs)
+    path = target.cache / f"{target.key}.onnx"
+    cached = path.exists()
+    if not cached:
+        export(module.to(dtype), inputs, path)
+    session = _session(path, target)
+    binding, outputs = _bind(session, inputs, target)
+    proof = {
+        "onnx_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "provider": session.get_providers()[0],
+        "opset": OPSET,
+        "layout": "chosen by onnxruntime",
+    }
+
+    settings = _run_options(target)
+
+    def run() -> None:
+        session.run_with_iobinding(binding, settings)
+
+    def read() -> Tensor:
+        outputs[0].fill_(float("nan"))
+        run()
+        return outputs[0].cpu()
+
+    return Lowered(run, read, time.perf_counter() - start, cached, path.stat().st_size, proof, runs_in_torch=False)
+
+
+def _session(path: Path, target: Target) -> Any:
+    import onnxruntime
+
+    kind = target.device.split(":")[0]
+    if PROVIDERS[kind] not in onnxruntime.get_available_providers():
+        raise Unavailable(f"lowering 'onnxruntime' on {target.device}: pip install onnxruntime-gpu")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = target.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    level = LEVELS.get(target.options.get("opt", "all"), "ORT_ENABLE_ALL")
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    provider: Any = PROVIDERS[kind]
+    if kind == "cuda":
+        settings = {
+            "device_id": target.device.split(":")[1],
+            "user_compute_stream": str(torch.cuda.current_stream().cuda_stream),
+            "use_tf32": str(int(target.dtype == "tf32")),
+        }
+        provider = (provider, settings)
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # onnxruntime raises classes of its own, one for each status code
+        raise Unsupported(f"onnxruntime: {_first_line(error)}") from error
+
+
+def _run_options(target: Target) -> Any:
+    """On CUDA a run returns when its work is enqueued, like every other lowering's forward."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    if target.device != "cpu":
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    return options
+
+
+def _bind(session: Any, inputs: tuple[Tensor, ...], target: Target) -> tuple[Any, list[Tensor]]:
+    """Bind the inputs and freshly allocated outputs, torch tensors on the device, for all runs."""
+    binding = session.io_binding()
+    kind, _, index = target.device.partition(":")
+    keep = [each.to(target.device) for each in inputs]
+    dtype = keep[0].dtype
+    shapes = [tuple(output.shape) for output in session.get_outputs()]
+    outputs = [torch.empty(shape, dtype=dtype, device=target.device) for shape in shapes]
+    code = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}[dtype]  # onnx.TensorProto's numbers
+    for bind, nodes, tensors in (
+        (binding.bind_input, session.get_inputs(), keep),
+        (binding.bind_output, session.get_outputs(), outputs),
+    ):
+        for node, tensor in zip(nodes, tensors, strict=True):
+            bind(node.name, kind, int(index or 0), code, tuple(tensor.shape), tensor.data_ptr())
+    binding.kept_alive = keep
+    return binding, outputs
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

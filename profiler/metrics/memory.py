@@ -1,0 +1,62 @@
+"""Memory of a forward and of a module, in bytes. Each function says which kind it is: they do not compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+def allocator_peak_cpu(forward: Callable[[], object]) -> int:
+    """Peak bytes that PyTorch's CPU allocator held above what it held at the start, of one forward.
+
+    The forward runs once under the profiler, whose memory events are the allocator's own calls: kernels' workspaces
+    that it hands out (oneDNN's among them) are included, what a library takes from malloc by itself is not.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        forward()
+    assert trace.profiler is not None
+    events = [event for event in trace.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return _peak(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+
+
+def _peak(changes: Iterable[int]) -> int:
+    """Highest point of the running sum of changes in bytes, which starts at 0."""
+    return max(accumulate(changes, initial=0))
+
+
+def allocator_peak_cuda(forward: Callable[[], object]) -> int:
+    """Peak bytes that PyTorch's allocator held on the current CUDA device above what it held at the start."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    forward()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def process_peak(forward: Callable[[], object]) -> int | None:
+    """Highest resident memory of the whole process during one forward; None where the kernel does not tell.
+
+    Linux only: writing 5 resets the high-water mark to what is resident now (proc(5), /proc/pid/clear_refs).
+    """
+    try:
+        _CLEAR_REFS.write_text("5")
+    except OSError:
+        return None
+    forward()
+    fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    return int(fields["VmHWM"].removesuffix("kB")) * 1024 if "VmHWM" in fields else None
+
+
+def weights_bytes(module: nn.Module) -> int:
+    """Bytes of a module's parameters and buffers, shared storages once."""
+    tensors = [*module.parameters(), *module.buffers()]
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())

@@ -1,0 +1,147 @@
+"""Peak memory of one eager forward, predicted: nothing is computed and next to nothing allocated.
+
+The forward runs on fake tensors, which have a device, shape and strides but no values; `meta` alone would not do, since
+kernels lay out their results by device and modules may choose by it. Each storage that an operator creates lives until
+its last tensor is gone. Kernels also take workspaces that no tensor shows: `WORKSPACES` holds the CPU's. On CUDA the
+prediction is of tensors alone: what cuDNN takes is its own choice, made on the device.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from profiler.metrics.flops import decompose
+from profiler.metrics.workspaces import WORKSPACES, stand_in
+
+
+def predict_peak(forward: Callable[..., object], *inputs: object, device: str = "cpu") -> int:
+    """Peak bytes above what is allocated before `forward(*inputs)` on `device`, which need not be there.
+
+    forward: a module, or a function of its inputs; they may lie on `meta`. Weights and inputs are not included, the
+    output is. Of a forward in inference mode, where no activation is kept for a backward. Workspaces are those for
+    the number of threads set now.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        function, faked = _fake_module(forward, device), _fake(inputs, device)
+        workspaces = WORKSPACES if torch.device(device).type == "cpu" else {}
+        with torch.inference_mode(), _Liveness(workspaces) as mode:
+            function(*faked)
+    return mode.peak
+
+
+def _fake(tree: Any, device: str) -> Any:
+    """The tensors of a tree as fake ones on the device: to be called in a FakeTensorMode."""
+
+    def fake(tensor: Tensor) -> Tensor:
+        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+        return empty.requires_grad_(tensor.requires_grad)  # matmul chooses its kernel by it, in inference mode too
+
+    return tree_map_only(Tensor, fake, tree)
+
+
+def _fake_module(forward: Callable[..., object], device: str) -> Callable[..., object]:
+    if not isinstance(forward, nn.Module):
+        return forward
+    weights = _fake({**dict(forward.named_parameters()), **dict(forward.named_buffers())}, device)
+    return lambda *inputs: torch.func.functional_call(forward, weights, inputs)
+
+
+class _Liveness(TorchDispatchMode):
+    """Bytes of the storages created inside it that are still alive, and their highest sum."""
+
+    def __init__(self, workspaces: Mapping[str, Callable[..., int]]) -> None:
+        super().__init__()
+        self._workspaces = workspaces
+        self.live = 0
+        self.peak = 0
+        self._alive: dict[int, weakref.ref] = {}  # by storage, so that each is counted once
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        with self:
+            parts = _parts(func, args, kwargs)
+        if parts is not NotImplemented:
+            return parts
+        result = _as_viewed(*args) if func is torch.ops.aten.view.default else func(*args, **kwargs)
+        given = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
+        for storage in (tensor.untyped_storage() for tensor in _tensors(result)):
+            if storage._cdata not in given:  # neither a view nor in place
+                self._born(storage)
+        self.peak = max(self.peak, self.live + self._workspace(func, result, args))
+        return result
+
+    def _workspace(self, func: Any, result: Any, args: Any) -> int:
+        """Bytes taken while the operator runs, beside its inputs and outputs."""
+        formula = self._workspaces.get(str(func.overloadpacket))
+        if formula is None:
+            return 0
+        with _disable_current_modes():
+            return formula(result, *args)
+
+    def _born(self, storage: torch.UntypedStorage) -> None:
+        key, nbytes = storage._cdata, storage.nbytes()
+        if key in self._alive:
+            return
+
+        def died(_: object) -> None:
+            self.live -= nbytes
+            del self._alive[key]
+
+        self._alive[key] = weakref.ref(storage, died)
+        self.live += nbytes
+
+
+def _as_viewed(tensor: Tensor, shape: list[int]) -> Tensor:
+    """tensor.view(shape) with the strides that the kernel gives it.
+
+    A fake tensor keeps its own for its own shape; the kernel anew: where an axis has length 1 they differ, and with
+    them the memory format that a convolution sees.
+    """
+    with _disable_current_modes():
+        strides = torch.empty_strided(tensor.shape, tensor.stride(), device="meta").view(shape).stride()
+    return tensor.view(shape).as_strided(tensor.view(shape).shape, strides)
+
+
+def _parts(func: Any, args: Any, kwargs: Any) -> Any:
+    """What an operator that is only a composition of others comes to; NotImplemented for any other."""
+    if func is torch.ops.aten.scaled_dot_product_attention.default and _is_fused(*args, **kwargs):
+        return _fused_attention(*args, **kwargs)
+    return decompose(func, args, kwargs)
+
+
+def _is_fused(*args: Any, **kwargs: Any) -> bool:
+    """Whether this torch runs this attention in one kernel on the CPU; taken to hold for other devices."""
+    with _disable_current_modes():
+        on_cpu: list[Any] = [stand_in(argument) if isinstance(argument, Tensor) else argument for argument in args]
+        return torch._fused_sdp_choice(*on_cpu, **kwargs) != SDPBackend.MATH.value
+
+
+def _fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """The fused kernel's output beside its log-sum-exp; a boolean mask is made a float one first."""
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.where(mask, torch.zeros((), dtype=query.dtype, device=mask.device), float("-inf"))
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return fused(query, key, value, dropout, is_causal, attn_mask=mask, scale=scale)[0]
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -1,0 +1,165 @@
+"""When a series of times is steady, when it is enough, and how sure its median is.
+
+Pure functions over numbers; the clock is handed in. The rules and the simulations
+behind them: steady state by drift over windows, truncation by MSER (White 1997),
+intervals by batch medians with a correction for autocorrelation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtrit
+
+BATCHES = 16
+STEADY_WINDOWS = 6
+STEADY_SAMPLES = 16
+LOOK_GROWTH = 1.2
+BLOCK = 5  # samples per block mean in MSER
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of one launch is spent on sampling. Times in seconds, drift and target relative."""
+
+    min_work_s: float = 0.5
+    drift: float = 0.02
+    target: float = 0.05
+    steady_cap_s: float = 30.0
+    cap_s: float = 10.0
+    cap_samples: int = 40
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its two-sided 95 % bounds, in the unit of what went in."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the width, relative to the estimate."""
+        return (self.high - self.low) / 2 / self.estimate
+
+
+@dataclass(frozen=True)
+class Series:
+    """What `sample` collected: all samples in order, how many of the first to drop, and whether it settled."""
+
+    samples: tuple[float, ...]
+    dropped: int
+    steady: bool
+
+    @property
+    def kept(self) -> tuple[float, ...]:
+        return self.samples[self.dropped :]
+
+
+def budget(device: str, *, quick: bool = False, publication: bool = False) -> Budget:
+    """The budget of one launch on "cpu" or "cuda:N"."""
+    on_cpu = device == "cpu"
+    target = 0.05 if on_cpu else 0.01
+    if publication:
+        target = 0.02 if on_cpu else 0.005
+    min_work_s = 0.5 if on_cpu else 1.0
+    drift = 0.02 if on_cpu else 0.005
+    if quick:
+        return Budget(min_work_s=0.05, drift=drift, target=2 * target, steady_cap_s=2.0, cap_s=1.0, cap_samples=16)
+    return Budget(min_work_s=min_work_s, drift=drift, target=target)
+
+
+def sample(take: Callable[[], float], clock: Callable[[], float], budget: Budget) -> Series:
+    """Take samples until they are steady and their median is known well enough, or a cap is reached.
+
+    take: runs one sample, returns its time per forward in milliseconds; clock: seconds.
+    """
+    start = clock()
+    samples: list[float] = []
+    while not _is_steady(samples, clock() - start, budget):
+        if len(samples) >= budget.cap_samples and clock() - start >= budget.steady_cap_s:
+            return Series(tuple(samples), truncation(samples), steady=False)
+        samples.append(take())
+    start, taken, next_look, good_looks = clock(), 0, len(samples), 0
+    while True:
+        if len(samples) >= next_look:
+            next_look = math.ceil(LOOK_GROWTH * len(samples))
+            good_looks = good_looks + 1 if _is_precise(samples, budget.target) else 0
+        capped = clock() - start >= budget.cap_s and taken >= budget.cap_samples
+        if good_looks >= 2 or capped:
+            return Series(tuple(samples), truncation(samples), steady=True)
+        samples.append(take())
+        taken += 1
+
+
+def _is_steady(samples: Sequence[float], elapsed_s: float, budget: Budget) -> bool:
+    """The median over the first three of the last six windows is that over the last three, within the drift."""
+    if len(samples) < STEADY_SAMPLES or elapsed_s < budget.min_work_s:
+        return False
+    sample_ms = float(np.median(samples))
+    width = math.ceil(min(10.0, 1000.0 / max(sample_ms, 1e-9)))
+    if len(samples) < STEADY_WINDOWS * width:
+        return False
+    recent = np.asarray(samples[-STEADY_WINDOWS * width :])
+    early, late = np.split(recent, 2)
+    center = float(np.median(recent))
+    standard_error = 1.2533 * math.hypot(*(_spread(half) / math.sqrt(len(half)) for half in (early, late)))
+    return bool(abs(np.median(early) - np.median(late)) <= max(budget.drift * center, standard_error))
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation from the median absolute deviation."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
+
+
+def _is_precise(samples: Sequence[float], target: float) -> bool:
+    kept = samples[truncation(samples) :]
+    return len(kept) >= BATCHES and within_launch(kept).half_width <= target
+
+
+def truncation(samples: Sequence[float]) -> int:
+    """How many leading samples to drop: argmin over d of Var(m[d+1..b]) / (b - d) on block means (MSER).
+
+    At most half of the samples are dropped, and never so many that fewer than 16 remain.
+    """
+    blocks = len(samples) // BLOCK
+    if blocks < 4:
+        return 0
+    means = np.asarray(samples[: blocks * BLOCK]).reshape(blocks, BLOCK).mean(axis=1)
+    most = min(blocks // 2, (len(samples) - BATCHES) // BLOCK)
+    scores = [float(means[d:].var()) / (blocks - d) for d in range(max(most, 0) + 1)]
+    return BLOCK * int(np.argmin(scores))
+
+
+def within_launch(samples: Sequence[float]) -> Interval:
+    """95 % interval of one launch's median from 16 batch medians, widened for their autocorrelation.
+
+    Needs at least 16 samples. It says nothing of how another launch would differ.
+    """
+    if len(samples) < BATCHES:
+        raise ValueError(f"got {len(samples)} samples, expected at least {BATCHES}")
+    medians = np.array([np.median(batch) for batch in np.array_split(np.asarray(samples), BATCHES)])
+    first, third = np.quantile(medians, (0.25, 0.75))
+    clipped = np.clip(medians, first - 3 * (third - first), third + 3 * (third - first))
+    deviations = clipped - clipped.mean()
+    total = float(deviations @ deviations)
+    correlation = float(deviations[:-1] @ deviations[1:]) / total if total > 0 else 0.0
+    rho = min(max(correlation + 1 / BATCHES, 0.0), 0.8)
+    error = clipped.std(ddof=1) / math.sqrt(BATCHES) * math.sqrt((1 + rho) / (1 - rho))
+    half = float(stdtrit(BATCHES - 1, 0.975)) * float(error)
+    median = float(np.median(samples))
+    return Interval(median, median - half, median + half)
+
+
+def over_launches(medians: Sequence[float]) -> Interval:
+    """95 % t interval in log units over the medians of at least two launches."""
+    if len(medians) < 2:
+        raise ValueError(f"got {len(medians)} launches, expected at least 2")
+    logs = np.log(medians)
+    half = float(stdtrit(len(logs) - 1, 0.975)) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    center = float(logs.mean())
+    return Interval(math.exp(center), math.exp(center - half), math.exp(center + half))

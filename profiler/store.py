@@ -1,0 +1,113 @@
+"""A run folder: manifest.json, launches.jsonl (the journal), records.jsonl. Appended line by line, read back whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from profiler.types import SCHEMA, Case, Launch, Record, UsageError
+
+MANIFEST, JOURNAL, RECORDS = "manifest.json", "launches.jsonl", "records.jsonl"
+
+
+def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
+    """Write RUN/manifest.json whole or not at all."""
+    temporary = run / (MANIFEST + ".tmp")
+    temporary.write_text(json.dumps({"schema": SCHEMA, **manifest}, indent=1) + "\n")
+    os.replace(temporary, run / MANIFEST)
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """The manifest of a run folder; UsageError when the folder is none."""
+    path = run / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(
+            f"got '{run}', which has no {MANIFEST}: expected a run folder; `mixprof sweep --out` makes one"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"got '{path}', which cannot be read ({error}): expected the manifest of a run") from error
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
+        raise UsageError(f"got schema {found} in '{path}', expected {SCHEMA}: read it with the mixprof that wrote it")
+    return manifest
+
+
+def append_launch(run: Path, case: Case, launch: Launch) -> None:
+    _append(run / JOURNAL, {"schema": SCHEMA, "case": case.to_json(), "launch": launch.to_json()})
+
+
+def append_record(run: Path, record: Record) -> None:
+    _append(run / RECORDS, record.to_json())
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    """One line in one write, on disk before this returns."""
+    with path.open("ab") as file:
+        file.write(json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_launches(run: Path) -> list[tuple[Case, Launch]]:
+    return [(Case.from_json(line["case"]), Launch.from_json(line["launch"])) for line in _lines(run / JOURNAL)]
+
+
+def read_records(run: Path) -> list[Record]:
+    return [Record.from_json(line) for line in _lines(run / RECORDS)]
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file of JSON lines; none if the file does not exist."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield _parse(line)
+            except ValueError as error:
+                raise UsageError(
+                    f"got {path}:{number}, which is no record ({error}): expected one JSON object a line; "
+                    "restore the file, or remove that line"
+                ) from error
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    if not line.endswith(b"\n"):
+        raise ValueError("torn line")
+    value = json.loads(line)
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        raise ValueError(f"schema is not {SCHEMA}")
+    return value
+
+
+def set_torn_lines_aside(run: Path) -> list[str]:
+    """Move a torn last line of a run's files to `*.torn`; what was done, one message a file."""
+    messages = []
+    for path in (run / JOURNAL, run / RECORDS):
+        if not path.exists():
+            continue
+        content = path.read_bytes()
+        whole = _end_of_whole_lines(content)
+        if whole == len(content):
+            continue
+        with path.with_name(path.name + ".torn").open("ab") as torn:
+            torn.write(content[whole:] + b"\n")
+        os.truncate(path, whole)
+        messages.append(f"{path}: a torn last line of {len(content) - whole} bytes was moved to {path.name}.torn")
+    return messages
+
+
+def _end_of_whole_lines(content: bytes) -> int:
+    """Where the last whole line ends. A last line with its newline but broken JSON counts as torn."""
+    end = content.rfind(b"\n") + 1
+    start = content.rfind(b"\n", 0, end - 1) + 1 if end else 0
+    try:
+        json.loads(content[start:end] or "null")
+    except ValueError:
+        return start
+    return end

@@ -1,0 +1,35 @@
+"""The files of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from profiler.store import read_manifest
+from reports.figures import write_figures
+from reports.frame import COLUMNS, TEXT, load, run_names
+from reports.tables import summary
+
+
+def write_report(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
+    """Write summary.md, results.csv, results.parquet and the figures of these runs into `out`; the files written.
+
+    Raises UsageError, before anything is written, for a folder that is no run.
+    """
+    frame = load(*runs)
+    manifests = {name: read_manifest(run) for name, run in run_names(runs).items()}
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = folder / "summary.md"
+    text.write_text(summary(frame, manifests), encoding="utf-8")
+    return [text, *write_tables(frame, folder), *write_figures(frame, folder)]
+
+
+def write_tables(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """results.csv and results.parquet: every column, floats in full. The types are the same for an empty frame."""
+    csv, parquet = folder / "results.csv", folder / "results.parquet"
+    frame.to_csv(csv, index=False)
+    frame.astype({name: "string" for name, dtype in COLUMNS.items() if dtype == TEXT}).to_parquet(parquet, index=False)
+    return [csv, parquet]

@@ -1,0 +1,40 @@
+"""All figures of a report, each as PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import curves, heatmaps
+from reports.frame import ANCHOR
+from reports.pairs import PAIRS
+from reports.slices import best_slice
+from reports.style import SETTINGS, model_styles, save
+
+
+def write_figures(frame: pd.DataFrame, out: str | Path) -> list[Path]:
+    """Write what of this frame can be drawn into the folder `out`; the files written."""
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(SETTINGS):
+        return [path for name, figure in figures(frame) for path in save(figure, folder, name)]
+
+
+def figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """A name and a figure at a time: the curves of each kind of model, then the speed-ups."""
+    styles = model_styles(frame)
+    for kind, rows in frame[frame["model"] != ANCHOR].groupby("kind"):
+        for axis in curves.AXES:
+            chosen = best_slice(rows, axis)
+            for quantity in curves.QUANTITIES:
+                figure = chosen and curves.draw(chosen, str(kind), axis, quantity, styles)
+                if figure:
+                    yield f"{quantity.name}_{axis}_{kind}s", figure
+    for pair in PAIRS:
+        figure = heatmaps.draw(frame, pair)
+        if figure:
+            yield f"speedup_{pair.attention}_over_{pair.convolution}", figure

@@ -1,0 +1,81 @@
+"""Which cases share a figure: along one axis, every other setting is held fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
+HELD = ("device", "dtype", "layout", "mode", "channels", "resolution", "batch", "window")
+USUAL = {"batch": 1, "window": 7, "channels": 96, "mode": "hot"}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The rows that differ in model, lowering, run and one axis only, and what they have in common."""
+
+    rows: pd.DataFrame
+    fixed: dict[str, Any]
+
+    def label(self) -> str:
+        """What is held fixed, in words: "cpu, float32, ..., 56x56, batch 1"."""
+        return ", ".join(in_words(name, value) for name, value in self.fixed.items() if value is not None)
+
+
+def in_words(name: str, value: Any) -> str:
+    """One setting as people write it."""
+    if name == "resolution":
+        return str(value) if "x" in str(value) else f"{value}x{value}"
+    return {"batch": f"batch {value}", "window": f"window {value}", "channels": f"{value} channels"}.get(
+        name, str(value)
+    )
+
+
+def lowering_order(lowering: str) -> tuple[int, str]:
+    """A sort key: the plain lowering first, the engines last, options by name."""
+    name = lowering.split(":")[0]
+    return (LOWERINGS.index(name) if name in LOWERINGS else len(LOWERINGS)), lowering
+
+
+def best_slice(frame: pd.DataFrame, axis: str) -> Slice | None:
+    """The slice along `axis` with the most cases, of which it has at least two places; None if there is none.
+
+    Where several have as many, one of which at least half is ok, then the one
+    nearest to the usual settings, then the one with the most that is ok.
+    """
+    candidates = [s for s in _slices(frame, axis) if s.rows[axis].nunique() >= 2]
+    return max(candidates, key=_merit, default=None)
+
+
+def _merit(candidate: Slice) -> tuple[float, ...]:
+    good = (candidate.rows["status"] == "ok").sum()
+    fixed = candidate.fixed
+    usual = sum(fixed.get(name) == value for name, value in USUAL.items())
+    usual += fixed.get("resolution") == ("56" if fixed["channels"] else "224")
+    return len(candidate.rows), bool(2 * good >= len(candidate.rows)), usual, good
+
+
+def _slices(frame: pd.DataFrame, axis: str) -> Iterator[Slice]:
+    """Every slice. A model without a window belongs to the slices of all windows, save along the window itself."""
+    grouped = [name for name in HELD if name not in (axis, "window")]
+    values: Any
+    for values, rows in frame.groupby(grouped, dropna=False):
+        fixed = {name: None if pd.isna(value) else value for name, value in zip(grouped, values, strict=True)}
+        if axis == "window":
+            yield Slice(rows[rows["window"].notna()], fixed)
+            continue
+        windows = sorted(rows["window"].dropna().unique())
+        for window in windows or [None]:
+            yield Slice(rows[rows["window"].isna() | rows["window"].isin([window])], {**fixed, "window": window})
+
+
+def places(rows: pd.DataFrame, axis: str) -> np.ndarray:
+    """Where rows stand along an axis: batch, window, or the side of a resolution (of the square of equal area)."""
+    if axis == "resolution":
+        area = rows["height"].astype(float) * rows["width"].astype(float)
+        return np.sqrt(area.to_numpy())
+    return rows[axis].astype(float).to_numpy()

@@ -1,0 +1,164 @@
+"""summary.md: who wins where, every case with its interval, every failure with its reason, how it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from reports.frame import ANCHOR
+from reports.headline import headline, pair_tables
+from reports.markdown import number, table
+from reports.pairs import METHOD
+from reports.slices import lowering_order
+
+ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"]
+RARELY_VARIED = ("device", "layout", "mode")
+MEBIBYTE, BILLION = 2**20, 1e9
+INTERVALS = {
+    "launches": "a 95 % t interval over the logarithms of the launches' medians, around their geometric mean",
+    "within-launch": "a 95 % interval within the only launch; it says nothing of how another launch would differ",
+}
+
+
+def summary(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]]) -> str:
+    """The report as Markdown. `environments`: the manifest of each run by its name."""
+    failed = frame[frame["status"] != "ok"]
+    parts = [
+        f"# mixprof: {', '.join(environments) or 'no run'}",
+        counts_in_words(frame),
+        *headline(frame),
+        *ok_tables(frame[frame["status"] == "ok"]),
+        *failed_table(failed),
+        *pair_tables(frame),
+        *method(frame, environments),
+        *environment_table(environments),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def counts_in_words(frame: pd.DataFrame) -> str:
+    """ "9 cases: 8 ok, 1 oom.", and plainly so when nothing was ok."""
+    counts = frame["status"].value_counts()
+    if frame.empty:
+        return "No case has a record: nothing was measured."
+    words = f"{len(frame)} cases: {', '.join(f'{count} {status}' for status, count in counts.items())}."
+    return words if counts.get("ok") else f"**Nothing was ok**, so there is no latency to show. {words}"
+
+
+def ok_tables(ok: pd.DataFrame) -> list[str]:
+    """The cases that are ok, a table per lowering (and run)."""
+    if ok.empty:
+        return []
+    parts = ["## Measurements", *constants(ok)]
+    groups: list[tuple[Any, pd.DataFrame]] = list(ok.sort_values(ORDER).groupby(["run", "lowering"]))
+    for (run, lowering), rows in sorted(groups, key=lambda group: (group[0][0], lowering_order(group[0][1]))):
+        times = " and ".join(rows["time"].unique())
+        parts.append(f"### {lowering}" + (f", run {run}" if ok["run"].nunique() > 1 else ""))
+        parts.append(f"Latency is `{times}`, with its 95 % interval.")
+        parts.append(table(ok_cells(row, varying(ok)) for _, row in rows.iterrows()))
+    return parts
+
+
+def ok_cells(row: pd.Series, names: Iterable[str]) -> dict[str, str]:
+    """One measured case, in the units people read."""
+    at_least = "" if pd.isna(row["counts_exact"]) or row["counts_exact"] else "≥ "
+    bounds = f" [{number(row['latency_low_ms'])}, {number(row['latency_high_ms'])}]"
+    return {
+        **setting_cells(row, names),
+        "latency (ms)": number(row["latency_ms"]) + (bounds if not pd.isna(row["latency_low_ms"]) else ""),
+        "launches": number(row["launches"]),
+        "images/s": number(row["images_per_s"]),
+        "over anchor": number(row["anchor_ratio"]),
+        "GFLOPs": at_least + number(row["flops"], BILLION) if not pd.isna(row["flops"]) else "",
+        "peak (MiB)": number(row["allocator_peak_bytes"], MEBIBYTE),
+        "relative error": "" if pd.isna(row["relative_error"]) else f"{row['relative_error']:.1e}",
+    }
+
+
+def setting_cells(row: pd.Series, names: Iterable[str]) -> dict[str, str]:
+    return {name: "" if pd.isna(row[name]) else str(row[name]) for name in names}
+
+
+def varying(rows: pd.DataFrame) -> list[str]:
+    """The settings that a table needs a column for."""
+    names = ("model", "lowering", "dtype", "batch", "resolution", "window", "channels", *RARELY_VARIED)
+    return [name for name in names if name not in RARELY_VARIED or rows[name].nunique() > 1]
+
+
+def constants(rows: pd.DataFrame) -> list[str]:
+    """What `varying` leaves out, said once."""
+    same = [rows[name].iloc[0] for name in RARELY_VARIED if rows[name].nunique() == 1]
+    return [f"All of these: {', '.join(same)}."] if same else []
+
+
+def failed_table(failed: pd.DataFrame) -> list[str]:
+    """Every case that is not ok, with its reason."""
+    if failed.empty:
+        return []
+    rows = failed.sort_values(["status", *ORDER])
+    several = failed["run"].nunique() > 1
+    cells = (
+        {
+            **({"run": row["run"]} if several else {}),
+            **setting_cells(row, varying(failed)),
+            "status": row["status"],
+            "reason": row["reason"] or "none was recorded",
+        }
+        for _, row in rows.iterrows()
+    )
+    return ["## Cases that are not ok", "They are in no ranking, ratio or curve.", *constants(failed), table(cells)]
+
+
+def method(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How it was measured, for a reader who wants to judge the numbers."""
+    ok = frame[(frame["status"] == "ok") & frame["latency_ms"].notna()]
+    launches = ", ".join(str(count) for count in sorted(ok["launches"].unique()))
+    items = [f"Launches (processes) per case: {launches}."] if launches else []
+    for name, words in INTERVALS.items():
+        if count := int((ok["interval"] == name).sum()):
+            items.append(f"Interval of {count} cases: {words}.")
+    if count := int(ok["interval"].isna().sum()):
+        items.append(f"{count} cases have no interval: one launch with too few samples.")
+    items.append(METHOD)
+    items += [
+        "A multiply-accumulate is 2 FLOPs; counts are of one forward, batch included.",
+        f"`{ANCHOR}` is a fixed mix of work, timed under the same lowering, device and dtype.",
+    ]
+    if inexact := uncounted(frame):
+        items.append(f"Counts marked ≥ are at least that, since these operations are not counted: {inexact}.")
+    settings = {run: manifest.get("measure") or {} for run, manifest in environments.items()}
+    listed = "\n".join(f"- {item}" for item in items)
+    return ["## How it was measured", listed, *side_by_side({"measure": settings})]
+
+
+def uncounted(frame: pd.DataFrame) -> str:
+    names = {name for names in frame["uncounted_ops"].dropna() for name in names.split(", ") if name}
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def environment_table(environments: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where it was measured, a column per run; lines in which runs differ are marked."""
+    sides = {part: {run: m.get(part) or {} for run, m in environments.items()} for part in ("environment", "versions")}
+    return ["## Environment", *(side_by_side(sides) or ["None was recorded."])]
+
+
+def side_by_side(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """part -> run -> settings, as one table with a line a setting and a column a run; nothing when it is empty."""
+    rows = []
+    for part, by_run in parts.items():
+        flat = {run: dict(_flatten(part, settings)) for run, settings in by_run.items()}
+        for name in dict.fromkeys(name for settings in flat.values() for name in settings):
+            values = {run: settings.get(name, "") for run, settings in flat.items()}
+            mark = " (differs)" if len(set(values.values())) > 1 else ""
+            rows.append({"setting": name + mark, **values})
+    return [table(rows)] if rows else []
+
+
+def _flatten(prefix: str, value: Any) -> Iterable[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flatten(f"{prefix}.{name}", inner)
+    else:
+        yield prefix, "unknown" if value is None else str(value)

@@ -1,0 +1,101 @@
+"""Run folders with known numbers, made through profiler.store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from profiler.store import append_record, write_manifest
+from profiler.types import Case, Launch, Record, Samples
+
+MANIFEST: dict[str, Any] = {
+    "sweep": {},
+    "environment": {"cpu": {"model": "A | B <cpu>", "threads": 2}, "governor": None},
+    "versions": {"torch": "2.13.0"},
+    "measure": {"launches": 3},
+}
+
+
+def case(model: str = "depthwise_conv", **changes: Any) -> Case:
+    fields: dict[str, Any] = {
+        "model": model, "lowering": "eager", "device": "cpu", "dtype": "float32", "layout": "channels_last",
+        "mode": "hot", "batch": 1, "resolution": (56, 56), "window": 7, "channels": 96,
+    }  # fmt: skip
+    return Case(**{**fields, **changes})
+
+
+def launch(samples: Iterable[float], time: str = "host_ms", forwards: int = 1) -> Launch:
+    return Launch(status="ok", **{time: Samples(tuple(samples), forwards)})  # type: ignore[arg-type]
+
+
+def ok(of: Case, medians: Sequence[float], **fields: Any) -> Record:
+    """A record whose launches have these medians: three samples each."""
+    launches = tuple(launch((0.9 * m, m, 1.5 * m)) for m in medians)
+    return Record(case=of, status="ok", launches=launches, **fields)
+
+
+def write_run(folder: Path, records: Iterable[Record], manifest: dict[str, Any] = MANIFEST) -> Path:
+    folder.mkdir(parents=True)
+    write_manifest(folder, manifest)
+    for record in records:
+        append_record(folder, record)
+    return folder
+
+
+MIXERS = {"window_attention": 1.0, "depthwise_conv": 0.6, "dynamic_depthwise_conv": 0.9, "global_attention": 1.1}
+NETWORKS = {"swin_t": 30.0, "swin_t:mixer=depthwise_conv": 21.0, "dwnet_t": 17.0, "vit_s": 28.0}
+LOWERINGS = {"eager": 1.0, "compile:max-autotune": 0.7, "onnxruntime": 0.55}
+
+
+COST = {**MIXERS, **NETWORKS}
+
+
+def realistic(seed: int = 0, launches: int = 3) -> list[Record]:
+    """4 mixers x 5 resolutions x 3 windows x 3 lowerings, 4 networks, the anchors, and some that are not ok."""
+    random = np.random.default_rng(seed)
+    records = []
+    for lowering, speed in LOWERINGS.items():
+        records.append(ok(case("anchor_v1", lowering=lowering, channels=None, window=None), [2.0 * speed] * launches))
+        for of, milliseconds in [*_mixer_cases(lowering), *_network_cases(lowering)]:
+            records.append(_record(of, milliseconds * speed, random, launches))
+    return records
+
+
+def _mixer_cases(lowering: str) -> Iterable[tuple[Case, float]]:
+    for name, cost in MIXERS.items():
+        for side in (14, 28, 56, 112, 224):
+            for window in (3, 7, 11) if name != "global_attention" else (None,):
+                growth = {"window_attention": 1 + (window or 0) / 12, "global_attention": 1 + side**2 / 1500}
+                scale = growth.get(name, 0.5 + ((window or 0) / 6.5) ** 2)
+                of = case(name, lowering=lowering, resolution=(side, side), window=window)
+                yield of, cost * scale * (0.08 + side**2 / 56**2)
+
+
+def _network_cases(lowering: str) -> Iterable[tuple[Case, float]]:
+    for name, cost in NETWORKS.items():
+        for size in ((224, 224), (256, 256), (384, 384), (512, 512), (800, 1333)):
+            for batch in (1, 4, 16) if size[1] < 500 else (1,):
+                window = None if name.startswith("vit") else 7
+                of = case(name, lowering=lowering, resolution=size, window=window, channels=None, batch=batch)
+                yield of, cost * batch**0.95 * size[0] * size[1] / 224**2
+
+
+def _record(of: Case, milliseconds: float, random: np.random.Generator, launches: int) -> Record:
+    positions, width = of.resolution[0] * of.resolution[1], of.channels or 3
+    if of.model in ("global_attention", "vit_s") and positions > 40_000 and of.lowering == "eager":
+        return Record(of, "oom", "tried to allocate 9.00 GiB | 2.00 GiB free\n(see the note)", flops=10**9)
+    if of.model == "dynamic_depthwise_conv" and of.lowering == "onnxruntime" and of.window == 11:
+        return Record(of, "unsupported", "no kernel for <float32> at window 11")
+    medians = [milliseconds * float(np.exp(0.06 * random.standard_normal())) for _ in range(launches)]
+    samples = [launch(median * np.exp(0.02 * random.standard_normal(40))) for median in medians]
+    macs = int(of.batch * positions * width * (of.window or 14) ** 2 * COST[of.model])
+    counts: dict[str, Any] = {"macs": macs, "flops": 2 * macs, "params": 4 * width**2, "relative_error": 2e-6}
+    memory = {
+        "allocator_peak_bytes": int(16 * of.batch * positions * width * COST[of.model]) + 2**20,
+        "process_peak_bytes": 2**29,
+    }
+    uncounted = ("aten::fft_rfft2",) if of.model == "dynamic_depthwise_conv" else ()
+    return Record(of, "ok", None, tuple(samples), uncounted_ops=uncounted, memory=memory, **counts)

@@ -1,0 +1,200 @@
+"""reports.frame and reports.pairs: statistics against numpy and scipy, and what is missing stays missing."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from synthetic_runs import case, launch, ok, write_run
+
+import reports
+from profiler.sampling import Interval
+from profiler.types import Launch, Record, UsageError
+from reports.frame import COLUMNS
+from reports.pairs import PAIRS, ratio_interval, ratios
+
+MEDIANS = (2.0, 2.2, 1.9)
+
+
+def load_one(tmp_path, *records):
+    return reports.load(write_run(tmp_path / "run", records))
+
+
+def test_the_estimate_is_the_geometric_mean_of_the_medians_with_a_t_interval_in_log_units(tmp_path):
+    row = load_one(tmp_path, ok(case(batch=4), MEDIANS)).iloc[0]
+    logs = np.log(MEDIANS)
+    expected = np.exp(scipy.stats.t.interval(0.95, 2, loc=logs.mean(), scale=scipy.stats.sem(logs)))
+    assert row["latency_ms"] == pytest.approx(scipy.stats.gmean(MEDIANS))
+    assert (row["latency_low_ms"], row["latency_high_ms"]) == pytest.approx(tuple(expected))
+    assert (row["interval"], row["launches"], row["time"]) == ("launches", 3, "host_ms")
+    assert row["images_per_s"] == pytest.approx(4000 / scipy.stats.gmean(MEDIANS))
+
+
+def test_one_launch_has_the_interval_within_it_and_says_so(tmp_path):
+    samples = tuple(np.random.default_rng(0).normal(5, 0.1, 160))
+    row = load_one(tmp_path, Record(case(), "ok", launches=(launch(samples),))).iloc[0]
+    assert row["latency_ms"] == np.median(samples)
+    assert row["latency_low_ms"] < row["latency_ms"] < row["latency_high_ms"]
+    assert row["interval"] == "within-launch"
+
+
+def test_one_launch_with_too_few_samples_has_no_interval(tmp_path):
+    row = load_one(tmp_path, ok(case(), [2.0])).iloc[0]
+    assert row["latency_ms"] == 2.0
+    assert row[["latency_low_ms", "latency_high_ms", "interval"]].isna().all()
+
+
+def test_the_time_is_gpu_ms_on_cuda(tmp_path):
+    both = Launch("ok", gpu_ms=launch([3.0]).host_ms, enqueue_ms=launch([1.5]).host_ms, host_ms=launch([9.0]).host_ms)
+    row = load_one(tmp_path, Record(case(device="cuda:0"), "ok", launches=(both,))).iloc[0]
+    assert (row["time"], row["latency_ms"], row["enqueue_ms"], row["host_p50_ms"]) == ("gpu_ms", 3.0, 1.5, 9.0)
+
+
+def test_host_times_do_not_stand_in_for_missing_gpu_times(tmp_path):
+    row = load_one(tmp_path, ok(case(device="cuda:0"), MEDIANS)).iloc[0]
+    assert row["time"] == "gpu_ms"
+    assert row[["latency_ms", "interval", "images_per_s"]].isna().all()
+
+
+@pytest.mark.parametrize(("count", "has_99"), [(999, False), (1000, True)])
+def test_the_99th_percentile_needs_a_thousand_samples(tmp_path, count, has_99):
+    samples = np.random.default_rng(1).lognormal(size=count)
+    row = load_one(tmp_path, Record(case(), "ok", launches=(launch(samples),))).iloc[0]
+    assert row["host_p50_ms"] == pytest.approx(np.percentile(samples, 50))
+    assert row["host_p95_ms"] == pytest.approx(np.percentile(samples, 95))
+    assert pd.notna(row["host_p99_ms"]) == has_99
+
+
+def test_there_are_no_percentiles_of_requests_where_a_sample_is_a_block_of_forwards(tmp_path):
+    row = load_one(tmp_path, Record(case(), "ok", launches=(launch([1.0] * 20, forwards=8),))).iloc[0]
+    assert row["latency_ms"] == 1.0
+    assert row[["host_p50_ms", "host_p95_ms"]].isna().all()
+
+
+@pytest.mark.parametrize("status", ["oom", "inaccurate", "unstable", "built"])
+def test_only_ok_has_a_latency_but_every_case_has_its_row_and_reason(tmp_path, status):
+    failed = Record(case(), status, "too | much", (launch([1.0] * 40), Launch(status)), flops=8, macs=4)
+    row = load_one(tmp_path, failed).iloc[0]
+    assert (row["status"], row["reason"], row["launches"], row["flops"]) == (status, "too | much", 2, 8)
+    assert row[["latency_ms", "latency_low_ms", "interval", "host_p50_ms", "images_per_s"]].isna().all()
+
+
+def test_fields_of_the_case_counts_and_memory_are_flattened(tmp_path):
+    big = 2**60 + 1  # not a float
+    record = ok(
+        case("swin_t", resolution=(800, 1333), channels=None, batch=2),
+        MEDIANS,
+        macs=big,
+        flops=2 * big,
+        params=7,
+        uncounted_ops=("aten::a", "aten::b"),
+        memory={"allocator_peak_bytes": 5, "process_peak_bytes": None, "graph_pool_bytes": 3},
+        relative_error=1e-6,
+        proof={"graph_breaks": 0, "recompiles": 2},
+    )
+    row = load_one(tmp_path, record).iloc[0]
+    assert (row["kind"], row["resolution"], row["height"], row["width"]) == ("network", "800x1333", 800, 1333)
+    assert (row["macs"], row["flops"], row["allocator_peak_bytes"]) == (big, 2 * big, 5)
+    assert (row["counts_exact"], row["uncounted_ops"]) == (False, "aten::a, aten::b")
+    assert (row["graph_breaks"], row["recompiles"]) == (0, 2)
+    assert row[["process_peak_bytes", "weights_bytes", "build_s", "channels"]].isna().all()
+
+
+def test_a_mixer_without_counts_has_missing_values_and_never_zeros(tmp_path):
+    row = load_one(tmp_path, ok(case(window=None), MEDIANS)).iloc[0]
+    assert (row["kind"], row["resolution"]) == ("mixer", "56")
+    assert row[["window", "macs", "counts_exact", "uncounted_ops", "graph_breaks", "relative_error"]].isna().all()
+
+
+def test_the_anchor_of_the_same_run_lowering_device_and_dtype_divides(tmp_path):
+    anchor, other = case("anchor_v1", channels=None, window=None), case("anchor_v1", dtype="float16", channels=None)
+    records = [ok(anchor, [4.0] * 3), ok(other, [8.0] * 3), ok(case(), [2.0] * 3), ok(case(lowering="compile"), [1.0])]
+    frame = load_one(tmp_path, *records)
+    assert frame["anchor_ratio"][:3].tolist() == pytest.approx([1, 1, 0.5])
+    assert pd.isna(frame["anchor_ratio"][3])
+
+
+def test_an_anchor_that_is_not_ok_divides_nothing(tmp_path):
+    frame = load_one(tmp_path, Record(case("anchor_v1", channels=None), "crashed"), ok(case(), MEDIANS))
+    assert frame["anchor_ratio"].isna().all()
+
+
+def test_columns_and_types_are_the_same_for_an_empty_run(tmp_path):
+    empty, full = load_one(tmp_path), reports.load(write_run(tmp_path / "full", [ok(case(), MEDIANS)]))
+    assert len(empty) == 0
+    assert list(empty.columns) == list(COLUMNS)
+    assert empty.dtypes.to_dict() == full.dtypes.to_dict()
+
+
+def test_several_runs_keep_their_names_and_their_anchors(tmp_path):
+    anchor = case("anchor_v1", channels=None)
+    runs = [write_run(tmp_path / name, [ok(anchor, [ms]), ok(case(), [2.0])]) for name, ms in (("a", 1.0), ("b", 4.0))]
+    frame = reports.load(*runs)
+    assert frame["run"].tolist() == ["a", "a", "b", "b"]
+    assert frame["anchor_ratio"].tolist() == pytest.approx([1, 2, 1, 0.5])
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path):
+    frame = reports.load(*(write_run(tmp_path / part / "run", [ok(case(), [2.0])]) for part in "ab"))
+    assert frame["run"].tolist() == [str(tmp_path / part / "run") for part in "ab"]
+
+
+def test_a_folder_that_is_no_run_a_run_named_twice_and_a_case_recorded_twice_are_errors(tmp_path):
+    run = write_run(tmp_path / "run", [ok(case(), [2.0])])
+    twice = write_run(tmp_path / "twice", [ok(case(), [2.0]), ok(case(), [3.0])])
+    with pytest.raises(UsageError, match=r"no manifest\.json"):
+        reports.load(tmp_path)
+    with pytest.raises(UsageError, match="twice"):
+        reports.load(run, str(run))
+    with pytest.raises(UsageError, match="got 2 records of depthwise_conv"):
+        reports.load(twice)
+
+
+def test_a_ratio_has_welchs_interval_in_log_units(tmp_path):
+    top, bottom = (5.0, 5.5, 4.7, 5.1), (2.0, 2.6, 2.2)
+    frame = load_one(tmp_path, ok(case("window_attention"), top), ok(case("depthwise_conv"), bottom))
+    row = ratios(frame, PAIRS[0]).iloc[0]
+    welch = scipy.stats.ttest_ind(np.log(top), np.log(bottom), equal_var=False).confidence_interval(0.95)
+    assert row["ratio"] == pytest.approx(scipy.stats.gmean(top) / scipy.stats.gmean(bottom))
+    assert (row["ratio_low"], row["ratio_high"]) == pytest.approx((np.exp(welch.low), np.exp(welch.high)))
+    assert (row["faster"], row["interval"]) == ("depthwise_conv", "launches")
+
+
+@pytest.mark.parametrize(
+    ("top", "bottom", "faster"),
+    [((1.0, 1.01, 0.99), (2.0, 2.02, 1.98), "window_attention"), ((1.0, 1.2, 0.8), (1.1, 0.9, 1.0), "undecided")],
+)
+def test_who_is_faster(tmp_path, top, bottom, faster):
+    frame = load_one(tmp_path, ok(case("window_attention"), top), ok(case("depthwise_conv"), bottom))
+    assert ratios(frame, PAIRS[0])["faster"].tolist() == [faster]
+
+
+def test_a_ratio_of_medians_without_spread_is_exact():
+    assert ratio_interval(Interval(4, 4, 4), 2, Interval(2, 2, 2), 2) == Interval(2, 2, 2)
+
+
+def test_pairs_are_formed_within_one_setting_only_and_name_the_status_that_leaves_no_ratio(tmp_path):
+    records = [
+        ok(case("window_attention"), MEDIANS),
+        Record(case("depthwise_conv"), "oom", "no memory"),
+        ok(case("window_attention", window=9), MEDIANS),
+        ok(case("depthwise_conv", window=11), MEDIANS),
+        ok(case("window_attention", dtype="float16"), MEDIANS),
+        ok(case("depthwise_conv", dtype="float16", layout="contiguous"), MEDIANS),
+    ]
+    rows = ratios(load_one(tmp_path, *records), PAIRS[0])
+    assert rows["status"].tolist() == ["oom"]
+    assert rows[["ratio", "ratio_low", "faster"]].isna().all(axis=None)
+
+
+def test_networks_are_paired_though_they_have_no_channels(tmp_path):
+    networks = [ok(case(name, channels=None), [ms]) for name, ms in (("swin_t", 3.0), ("dwnet_t", 2.0))]
+    pair = next(pair for pair in PAIRS if (pair.attention, pair.convolution) == ("swin_t", "dwnet_t"))
+    assert ratios(load_one(tmp_path, *networks), pair)["ratio"].tolist() == [1.5]
+
+
+def test_importing_all_reports_loads_no_torch_and_touches_no_backend():
+    code = "import sys, reports.export; assert 'torch' not in sys.modules; assert 'models' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

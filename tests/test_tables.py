@@ -1,0 +1,181 @@
+"""reports.tables and reports.export: what summary.md says, and files that read back whole."""
+
+import re
+
+import pandas as pd
+import pytest
+from synthetic_runs import LOWERINGS, MANIFEST, case, launch, ok, realistic, write_run
+
+import reports
+from profiler.types import Record, UsageError
+from reports.export import write_report
+from reports.markdown import cell, number
+from reports.tables import summary
+
+ATTENTION, CONVOLUTION = "window_attention", "depthwise_conv"
+
+
+def summarise(tmp_path, *records):
+    return summary(reports.load(write_run(tmp_path / "run", records)), {"run": MANIFEST})
+
+
+def table_after(text, heading):
+    """The rows of the first table after a heading, as dicts; splits cells where Markdown does."""
+    lines = iter(text[text.index(heading) :].split("\n"))
+    found = []
+    for line in lines:
+        if line.startswith("|"):
+            found.append([c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]])
+        elif found:
+            break
+    header, rule, *rows = found
+    assert set(rule) == {"---"}
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_one_setting_is_told_as_a_ratio_with_its_interval(tmp_path):
+    text = summarise(tmp_path, ok(case(ATTENTION), (4.0, 4.2, 4.4)), ok(case(CONVOLUTION), (2.0, 2.1, 2.2)))
+    # equal relative spread: scipy.stats.ttest_ind of the logs gives 2 x/÷ exp(0.10807)
+    expected = (
+        "- **window_attention / depthwise_conv**, eager, cpu, float32, channels_last, hot: "
+        "2x [1.8, 2.23] at 56x56, batch 1, window 7, 96 channels, depthwise_conv is faster."
+    )
+    assert expected in text
+    assert "Welch" in text
+
+
+def test_many_settings_are_counted_with_both_ends_of_the_range(tmp_path):
+    pairs = {3: (1.0, 4.0), 5: (2.0, 2.0), 7: (9.0, 3.0), 9: (8.0, 2.0)}
+    spread = (0.98, 1.0, 1.02)
+    records = [ok(case(ATTENTION, window=w), [a * s for s in spread]) for w, (a, _) in pairs.items()]
+    records += [ok(case(CONVOLUTION, window=w), [c * s for s in spread]) for w, (_, c) in pairs.items()]
+    records += [Record(case(ATTENTION, window=11), "oom"), ok(case(CONVOLUTION, window=11), spread)]
+    text = summarise(tmp_path, *records)
+    assert "depthwise_conv is faster in 2 of 4 settings, window_attention in 1, 1 undecided; from 0.25x [" in text
+    assert re.search(r"at 56x56, batch 1, window 3, 96 channels to 4x \[.*\] at 56x56, batch 1, window 9", text)
+    assert "; 1 without a ratio (oom)." in text
+    rows = table_after(text, "## Attention over convolution")
+    assert [(row["window"], row["faster"]) for row in rows] == [
+        ("3", "window_attention is faster"),
+        ("5", "undecided"),
+        ("7", "depthwise_conv is faster"),
+        ("9", "depthwise_conv is faster"),
+        ("11", ""),
+    ]
+    assert rows[-1]["ratio"] == "oom"
+
+
+def test_a_winner_after_one_launch_is_provisional(tmp_path):
+    times = {ATTENTION: launch([3, 3.03] * 20), CONVOLUTION: launch([1, 1.01] * 20)}
+    records = [Record(case(model), "ok", launches=(only,)) for model, only in times.items()]
+    text = summarise(tmp_path, *records)
+    assert "one launch, so the interval says nothing of the next and this is provisional" in text
+    assert "within the only launch" in text
+
+
+def test_measurements_are_in_units_for_people(tmp_path):
+    fields = {"flops": 3 * 10**9, "uncounted_ops": ("aten::x",), "relative_error": 2.5e-6}
+    text = summarise(tmp_path, ok(case(batch=2), (2.0, 2.0), memory={"allocator_peak_bytes": 3 * 2**19}, **fields))
+    (row,) = table_after(text, "### eager")
+    assert row == {
+        "model": "depthwise_conv",
+        "lowering": "eager",
+        "dtype": "float32",
+        "batch": "2",
+        "resolution": "56",
+        "window": "7",
+        "channels": "96",
+        "latency (ms)": "2 [2, 2]",
+        "launches": "2",
+        "images/s": "1,000",
+        "GFLOPs": "≥ 3",
+        "peak (MiB)": "1.5",
+        "relative error": "2.5e-06",
+    }
+    assert "All of these: cpu, channels_last, hot." in text
+    assert "`aten::x`" in text
+
+
+def test_every_case_is_in_exactly_one_table(tmp_path):
+    records = realistic()
+    text = summarise(tmp_path, *records)
+    failed = table_after(text, "## Cases that are not ok")
+    measured = [row for name in LOWERINGS for row in table_after(text, f"### {name}")]
+    assert len(measured) == sum(record.status == "ok" for record in records)
+    assert len(failed) == sum(record.status != "ok" for record in records)
+    assert all(row["reason"] for row in failed)
+
+
+def test_a_reason_cannot_break_its_table(tmp_path):
+    text = summarise(
+        tmp_path, Record(case(), "crashed", "a | b\n\n| --- |\nexpected <float32>"), ok(case(window=3), [1.0])
+    )
+    (row,) = table_after(text, "## Cases that are not ok")
+    assert row["reason"] == r"a \| b \| --- \| expected \<float32>"
+
+
+def test_the_environment_and_the_way_of_measuring_are_told(tmp_path):
+    text = summarise(tmp_path, ok(case(), (1.0, 1.1, 1.2)))
+    settings = {row["setting"]: row["run"] for row in table_after(text, "## Environment")}
+    assert settings["environment.cpu.model"] == r"A \| B \<cpu>"
+    assert (settings["environment.governor"], settings["versions.torch"]) == ("unknown", "2.13.0")
+    assert "Launches (processes) per case: 3." in text
+    assert table_after(text, "## How it was measured") == [{"setting": "measure.launches", "run": "3"}]
+
+
+def test_runs_stand_side_by_side_and_differences_are_marked(tmp_path):
+    frame = reports.load(*(write_run(tmp_path / name, [ok(case(), [1.0])]) for name in "ab"))
+    text = summary(frame, {"a": MANIFEST, "b": {**MANIFEST, "versions": {"torch": "9"}}})
+    rows = {row["setting"]: (row["a"], row["b"]) for row in table_after(text, "## Environment")}
+    assert rows["versions.torch (differs)"] == ("2.13.0", "9")
+    assert "environment.cpu.threads" in rows
+    assert "### eager, run b" in text
+
+
+def test_a_run_of_failures_only_is_reported_and_says_so(tmp_path):
+    run = write_run(tmp_path / "run", [Record(case(), "unavailable", "pip install x")])
+    names = {path.name for path in write_report([run], tmp_path / "out")}
+    assert names == {"summary.md", "results.csv", "results.parquet"}
+    text = (tmp_path / "out" / "summary.md").read_text()
+    assert "**Nothing was ok**" in text
+    assert "1 unavailable" in text
+    assert table_after(text, "## Cases that are not ok")[0]["reason"] == "pip install x"
+
+
+def test_an_empty_run_is_reported(tmp_path):
+    write_report([write_run(tmp_path / "run", [])], tmp_path / "out")
+    assert "nothing was measured" in (tmp_path / "out" / "summary.md").read_text()
+    assert len(pd.read_parquet(tmp_path / "out" / "results.parquet")) == 0
+
+
+def test_a_folder_that_is_no_run_writes_nothing(tmp_path):
+    with pytest.raises(UsageError):
+        write_report([tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_csv_and_parquet_read_back_what_was_loaded(tmp_path):
+    records = [ok(case(), (1 / 3, 0.1, 0.7), macs=2**53 + 1, uncounted_ops=("a", "b")), Record(case(window=9), "oom")]
+    run = write_run(tmp_path / "run", records)
+    write_report([run], tmp_path / "out")
+    frame = reports.load(run)
+    parquet = pd.read_parquet(tmp_path / "out" / "results.parquet")
+    pd.testing.assert_frame_equal(*(f.astype(object).where(f.notna(), None) for f in (parquet, frame)))
+    csv = pd.read_csv(tmp_path / "out" / "results.csv", float_precision="round_trip", dtype={"macs": "Int64"})
+    assert list(csv.columns) == list(frame.columns)
+    assert csv["latency_ms"][0] == frame["latency_ms"][0]
+    assert csv["macs"][0] == 2**53 + 1
+    assert csv["uncounted_ops"][0] == "a, b"
+    assert pd.isna(csv["latency_ms"][1])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, ""), (float("nan"), ""), (1.23456e-4, "0.0001235"), (12.3456, "12.35"), (1234.5, "1,234")],
+)
+def test_numbers_for_people(value, expected):
+    assert number(value) == expected
+
+
+def test_a_cell_escapes_what_markdown_would_take_for_its_own():
+    assert cell("a\\|b `c` *d* __init__ e_f\r\ng") == r"a\\\|b \`c\` \*d\* \_\_init\_\_ e_f g"
