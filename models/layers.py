@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,6 +46,28 @@ def pad_to(x: Tensor, height: int, width: int) -> Tensor:
     """Zero-pad a map (B, H, W, C) at the bottom and the right; x itself where nothing is missing."""
     bottom, right = height - x.shape[1], width - x.shape[2]
     return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
+
+
+class EagerLinear(nn.Linear):
+    """A Linear that runs in float32 on a CPU as the 1x1 convolution it is: oneDNN's product instead of the BLAS's.
+
+    The same function of the same parameters. On an AMD Zen 5 with MKL it takes about half the time at every shape
+    of Swin and DWNet; what eager mode calls a Linear or a 1x1 convolution must not decide a comparison of mixers.
+    """
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> EagerLinear:
+        """The same Linear, sharing its parameters."""
+        eager = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        eager.weight, eager.bias = linear.weight, linear.bias
+        return eager.train(linear.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or x.dtype != torch.float32:
+            return super().forward(x)
+        rows = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, C, N, 1), channels_last
+        mixed = F.conv2d(rows, self.weight[:, :, None, None], self.bias)
+        return mixed.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
 
 
 class PatchEmbed(nn.Module):
@@ -98,9 +121,9 @@ class Mlp(nn.Module):
 
 
 def init_weights(module: nn.Module) -> None:
-    """Truncated normal of 0.02 for weights, zero for biases; for `Module.apply`. Norms keep one and zero."""
+    """Normal of 0.02 for weights, zero for biases; for `Module.apply`. Norms keep one and zero."""
     if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 

@@ -7,6 +7,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from models.layers import EagerLinear
+
 LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
 DONE = "specialized_for"  # the attribute that notes it on a module
 
@@ -44,8 +46,18 @@ def specialize(module: nn.Module, lowering: str) -> nn.Module:
     for part in list(module.modules()):
         if isinstance(part, Specializable):
             part.specialize(name)
+    if name == "eager":
+        use_eager_linears(module)
     setattr(module, DONE, name)
     return module
+
+
+def use_eager_linears(module: nn.Module) -> None:
+    """Exchange every Linear inside a module for an EagerLinear of the same parameters."""
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            if type(child) is nn.Linear:
+                setattr(part, name, EagerLinear.of(child))
 
 
 def override(module: nn.Module, formulation: str) -> None:

@@ -135,7 +135,7 @@ def truncation(samples: Sequence[float]) -> int:
     return BLOCK * int(np.argmin(scores))
 
 
-def within_launch(samples: Sequence[float]) -> Interval:
+def within_launch(samples: Sequence[float] | np.ndarray) -> Interval:
     """95 % interval of one launch's median from 16 batch medians, widened for their autocorrelation.
 
     Needs at least 16 samples. It says nothing of how another launch would differ.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from profiler.types import SCHEMA, Case, Launch, Record, UsageError
 
+T = TypeVar("T")
 MANIFEST, JOURNAL, RECORDS = "manifest.json", "launches.jsonl", "records.jsonl"
 
 
@@ -54,26 +55,28 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 
 
 def read_launches(run: Path) -> list[tuple[Case, Launch]]:
-    return [(Case.from_json(line["case"]), Launch.from_json(line["launch"])) for line in _lines(run / JOURNAL)]
+    return _read(run / JOURNAL, lambda line: (Case.from_json(line["case"]), Launch.from_json(line["launch"])))
 
 
 def read_records(run: Path) -> list[Record]:
-    return [Record.from_json(line) for line in _lines(run / RECORDS)]
+    return _read(run / RECORDS, Record.from_json)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file of JSON lines; none if the file does not exist."""
+def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+    """Every line of a file of JSON lines as what it stands for; nothing if the file does not exist."""
     if not path.exists():
-        return
+        return []
+    found = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield _parse(line)
-            except ValueError as error:
+                found.append(parse(_parse(line)))
+            except (ValueError, KeyError, TypeError) as error:
                 raise UsageError(
-                    f"got {path}:{number}, which is no record ({error}): expected one JSON object a line; "
-                    "restore the file, or remove that line"
+                    f"got {path}:{number}, which is no line of a run ({type(error).__name__}: {error}): expected one "
+                    "JSON object of this schema; restore the file, or remove that line"
                 ) from error
+    return found
 
 
 def _parse(line: bytes) -> dict[str, Any]:

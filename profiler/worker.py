@@ -71,6 +71,7 @@ def _run_child(request: dict[str, Any]) -> None:
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        os.chdir(request["cwd"])
         write_result(Path(request["result"]), run_job(request))
         code = 0
     except BaseException:

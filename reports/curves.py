@@ -23,7 +23,7 @@ from reports.style import (
     wrapped,
 )
 
-WIDTH, HEIGHT, LETTER = 2.35, 2.2, 0.065  # of a panel and of a letter, inches
+WIDTH, HEIGHT, LETTER = 2.35, 2.2, 0.063  # of a panel and of a letter, inches
 INTERVALS = {
     "launches": "95 % t interval over launches",
     "within-launch": "95 % interval within one launch, which says nothing of the next",
@@ -119,8 +119,8 @@ def _legend(figure: Figure, axes: list[Axes], styles: dict[str, Any], note: str)
     """One legend below all panels, in the order of the styles, under the note as its title."""
     handles = {bars.get_label(): bars[0] for panel in axes for bars in panel.containers}
     shown = [name for name in styles if name in handles]
-    entry = 0.6 + LETTER * max(map(len, shown))
-    columns = max(1, min(len(shown), int(figure.get_figwidth() / entry)))
+    entry = 0.67 + LETTER * max(map(len, shown))  # a line, its name and the gap to the next column
+    columns = max(1, min(len(shown), int((figure.get_figwidth() + 0.22) / entry)))
     title = wrapped(figure, note)
     grow(figure, math.ceil(len(shown) / columns) + 1 + title.count("\n"))
     figure.legend(

@@ -53,15 +53,30 @@ def _many(rows: pd.DataFrame, pair: Pair) -> str:
 def pair_tables(frame: pd.DataFrame) -> list[str]:
     """Every ratio that there is, a table per pair."""
     parts = []
+    several = frame["run"].nunique() > 1
     for pair in PAIRS:
         rows = ratios(frame, pair).sort_values([*TOGETHER, *ALONG])
         if len(rows):
-            parts += [f"### {_models(pair)} ({pair.fairness})", table(_cells(row) for _, row in rows.iterrows())]
+            parts += [
+                f"### {_models(pair)} ({pair.fairness})",
+                table(_cells(row, several) for _, row in rows.iterrows()),
+            ]
     return ["## Attention over convolution, setting by setting", *parts] if parts else []
 
 
-def _cells(row: pd.Series) -> dict[str, str]:
-    names = ("run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution", "window", "channels")
+def _cells(row: pd.Series, several_runs: bool) -> dict[str, str]:
+    names = (
+        *["run"] * several_runs,
+        "lowering",
+        "device",
+        "dtype",
+        "layout",
+        "mode",
+        "batch",
+        "resolution",
+        "window",
+        "channels",
+    )
     cells = {name: "" if pd.isna(row[name]) else str(row[name]) for name in names}
     has_ratio = not pd.isna(row["ratio"])
     return {**cells, "ratio": ratio_text(row) if has_ratio else row["status"], "faster": verdict(row)}

@@ -31,7 +31,8 @@ def draw(frame: pd.DataFrame, pair: Pair) -> Figure | None:
     panels = sorted(rows.groupby(["run", "lowering", split], dropna=False), key=_panel_order)
     places_x, places_y = _columns(rows), sorted(rows[axis].dropna().unique())
     abreast = columns_for(len(panels), rows["lowering"].nunique())
-    size = 0.3 + CELL[0] * len(places_x), 0.8 + CELL[1] * len(places_y)
+    wide = rows["ratio"].isna().any()  # room for a status
+    size = 0.3 + (1.4 if wide else 1) * CELL[0] * len(places_x), 0.8 + CELL[1] * len(places_y)
     figure, axes = panel_grid(len(panels), abreast, *size)
     figure.set_figwidth(figure.get_figwidth() + 1)  # the colour bar
     reach = max(float(np.abs(np.log2(rows["ratio"].dropna())).max()), 1.0)
@@ -69,7 +70,8 @@ def _draw_panel(panel: Axes, rows: pd.DataFrame, axis: str, columns: list[str], 
     panel.set_yticks(range(len(lines)), [str(line) for line in lines])
     for _, cell in rows.iterrows():
         place = columns.index(cell["resolution"]), lines.index(cell[axis])
-        panel.text(*place, _cell_text(cell), ha="center", va="center", fontsize=7, color=_ink(image, cell["ratio"]))
+        look: Any = {"fontsize": 6 if pd.isna(cell["ratio"]) else 7, "color": _ink(image, cell["ratio"])}
+        panel.text(*place, _cell_text(cell), ha="center", va="center", **look)
     return image
 
 

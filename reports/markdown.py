@@ -1,4 +1,4 @@
-"""Text for Markdown: numbers as people read them, cells that cannot break their table."""
+"""Tables as text: numbers as people read them, cells that cannot break their table."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ def table(rows: Iterable[Mapping[str, str]]) -> str:
     lines = [[cell(name) for name in shown], ["---"] * len(shown)]
     lines += [[cell(row[name]) for name in shown] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def plain_table(rows: Iterable[Mapping[str, str]]) -> str:
+    """Rows of equal columns, aligned for a terminal. Columns that are empty throughout are left out."""
+    rows = [{name: " ".join(value.split()) for name, value in row.items()} for row in rows]
+    shown = [name for name in rows[0] if any(row[name] for row in rows)]
+    widths = [max(len(name), *(len(row[name]) for row in rows)) for name in shown]
+    lines = [shown, *([row[name] for name in shown] for row in rows)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def cell(text: str) -> str:

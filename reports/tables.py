@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from reports.frame import ANCHOR
+from reports.frame import ANCHOR, load
 from reports.headline import headline, pair_tables
-from reports.markdown import number, table
+from reports.markdown import cell, number, plain_table, table
 from reports.pairs import METHOD
 from reports.slices import lowering_order
 
@@ -28,6 +29,7 @@ def summary(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]]) 
     parts = [
         f"# mixprof: {', '.join(environments) or 'no run'}",
         counts_in_words(frame),
+        *unfinished(frame, environments),
         *headline(frame),
         *ok_tables(frame[frame["status"] == "ok"]),
         *failed_table(failed),
@@ -47,6 +49,32 @@ def counts_in_words(frame: pd.DataFrame) -> str:
     return words if counts.get("ok") else f"**Nothing was ok**, so there is no latency to show. {words}"
 
 
+def unfinished(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How many cases of each run's sweep have no record, where that is some."""
+    planned = {run: (manifest.get("sweep") or {}).get("cases") for run, manifest in environments.items()}
+    left = {run: cases - int((frame["run"] == run).sum()) for run, cases in planned.items() if isinstance(cases, int)}
+    return [
+        f"**{cell(run)} is not finished**: {count} of its cases were not run." for run, count in left.items() if count
+    ]
+
+
+def short(run: str | Path) -> str:
+    """One plain-text table of a run for the terminal: a line a case, its latency or why there is none."""
+    frame = load(run)
+    if frame.empty:
+        return counts_in_words(frame)
+    names = ["model", "lowering", "device", *varying(frame)[2:]]
+    return plain_table(
+        {
+            **setting_cells(row, dict.fromkeys(names)),
+            "latency (ms)": latency_text(row),
+            "images/s": number(row["images_per_s"]),
+            "status": row["status"] + (f": {row['reason']}" if row["reason"] else ""),
+        }
+        for _, row in frame.sort_values(ORDER).iterrows()
+    )
+
+
 def ok_tables(ok: pd.DataFrame) -> list[str]:
     """The cases that are ok, a table per lowering (and run)."""
     if ok.empty:
@@ -64,10 +92,9 @@ def ok_tables(ok: pd.DataFrame) -> list[str]:
 def ok_cells(row: pd.Series, names: Iterable[str]) -> dict[str, str]:
     """One measured case, in the units people read."""
     at_least = "" if pd.isna(row["counts_exact"]) or row["counts_exact"] else "≥ "
-    bounds = f" [{number(row['latency_low_ms'])}, {number(row['latency_high_ms'])}]"
     return {
         **setting_cells(row, names),
-        "latency (ms)": number(row["latency_ms"]) + (bounds if not pd.isna(row["latency_low_ms"]) else ""),
+        "latency (ms)": latency_text(row),
         "launches": number(row["launches"]),
         "images/s": number(row["images_per_s"]),
         "over anchor": number(row["anchor_ratio"]),
@@ -75,6 +102,12 @@ def ok_cells(row: pd.Series, names: Iterable[str]) -> dict[str, str]:
         "peak (MiB)": number(row["allocator_peak_bytes"], MEBIBYTE),
         "relative error": "" if pd.isna(row["relative_error"]) else f"{row['relative_error']:.1e}",
     }
+
+
+def latency_text(row: pd.Series) -> str:
+    """ "1.21 [1.19, 1.23]"."""
+    bounds = "" if pd.isna(row["latency_low_ms"]) else " [{}, {}]"
+    return number(row["latency_ms"]) + bounds.format(number(row["latency_low_ms"]), number(row["latency_high_ms"]))
 
 
 def setting_cells(row: pd.Series, names: Iterable[str]) -> dict[str, str]:
@@ -118,7 +151,7 @@ def method(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]]) -
     items = [f"Launches (processes) per case: {launches}."] if launches else []
     for name, words in INTERVALS.items():
         if count := int((ok["interval"] == name).sum()):
-            items.append(f"Interval of {count} cases: {words}.")
+            items.append(f"Interval of {count} of the {len(ok)} ok cases: {words}.")
     if count := int(ok["interval"].isna().sum()):
         items.append(f"{count} cases have no interval: one launch with too few samples.")
     items.append(METHOD)
@@ -161,4 +194,5 @@ def _flatten(prefix: str, value: Any) -> Iterable[tuple[str, str]]:
         for name, inner in value.items():
             yield from _flatten(f"{prefix}.{name}", inner)
     else:
-        yield prefix, "unknown" if value is None else str(value)
+        missing = "not set" if prefix.startswith("measure.") else "unknown"
+        yield prefix, missing if value is None else str(value)

@@ -333,6 +333,9 @@ class PlainViT(nn.Module):
         blocks = [SwinBlock(PlainAttention(dim, (14, 14), 0, dim // 64, 0, False), dim) for _ in range(depth)]
         self.blocks = nn.Sequential(*blocks)
         self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, 1000)
+        for part in self.modules():
+            if isinstance(part, nn.LayerNorm):
+                part.eps = 1e-6
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed.proj(x).flatten(2).transpose(1, 2)  # type: ignore[operator]

@@ -93,7 +93,7 @@ def _record(of: Case, milliseconds: float, random: np.random.Generator, launches
     samples = [launch(median * np.exp(0.02 * random.standard_normal(40))) for median in medians]
     macs = int(of.batch * positions * width * (of.window or 14) ** 2 * COST[of.model])
     counts: dict[str, Any] = {"macs": macs, "flops": 2 * macs, "params": 4 * width**2, "relative_error": 2e-6}
-    memory = {
+    memory: dict[str, int | None] = {
         "allocator_peak_bytes": int(16 * of.batch * positions * width * COST[of.model]) + 2**20,
         "process_peak_bytes": 2**29,
     }

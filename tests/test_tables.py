@@ -10,7 +10,7 @@ import reports
 from profiler.types import Record, UsageError
 from reports.export import write_report
 from reports.markdown import cell, number
-from reports.tables import summary
+from reports.tables import short, summary
 
 ATTENTION, CONVOLUTION = "window_attention", "depthwise_conv"
 
@@ -123,6 +123,22 @@ def test_the_environment_and_the_way_of_measuring_are_told(tmp_path):
     assert table_after(text, "## How it was measured") == [{"setting": "measure.launches", "run": "3"}]
 
 
+def test_cases_without_a_record_are_not_forgotten(tmp_path):
+    frame = reports.load(write_run(tmp_path / "run", [ok(case(), [1.0])]))
+    assert "**run is not finished**: 2 of its cases were not run." in summary(frame, {"run": {"sweep": {"cases": 3}}})
+    assert "not finished" not in summary(frame, {"run": {"sweep": {"cases": 1}}})
+
+
+def test_the_short_table_has_a_line_a_case(tmp_path):
+    records = [ok(case(), (2.0, 2.0)), Record(case(ATTENTION, window=None), "oom", "no\nmemory")]
+    header, *lines = short(write_run(tmp_path / "run", records)).split("\n")
+    names = ["model", "lowering", "device", "dtype", "batch", "resolution", "window", "channels"]
+    assert re.split(r"  +", header) == [*names, "latency (ms)", "images/s", "status"]
+    setting = ["depthwise_conv", "eager", "cpu", "float32", "1", "56", "7", "96"]
+    assert re.split(r"  +", lines[0]) == [*setting, "2 [2, 2]", "500", "ok"]
+    assert lines[1].index("oom: no memory") == header.index("status")
+
+
 def test_runs_stand_side_by_side_and_differences_are_marked(tmp_path):
     frame = reports.load(*(write_run(tmp_path / name, [ok(case(), [1.0])]) for name in "ab"))
     text = summary(frame, {"a": MANIFEST, "b": {**MANIFEST, "versions": {"torch": "9"}}})
@@ -161,9 +177,9 @@ def test_csv_and_parquet_read_back_what_was_loaded(tmp_path):
     frame = reports.load(run)
     parquet = pd.read_parquet(tmp_path / "out" / "results.parquet")
     pd.testing.assert_frame_equal(*(f.astype(object).where(f.notna(), None) for f in (parquet, frame)))
-    csv = pd.read_csv(tmp_path / "out" / "results.csv", float_precision="round_trip", dtype={"macs": "Int64"})
+    csv = pd.read_csv(tmp_path / "out" / "results.csv", dtype={"macs": "Int64", "latency_ms": "object"})
     assert list(csv.columns) == list(frame.columns)
-    assert csv["latency_ms"][0] == frame["latency_ms"][0]
+    assert float(csv["latency_ms"][0]) == frame["latency_ms"][0]
     assert csv["macs"][0] == 2**53 + 1
     assert csv["uncounted_ops"][0] == "a, b"
     assert pd.isna(csv["latency_ms"][1])

@@ -97,7 +97,8 @@ def _largest(memories: list[dict[str, int | None]]) -> dict[str, int | None] | N
 def preload(planned: Iterable[Planned]) -> tuple[str, ...]:
     """What a server imports once for all launches of these cases."""
     names = [name for entry in planned for name in lowerings.parse(entry.case.lowering)[0].preload]
-    return tuple(dict.fromkeys((*names, "profiler.jobs", "profiler.metrics.latency", "profiler.metrics.accuracy")))
+    metrics = ("latency", "accuracy", "memory", "memory_plan", "flops")
+    return tuple(dict.fromkeys((*names, "profiler.jobs", *(f"profiler.metrics.{each}" for each in metrics))))
 
 
 def execute(

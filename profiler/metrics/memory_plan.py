@@ -76,16 +76,16 @@ class _Liveness(TorchDispatchMode):
         for storage in (tensor.untyped_storage() for tensor in _tensors(result)):
             if storage._cdata not in given:  # neither a view nor in place
                 self._born(storage)
-        self.peak = max(self.peak, self.live + self._workspace(func, result, args))
+        self.peak = max(self.peak, self.live + self._workspace(func, result, args, kwargs))
         return result
 
-    def _workspace(self, func: Any, result: Any, args: Any) -> int:
+    def _workspace(self, func: Any, result: Any, args: Any, kwargs: Any) -> int:
         """Bytes taken while the operator runs, beside its inputs and outputs."""
         formula = self._workspaces.get(str(func.overloadpacket))
         if formula is None:
             return 0
         with _disable_current_modes():
-            return formula(result, *args)
+            return formula(result, *args, **kwargs)
 
     def _born(self, storage: torch.UntypedStorage) -> None:
         key, nbytes = storage._cdata, storage.nbytes()

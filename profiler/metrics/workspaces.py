@@ -51,13 +51,28 @@ def _safe_softmax(out: Tensor, x: Tensor, *_: object) -> int:
     return out.numel() + _copy(x)
 
 
-def _attention(result: Sequence[Tensor], query: Tensor, key: Tensor, *_: object) -> int:
-    """Scores, row maxima, row sums and the output of one tile per thread, in float (FlashAttentionKernel.cpp)."""
+def _attention(
+    result: Sequence[Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> int:
+    """Scores, row maxima, row sums and the output of one tile per thread, float or wider (FlashAttentionKernel.cpp).
+
+    Half precision keeps the scores once more in its own type. A mask with gaps in its rows is copied.
+    """
     length = query.shape[-2]
-    rows = 256 if length >= 768 else 64 if length >= 192 else 32
-    rows, columns = min(rows, length), min(512, key.shape[-2])
-    half = query.element_size() == 2  # the scores once more in the inputs' type
-    return torch.get_num_threads() * rows * (4 * (columns + 2 + query.shape[-1]) + 2 * half * columns)
+    tile = 256 if length >= 768 else 64 if length >= 192 else 32
+    rows, columns = min(tile, length), min(512, key.shape[-2])
+    value_bytes = max(4, query.element_size())
+    tile_bytes = rows * (columns + 2 + query.shape[-1]) * value_bytes + (query.element_size() == 2) * rows * columns * 2
+    copied = nbytes(attn_mask) if attn_mask is not None and attn_mask.stride(-1) > 1 else 0
+    return copied + torch.get_num_threads() * tile_bytes
 
 
 def _convolution(

@@ -1,0 +1,70 @@
+"""Factories that tests hand to real worker processes, as a user would."""
+
+import os
+import signal
+import time
+
+import torch
+from torch import nn
+
+
+class Toy(nn.Module):
+    """One linear layer. (B, H, W, C) -> (B, H, W, C)."""
+
+    def __init__(self, channels, before=lambda x: x):
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+        self.before = before
+
+    def forward(self, x):
+        return self.linear(self.before(x))
+
+
+def good(channels):
+    return Toy(channels)
+
+
+def network(resolution, window):
+    return nn.Sequential(nn.Conv2d(3, 4, window), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def raises(channels):
+    raise RuntimeError("no such\nweights")
+
+
+def refuses(channels):
+    raise ValueError(f"got channels={channels}, expected 7")
+
+
+def forward_raises(channels):
+    def fail(x):
+        raise IndexError("beyond the edge")
+
+    return Toy(channels, fail)
+
+
+def not_a_number(channels):
+    return Toy(channels, lambda x: x * float("nan"))
+
+
+def segmentation_fault(channels):
+    return Toy(channels, lambda x: os.kill(os.getpid(), signal.SIGSEGV))
+
+
+def hangs(channels):
+    return Toy(channels, lambda x: time.sleep(1000))
+
+
+def too_large(channels):
+    return Toy(channels, lambda x: torch.empty(2**50))
+
+
+class Different(Toy):
+    """Another function in the process that is timed than in the one that made the reference."""
+
+    def forward(self, x):
+        return self.linear(x) * (1 + os.getpid())
+
+
+def different(channels):
+    return Different(channels)
