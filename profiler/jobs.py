@@ -67,7 +67,8 @@ def _build(source: dict[str, Any], case: Case) -> torch.nn.Module:
         module = factory(**source["arguments"], **keywords)
     except ValueError as error:
         raise Unsupported(f"{case.model}: {error}") from error
-    return module.eval()
+    # Kernels are chosen by it even in inference mode: attention falls back, a product folds and copies.
+    return module.eval().requires_grad_(False)
 
 
 def _specialize(source: dict[str, Any], module: torch.nn.Module, lowering: str) -> torch.nn.Module:

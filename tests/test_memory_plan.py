@@ -105,8 +105,8 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution(name: str, memory_format: torch.memory_format):
     conv, shape = CONVOLUTIONS[name]
-    conv, x = arranged(conv, memory_format), torch.randn(shape).to(memory_format=memory_format)
-    assert predict_peak(conv, x) == pytest.approx(measured(conv, x), rel=0.03, abs=SMALL)
+    module, x = arranged(conv, memory_format), torch.randn(shape).to(memory_format=memory_format)
+    assert predict_peak(module, x) == pytest.approx(measured(module, x), rel=0.03, abs=SMALL)
 
 
 @pytest.mark.parametrize(
