@@ -23,6 +23,17 @@ ASK_TIMEOUT_S = 300.0
 DEFAULT_SWEEP = Path(__file__).with_name("default_sweep.toml")
 
 
+SETTINGS = {
+    "launches": "worker processes for each case",
+    "timeout": "seconds for one launch, building included",
+    "seed": "of the order of cases",
+    "threads": "of the CPU, for every lowering",
+    "allocator": "pinned or system",
+    "max-lost-cpu": "share of a launch's CPU time that others may take (default: 0.1)",
+    "max-memory": "bound of one case on the CPU, like 2GiB",
+}
+
+
 class Parser(argparse.ArgumentParser):
     """One line for an error, exit code 2, no abbreviated options."""
 
@@ -64,8 +75,8 @@ def parser() -> Parser:
                 command.add_argument(f"--{axis}", metavar="A,B")
         command.add_argument("--quick", action="store_true", help="one short launch a case")
         command.add_argument("--publication", action="store_true", help="eight launches, narrow intervals")
-        for name in ("launches", "timeout", "seed", "threads", "allocator"):
-            command.add_argument(f"--{name}", metavar=name[0].upper())
+        for name, help in SETTINGS.items():
+            command.add_argument(f"--{name}", metavar=name[0].upper(), help=help)
     sweeping.add_argument("--out", metavar="RUN", help="a new folder (default: runs/<time>)")
     sweeping.add_argument("--resume", action="store_true", help="go on with the run in --out")
     sweeping.add_argument("--strict", action="store_true", help="exit code 4 unless every case is ok")
@@ -181,7 +192,7 @@ def read_axes(arguments: argparse.Namespace) -> tuple[list[sweeps.Axes], sweeps.
             try:
                 changed[name] = parse(value)
             except ValueError as error:
-                raise UsageError(f"--{name}: got {value!r}, expected {error}") from None
+                raise UsageError(f"--{name.replace('_', '-')}: got {value!r}, expected {error}") from None
     if changed.get("quick") or changed.get("publication"):
         measure = replace(measure, launches=None, quick=False, publication=False)
     measure = replace(measure, **changed)
@@ -311,13 +322,14 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     manifest = _manifest(planned, measure, environment)
     if stored is not None:
         _refuse_other(run, stored, manifest)
-        for message in store.set_torn_lines_aside(run):
-            print(f"mixprof: {message}", file=sys.stderr)
     else:
         run.mkdir(parents=True, exist_ok=True)
         store.write_manifest(run, manifest)
-    stopped = _execute(planned, run, measure)
-    records = store.read_records(run)
+    with store.lock(run):
+        for message in store.set_torn_lines_aside(run):
+            print(f"mixprof: {message}", file=sys.stderr)
+        stopped = _execute(planned, run, measure)
+        records = store.read_records(run)
     _say_outcome(run, len(planned), [record.status for record in records])
     if stopped:
         return stopped
@@ -360,9 +372,9 @@ def _refuse_other(run: Path, stored: dict[str, Any], manifest: dict[str, Any]) -
 
 
 def _execute(planned: list[sweeps.Planned], run: Path, measure: sweeps.Measure) -> int:
-    """Run the cases. An interrupt or SIGTERM lets the running launch end, a second interrupt does not.
+    """Run the cases. An interrupt lets the running launch end, a second one or SIGTERM does not.
 
-    The exit code that an interruption asks for, 0 without one.
+    The exit code that an interrupt asks for, 0 without one.
     """
     from profiler.executors import local
     from profiler.progress import Lines
@@ -373,16 +385,15 @@ def _execute(planned: list[sweeps.Planned], run: Path, measure: sweeps.Measure) 
         nonlocal asked_to_stop
         if asked_to_stop:
             raise KeyboardInterrupt
-        asked_to_stop = 128 + number
+        asked_to_stop = 130
         print("mixprof: stopping when this launch ends; interrupt again to stop now", file=sys.stderr)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = signal.signal(signal.SIGINT, on_signal)
     try:
         progress = Lines(sys.stderr, len(planned) * measure.rounds)
         local.execute(planned, run, measure, progress, stop=lambda: bool(asked_to_stop))
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, before)
     return asked_to_stop
 
 

@@ -214,8 +214,15 @@ def informing() -> dict[str, Any]:
         "kernel": platform.release(),
         "hostname_hash": hashlib.sha256(platform.node().encode()).hexdigest()[:8],
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": total_memory_bytes(),
     }
+
+
+def total_memory_bytes() -> int:
+    """The machine's memory, or its control group's bound where that is lower."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    bounds = (_read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    return min([installed, *(int(bound) for bound in bounds if bound is not None and bound.isdigit())])
 
 
 def _gpu() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiler import device, lowerings
+from profiler import device, load, lowerings
 from profiler.types import Case, Launch, Unsupported, digest
 
 if TYPE_CHECKING:
@@ -158,6 +158,8 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     source, case, settings = request["source"], Case.from_json(request["case"]), request["measure"]
+    if settings["max_memory"] is not None:
+        _bound_memory(settings["max_memory"])
     _, options = lowerings.parse(case.lowering)
     device.prepare(case.device, case.dtype, settings["threads"])
     saved = torch.load(request["reference"], weights_only=True, mmap=True)
@@ -176,6 +178,13 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     del saved, module
     with torch.inference_mode(mode=lowered.runs_in_torch and case.lowering.startswith("eager")), torch.no_grad():
         return _measure(lowered, case, settings, expected, formulation, weights_bytes)
+
+
+def _bound_memory(most: int) -> None:
+    """Let this process allocate at most so many bytes more than it has: beyond, an allocation fails."""
+    pages = int(Path("/proc/self/statm").read_text().split()[5])
+    bound = pages * resource.getpagesize() + most
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
 
 
 def _measure(
@@ -205,9 +214,9 @@ def _measure(
         reason = f"relative error: {said}, expected at most {tolerance:g} in {case.dtype}"
         return replace(built, status="inaccurate", reason=reason).to_json()
     budget = sampling.budget(case.device, quick=settings["quick"], publication=settings["publication"])
-    before = resource.getrusage(resource.RUSAGE_SELF)
+    before, load_before = resource.getrusage(resource.RUSAGE_SELF), load.read()
     times = latency.measure(lowered, case.device, case.mode, budget)
-    after = resource.getrusage(resource.RUSAGE_SELF)
+    after, load_after = resource.getrusage(resource.RUSAGE_SELF), load.read()
     measured = replace(
         built,
         status="unstable" if times.unsteady else "ok",
@@ -220,6 +229,7 @@ def _measure(
             "page_faults": after.ru_minflt - before.ru_minflt,
             "involuntary_switches": after.ru_nivcsw - before.ru_nivcsw,
             "dropped_samples": times.dropped,
+            "lost_cpu_share": load.lost_share(load_before, load_after),
         },
     )
     return measured.to_json()

@@ -36,7 +36,7 @@ def predict(
 def _row(entry: Planned, counts: dict[str, Any], measure: Measure, environment: dict[str, Any]) -> dict[str, Any]:
     peak = _peak_bytes(counts)
     reason = entry.reason or lowerings.missing(entry.case.lowering) or counts.get("reason")
-    memory = environment["informing"]["memory_bytes"]
+    memory = measure.max_memory or environment["informing"]["memory_bytes"]
     fits = None if peak is None or entry.case.device != "cpu" else peak <= memory
     return {
         "case": entry.case.to_json(),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from profiler.types import SCHEMA, Case, Launch, Record, UsageError
 
 T = TypeVar("T")
-MANIFEST, JOURNAL, RECORDS = "manifest.json", "launches.jsonl", "records.jsonl"
+MANIFEST, JOURNAL, RECORDS, LOCK = "manifest.json", "launches.jsonl", "records.jsonl", "lock"
 
 
 def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
@@ -47,11 +50,30 @@ def append_record(run: Path, record: Record) -> None:
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
-    """One line in one write, on disk before this returns."""
-    with path.open("ab") as file:
-        file.write(json.dumps(line).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """One line, on disk when this returns. A write that fails leaves the file as it was."""
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            content = json.dumps(line, allow_nan=False).encode() + b"\n"
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError as error:
+            os.truncate(path, size)
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
+def lock(run: Path) -> Iterator[None]:
+    """Hold a run folder for one sweep. The kernel lets go of it when the process ends, however it ends."""
+    with (run / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"got '{run}', which another sweep is writing: expected one sweep a folder; wait for it, or use --out"
+            ) from None
+        yield
 
 
 def read_launches(run: Path) -> list[tuple[Case, Launch]]:

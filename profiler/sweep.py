@@ -72,6 +72,8 @@ class Measure:
     seed: int = 0
     threads: int | None = None
     allocator: str = "pinned"
+    max_lost_cpu: float = 0.1  # share of a launch's CPU time that others may take before it is repeated
+    max_memory: int | None = None  # bytes that a launch may use beyond what an idle worker has
 
     @property
     def rounds(self) -> int:
@@ -131,10 +133,27 @@ def _seconds(value: str | float) -> float:
     return seconds
 
 
+def _share(value: str | float) -> float:
+    try:
+        share = float(value)
+    except (TypeError, ValueError):
+        share = -1.0
+    if isinstance(value, bool) or not 0 <= share <= 1:
+        raise ValueError("a share from 0 to 1")
+    return share
+
+
 def _seed(text: str | int) -> int:
     if isinstance(text, bool) or not re.fullmatch(r"\d{1,18}", str(text).strip()):
         raise ValueError("a whole number from 0 up")
     return int(text)
+
+
+def _bytes(text: str | int) -> int:
+    match = re.fullmatch(r"([1-9]\d*)\s*(KiB|MiB|GiB|)", str(text).strip())
+    if isinstance(text, bool) or not match:
+        raise ValueError("bytes, like 512MiB or 2GiB")
+    return int(match[1]) * {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[match[2]]
 
 
 MEASURE_PARSERS: dict[str, Callable[[Any], Any]] = {
@@ -145,6 +164,8 @@ MEASURE_PARSERS: dict[str, Callable[[Any], Any]] = {
     "seed": _seed,
     "threads": _positive,
     "allocator": _one_of(("pinned", "system")),
+    "max_lost_cpu": _share,
+    "max_memory": _bytes,
 }
 
 PARSERS: dict[str, Callable[[Any], Any]] = {

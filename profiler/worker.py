@@ -37,11 +37,12 @@ def serve(preload: list[str]) -> None:
     answers.write(json.dumps({"ready": os.getpid()}) + "\n")
     for line in requests:
         request = json.loads(line)
+        server = os.getpid()
         child = os.fork()
         if child == 0:
             requests.close()
             answers.close()
-            _run_child(request)
+            _run_child(request, server)
         answers.write(json.dumps({"pid": child}) + "\n")
         _, status = os.waitpid(child, 0)
         _kill_group(child)
@@ -62,12 +63,14 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _run_child(request: dict[str, Any]) -> None:
+def _run_child(request: dict[str, Any], server: int) -> None:
     """Run one job in this process, write its result, end. Never returns."""
     code = 1
     try:
         os.setpgid(0, 0)
         die_with_parent()
+        if os.getppid() != server:
+            os._exit(code)  # it ended before the kernel was asked
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)

@@ -13,7 +13,7 @@ from profiler.executors.server import Server, source_request
 from profiler.sweep import Axes, Measure, Planned, Source, expand
 from profiler.types import Case, Launch, Samples
 
-QUICK = Measure(quick=True, timeout=20.0, threads=1)
+QUICK = Measure(quick=True, timeout=20.0, threads=1, max_lost_cpu=1.0)
 
 
 def toy(name, kind="mixer"):
@@ -57,7 +57,7 @@ def failures(tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
     planned = [*plan(*names), *plan("good", batches=(2,))]
     progress = Silent()
-    local.execute(planned, run, Measure(quick=True, timeout=4.0, threads=1), progress)
+    local.execute(planned, run, Measure(quick=True, timeout=4.0, threads=1, max_lost_cpu=1.0), progress)
     return run, store.read_records(run)
 
 
@@ -125,7 +125,7 @@ def test_a_network_takes_images_and_its_window(tmp_path):
 
 def test_rounds_are_seeded_permutations_with_a_launch_of_every_case(tmp_path):
     planned = plan("good", batches=(1, 2, 3))
-    measure = Measure(quick=True, launches=2, threads=1, seed=3)
+    measure = Measure(quick=True, launches=2, threads=1, seed=3, max_lost_cpu=1.0)
     run_all(planned, tmp_path, measure)
     order = [(launch.round, case.batch) for case, launch in store.read_launches(tmp_path)]
     assert [round for round, _ in order] == [0, 0, 0, 1, 1, 1]
@@ -138,7 +138,7 @@ def test_rounds_are_seeded_permutations_with_a_launch_of_every_case(tmp_path):
 
 def test_going_on_runs_nothing_twice(tmp_path):
     planned = plan("good", batches=(1, 2))
-    measure = Measure(quick=True, launches=2, threads=1)
+    measure = Measure(quick=True, launches=2, threads=1, max_lost_cpu=1.0)
     stops = iter([False, False, False, True, True, True, True])  # one for the round, one for each launch
     local.execute(planned, tmp_path, measure, Silent(), stop=lambda: next(stops))
     assert 0 < len(store.read_launches(tmp_path)) < 4
@@ -184,7 +184,7 @@ def test_dtypes_on_a_cpu(tmp_path, dtype, status):
 
 @pytest.mark.parametrize("lowering", ["compile", "onnxruntime"])
 def test_lowerings_agree_with_the_reference_and_build_once_a_run(tmp_path, lowering):
-    records, _ = run_all(plan("good", lowerings=(lowering,)), tmp_path, Measure(quick=True, launches=2, threads=1))
+    records, _ = run_all(plan("good", lowerings=(lowering,)), tmp_path, Measure(quick=True, launches=2, threads=1, max_lost_cpu=1.0))
     record = records["good"]
     assert record.status == "ok", record.reason
     assert record.relative_error < 1e-5

@@ -63,7 +63,7 @@ class Different(Toy):
     """Another function in the process that is timed than in the one that made the reference."""
 
     def forward(self, x):
-        return self.linear(x) * (1 + os.getpid())
+        return self.linear(x) * (1 + os.getpid() % 97)
 
 
 def different(channels):

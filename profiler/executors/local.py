@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterable
@@ -10,12 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from profiler import lowerings, store
-from profiler.device import default_threads
+from profiler import load, lowerings, store
+from profiler.device import default_threads, total_memory_bytes
 from profiler.executors.server import Server, ServerDied, source_request
 from profiler.sweep import Measure, Planned
 from profiler.types import Case, Launch, Record, digest
 
+LEAST_FREE_BYTES = 1 << 20
 COUNTS = ("params", "macs", "flops", "uncounted_ops")
 
 
@@ -158,17 +161,42 @@ def _run_round(
             progress.begin(entry.case, round)
             server = server or Server(scratch, preload(waiting), settings["threads"], measure.allocator)
             try:
-                launch = _launch(entry, server, scratch, settings, measure.timeout)
+                launch = _steady_launch(entry, server, scratch, settings, measure.timeout)
             except ServerDied as error:
                 server.close()
                 server = None
                 launch = Launch("crashed", str(error))
+            if launch.status == "crashed":
+                _refuse_full_disk(scratch)
             launch = replace(launch, round=round)
             journal.add(entry.case, launch, measure.rounds)
             progress.end(entry.case, launch)
     finally:
         if server is not None:
             server.close()
+
+
+def _refuse_full_disk(scratch: Path) -> None:
+    """A worker that had no room to write in is no finding about its case: stop, with what is finished intact."""
+    if shutil.disk_usage(scratch).free < LEAST_FREE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch))
+
+
+def _steady_launch(entry: Planned, server: Server, scratch: Path, settings: dict[str, Any], timeout_s: float) -> Launch:
+    """A launch that had its CPU to itself: repeated while it had not, flagged when that does not help."""
+    launch, most = Launch("unstable"), settings["max_lost_cpu"]
+    for attempt in range(1, load.TRIES + 1):
+        launch = _launch(entry, server, scratch, settings, timeout_s)
+        launch = replace(launch, environment={**launch.environment, "tries": attempt})
+        lost = launch.environment.get("lost_cpu_share")
+        if launch.status not in ("ok", "unstable") or entry.case.device != "cpu" or (lost or 0.0) <= most:
+            return launch
+    return replace(
+        launch,
+        status="unstable",
+        reason=f"lost {lost:.0%} of its CPU time to others in the last of {load.TRIES} tries, "
+        f"expected at most {most:.0%}: end what else runs here, or allow more with --max-lost-cpu",
+    )
 
 
 def _launch(entry: Planned, server: Server, scratch: Path, settings: dict[str, Any], timeout_s: float) -> Launch:
@@ -178,23 +206,41 @@ def _launch(entry: Planned, server: Server, scratch: Path, settings: dict[str, A
     reference = scratch / "references" / f"{shared}.pt"
     reference.parent.mkdir(parents=True, exist_ok=True)
     (scratch / "cache").mkdir(exist_ok=True)
+    counts = _counts(server, scratch / "references" / f"{shared}.json", request, timeout_s)
+    if reason := _too_large(entry.case, counts, settings):
+        return Launch("oom", reason, counts=_named(counts))
     if not reference.exists():
         prepared = server.run("prepare", timeout_s, reference=str(reference), **request).values
         if prepared["status"] != "ok":
-            return Launch(prepared["status"], prepared["reason"])
-    counts = _counts(server, scratch / "references" / f"{shared}.json", request, timeout_s)
+            return Launch(prepared["status"], prepared["reason"], counts=_named(counts))
     outcome = server.run("launch", timeout_s, reference=str(reference), measure=settings, **request)
     values = {name: value for name, value in outcome.values.items() if name != "job_s"}
-    launch = replace(Launch.from_json(values), counts=counts)
+    launch = replace(Launch.from_json(values), counts=_named(counts))
     job_s = outcome.values.get("job_s")
     overhead = {"wall_s": outcome.wall_s, "start_s": None if job_s is None else outcome.wall_s - job_s}
     return replace(launch, environment={**launch.environment, **overhead})
 
 
-def _counts(server: Server, path: Path, request: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
-    """Counts of a case, once per model and input; None where counting fails, which costs the case nothing else."""
+def _named(counts: dict[str, Any]) -> dict[str, Any] | None:
+    """The counts a launch keeps; None where counting failed."""
+    return {name: counts[name] for name in COUNTS} if counts["status"] == "ok" else None
+
+
+def _too_large(case: Case, counts: dict[str, Any], settings: dict[str, Any]) -> str | None:
+    """Why a case will not fit, from its predicted peak; None when it will or nobody can tell."""
+    if counts["status"] != "ok" or case.device != "cpu":
+        return None
+    predicted = counts["weights_bytes"] + counts["input_bytes"] + counts["predicted_peak_bytes"]
+    bound = settings["max_memory"] or total_memory_bytes()
+    if predicted <= bound:
+        return None
+    said = "--max-memory" if settings["max_memory"] else "this machine's memory"
+    return f"not started: predicted to need {predicted:,} bytes, more than {said}, {bound:,} bytes"
+
+
+def _counts(server: Server, path: Path, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    """What the job `count` returned for a model and input, asked once; its failure costs the case nothing else."""
     if not path.exists():
-        values = server.run("count", timeout_s, **request).values
-        path.write_text(json.dumps(values))
-    values = json.loads(path.read_text())
-    return {name: values[name] for name in COUNTS} if values["status"] == "ok" else None
+        path.write_text(json.dumps(server.run("count", timeout_s, **request).values))
+    values: dict[str, Any] = json.loads(path.read_text())
+    return values

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.device import worker_environment
+from profiler.load import oom_kills
 from profiler.sweep import Source
 
 START_TIMEOUT_S = 300.0
@@ -82,10 +83,12 @@ class Server:
             "cache": str(self.scratch / "cache"),
             **request,
         }
-        start = time.perf_counter()
+        start, kills = time.perf_counter(), oom_kills()
         try:
             ended, timed_out = self._exchange(line, timeout_s)
             values = _read_result(result, log, ended, timed_out, timeout_s)
+            if ended == -signal.SIGKILL and not timed_out and oom_kills() != kills:
+                values = {"status": "oom", "reason": "the worker was ended by the kernel's out-of-memory killer"}
         finally:
             self._pid = None
             for path in (result, log):
