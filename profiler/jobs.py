@@ -158,8 +158,6 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     source, case, settings = request["source"], Case.from_json(request["case"]), request["measure"]
-    if settings["max_memory"] is not None:
-        _bound_memory(settings["max_memory"])
     _, options = lowerings.parse(case.lowering)
     device.prepare(case.device, case.dtype, settings["threads"])
     saved = torch.load(request["reference"], weights_only=True, mmap=True)
@@ -178,13 +176,6 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     del saved, module
     with torch.inference_mode(mode=lowered.runs_in_torch and case.lowering.startswith("eager")), torch.no_grad():
         return _measure(lowered, case, settings, expected, formulation, weights_bytes)
-
-
-def _bound_memory(most: int) -> None:
-    """Let this process allocate at most so many bytes more than it has: beyond, an allocation fails."""
-    pages = int(Path("/proc/self/statm").read_text().split()[5])
-    bound = pages * resource.getpagesize() + most
-    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
 
 
 def _measure(

@@ -26,6 +26,7 @@ class Budget:
     """How much of one launch is spent on sampling. Times in seconds, drift and target relative."""
 
     min_work_s: float = 0.5
+    window_s: float = 1.0  # a window of the steady state is ten samples, or as many as fit into this
     drift: float = 0.02
     target: float = 0.05
     steady_cap_s: float = 30.0
@@ -69,7 +70,7 @@ def budget(device: str, *, quick: bool = False, publication: bool = False) -> Bu
     min_work_s = 0.5 if on_cpu else 1.0
     drift = 0.02 if on_cpu else 0.005
     if quick:
-        return Budget(min_work_s=0.05, drift=drift, target=2 * target, steady_cap_s=2.0, cap_s=1.0, cap_samples=16)
+        return Budget(min_work_s=0.05, window_s=0.05, drift=drift, target=2 * target, steady_cap_s=5.0, cap_s=1.0)
     return Budget(min_work_s=min_work_s, drift=drift, target=target)
 
 
@@ -101,7 +102,7 @@ def _is_steady(samples: Sequence[float], elapsed_s: float, budget: Budget) -> bo
     if len(samples) < STEADY_SAMPLES or elapsed_s < budget.min_work_s:
         return False
     sample_ms = float(np.median(samples))
-    width = math.ceil(min(10.0, 1000.0 / max(sample_ms, 1e-9)))
+    width = math.ceil(min(10.0, 1000.0 * budget.window_s / max(sample_ms, 1e-9)))
     if len(samples) < STEADY_WINDOWS * width:
         return False
     recent = np.asarray(samples[-STEADY_WINDOWS * width :])

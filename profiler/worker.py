@@ -12,6 +12,7 @@ import ctypes
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -97,6 +98,8 @@ def run_job(request: dict[str, Any]) -> dict[str, Any]:
 
     job: Callable[[dict[str, Any]], dict[str, Any]] = jobs.JOBS[request["job"]]
     start = time.perf_counter()
+    if request.get("max_memory") is not None:
+        bound_memory(request["max_memory"])
     try:
         values = job(request)
     except Unavailable as error:
@@ -107,6 +110,13 @@ def run_job(request: dict[str, Any]) -> dict[str, Any]:
         traceback.print_exc()
         values = {"status": "oom" if is_out_of_memory(error) else "crashed", "reason": one_line(error)}
     return {**values, "job_s": time.perf_counter() - start}
+
+
+def bound_memory(most: int) -> None:
+    """Let this process allocate at most so many bytes more than it has: beyond, an allocation fails."""
+    pages = int(Path("/proc/self/statm").read_text().split()[5])
+    bound = pages * resource.getpagesize() + most
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

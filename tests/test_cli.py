@@ -178,7 +178,18 @@ def test_a_folder_that_cannot_be_written_is_74(tmp_path):
 
 def test_an_interrupt_ends_after_the_launch_and_the_run_goes_on_later(tmp_path):
     folder = tmp_path / "run"
-    axes = ["--models", "depthwise_conv", "--resolutions", "7,9,11,13", "--channels", "32", "--threads", "1", "--max-lost-cpu", "1"]
+    axes = [
+        "--models",
+        "depthwise_conv",
+        "--resolutions",
+        "7,9,11,13",
+        "--channels",
+        "32",
+        "--threads",
+        "1",
+        "--max-lost-cpu",
+        "1",
+    ]
     command = [sys.executable, "-m", "profiler.cli", "sweep", *axes, "--quick", "--launches", "2", "--out", str(folder)]
     process = subprocess.Popen(command, cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent)})
     journal = folder / "launches.jsonl"

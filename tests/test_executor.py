@@ -184,7 +184,9 @@ def test_dtypes_on_a_cpu(tmp_path, dtype, status):
 
 @pytest.mark.parametrize("lowering", ["compile", "onnxruntime"])
 def test_lowerings_agree_with_the_reference_and_build_once_a_run(tmp_path, lowering):
-    records, _ = run_all(plan("good", lowerings=(lowering,)), tmp_path, Measure(quick=True, launches=2, threads=1, max_lost_cpu=1.0))
+    records, _ = run_all(
+        plan("good", lowerings=(lowering,)), tmp_path, Measure(quick=True, launches=2, threads=1, max_lost_cpu=1.0)
+    )
     record = records["good"]
     assert record.status == "ok", record.reason
     assert record.relative_error < 1e-5

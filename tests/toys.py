@@ -68,3 +68,50 @@ class Different(Toy):
 
 def different(channels):
     return Different(channels)
+
+
+def closes_every_descriptor(channels):
+    def close(x):
+        os.closerange(0, 4096)
+        return x
+
+    return Toy(channels, close)
+
+
+def slower_and_slower(channels):
+    state = {"sleep": 0.02}
+
+    def wait(x):
+        state["sleep"] *= 1.02
+        time.sleep(state["sleep"])
+        return x
+
+    return Toy(channels, wait)
+
+
+def fills_memory(channels):
+    # 64 MiB at a time, touched, so that it is the kernel that ends it.
+    hoard: list[bytes] = []
+
+    def fill(x):
+        while True:
+            hoard.append(b"x" * (64 << 20))
+
+    return Toy(channels, fill)
+
+
+def leaves_children(channels):
+    def start(x):
+        if os.fork() == 0:
+            time.sleep(1000)
+        return x
+
+    return Toy(channels, start)
+
+
+def slow(channels):
+    def wait(x):
+        time.sleep(0.05)
+        return x
+
+    return Toy(channels, wait)

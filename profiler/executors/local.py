@@ -201,19 +201,23 @@ def _steady_launch(entry: Planned, server: Server, scratch: Path, settings: dict
 
 def _launch(entry: Planned, server: Server, scratch: Path, settings: dict[str, Any], timeout_s: float) -> Launch:
     """One launch of a case, its reference and counts made first where no earlier case needed the same."""
+    bound = settings["max_memory"]
     request = {"source": source_request(entry.source), "case": entry.case.to_json()}
+    # The reference is computed in twice the width.
+    first = {**request, "max_memory": bound and 2 * bound}
     shared = digest({**entry.case.to_json(), "lowering": None, "device": None, "layout": None, "mode": None})
     reference = scratch / "references" / f"{shared}.pt"
     reference.parent.mkdir(parents=True, exist_ok=True)
     (scratch / "cache").mkdir(exist_ok=True)
-    counts = _counts(server, scratch / "references" / f"{shared}.json", request, timeout_s)
+    counts = _counts(server, scratch / "references" / f"{shared}.json", first, timeout_s)
     if reason := _too_large(entry.case, counts, settings):
         return Launch("oom", reason, counts=_named(counts))
     if not reference.exists():
-        prepared = server.run("prepare", timeout_s, reference=str(reference), **request).values
+        prepared = server.run("prepare", timeout_s, reference=str(reference), **first).values
         if prepared["status"] != "ok":
             return Launch(prepared["status"], prepared["reason"], counts=_named(counts))
-    outcome = server.run("launch", timeout_s, reference=str(reference), measure=settings, **request)
+    more = {"reference": str(reference), "measure": settings, "max_memory": bound}
+    outcome = server.run("launch", timeout_s, **request, **more)
     values = {name: value for name, value in outcome.values.items() if name != "job_s"}
     launch = replace(Launch.from_json(values), counts=_named(counts))
     job_s = outcome.values.get("job_s")
