@@ -136,7 +136,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     module = _build(source, case)
     seed = int(digest([case.model, case.resolution, case.window, case.channels]), 16) % 2**63
     generator = torch.Generator().manual_seed(seed)
-    example = torch.randn(input_shape(case, source["kind"]), generator=generator)
+    example = accuracy.random_input(input_shape(case, source["kind"]), generator)
     accuracy.initialize(module, (example[:1],), seed)
     dtype = device.torch_dtype(case.dtype)
     state = {
