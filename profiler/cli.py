@@ -75,6 +75,7 @@ def parser() -> Parser:
                 command.add_argument(f"--{axis}", metavar="A,B")
         command.add_argument("--quick", action="store_true", help="one short launch a case")
         command.add_argument("--publication", action="store_true", help="eight launches, narrow intervals")
+        command.add_argument("--energy", action="store_true", help="joules per image, some seconds more a launch")
         for name, help in SETTINGS.items():
             command.add_argument(f"--{name}", metavar=name[0].upper(), help=help)
     sweeping.add_argument("--out", metavar="RUN", help="a new folder (default: runs/<time>)")

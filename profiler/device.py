@@ -130,12 +130,16 @@ def enqueue_sampler(forward: Callable[[], object], device: str) -> Callable[[], 
 
 
 def gpu_sampler(
-    forward: Callable[[], object], repeats: int, device: str, before: Callable[[], object] | None = None
+    forward: Callable[[], object],
+    repeats: int,
+    device: str,
+    before: Callable[[], object] | None = None,
+    look: Callable[[], object] = lambda: None,
 ) -> Callable[[], float]:
     """Samples of device time in milliseconds per forward, event pairs queued ahead of the GPU.
 
     The first block of each queue hides the time the host needs to get ahead and is not a
-    sample. `before` runs ahead of each block, outside its events.
+    sample. `before` runs ahead of each block, outside its events; `look` once a queue, while it runs.
     """
     import torch
 
@@ -152,6 +156,7 @@ def gpu_sampler(
                 forward()
             end.record()
             pairs.append((begin, end))
+        look()
         torch.cuda.synchronize(device)
         ready.extend(begin.elapsed_time(end) / repeats for begin, end in pairs[:0:-1])
 

@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from profiler import lowerings
+from profiler import load, lowerings
 
 OPTIONAL = {
     "tensorrt": "pip install 'mixprof[tensorrt]'",
     "tensorrt_rtx": "pip install 'mixprof[rtx]'",
     "pycuda": "pip install 'mixprof[cuda]'",
+    "pynvml": "pip install 'mixprof[cuda]'",
+    "zeus": "pip install 'mixprof[energy]'",
     "timm": "pip install 'mixprof[zoo]'",
 }
 
@@ -51,7 +53,8 @@ def _sensors(devices: list[str]) -> dict[str, str | None]:
     return {
         "cuda events": None if len(devices) > 1 else "no CUDA device",
         "process peak memory": None if peak else "/proc/self/clear_refs is not writable: needs Linux",
-        "cpu energy (RAPL)": None if os.access(energy, os.R_OK) else f"{energy} is not readable on this machine",
+        "cpu energy (RAPL)": None if os.access(energy, os.R_OK) else f"{energy} is not readable here",
+        "steal and waiting time": None if load.read() else "/proc/self/task/*/schedstat is not readable: needs Linux",
     }
 
 

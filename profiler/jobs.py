@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler import device, load, lowerings
-from profiler.types import Case, Launch, Unsupported, digest
+from profiler.types import Case, Launch, Unavailable, Unsupported, digest
 
 if TYPE_CHECKING:
     import torch
@@ -210,16 +210,19 @@ def _measure(
     after, load_after = resource.getrusage(resource.RUSAGE_SELF), load.read()
     measured = replace(
         built,
-        status="unstable" if times.unsteady else "ok",
-        reason=times.unsteady,
+        status="throttled" if times.throttled else "unstable" if times.unsteady else "ok",
+        reason=times.throttled or times.unsteady,
+        proof={**(built.proof or {}), "recompiles": times.recompiles},
         gpu_ms=times.gpu_ms,
         enqueue_ms=times.enqueue_ms,
         host_ms=times.host_ms,
         memory=_memory(lowered, case, weights_bytes),
+        energy=_energy(lowered, case) if settings["energy"] else None,
         environment={
             "page_faults": after.ru_minflt - before.ru_minflt,
             "involuntary_switches": after.ru_nivcsw - before.ru_nivcsw,
             "dropped_samples": times.dropped,
+            "clocks": times.clocks,
             "lost_cpu_share": load.lost_share(load_before, load_after),
         },
     )
@@ -234,11 +237,23 @@ def _memory(lowered: lowerings.Lowered, case: Case, weights_bytes: int) -> dict[
     if lowered.runs_in_torch:
         measure = memory.allocator_peak_cpu if case.device == "cpu" else memory.allocator_peak_cuda
         allocator_peak = measure(lowered.forward)
+    reserved = memory.reserved_cuda() if lowered.runs_in_torch and case.device != "cpu" else {}
     return {
+        **reserved,
         "allocator_peak_bytes": allocator_peak,
         "process_peak_bytes": memory.process_peak(lowered.forward),
         "weights_bytes": weights_bytes,
     }
+
+
+def _energy(lowered: lowerings.Lowered, case: Case) -> dict[str, Any]:
+    """Energy of further forwards, after all else; where it cannot be told, the reason."""
+    from profiler.metrics import energy
+
+    try:
+        return energy.measure(lowered.forward, case.device, case.batch)
+    except Unavailable as error:
+        return {"joules_per_image": None, "reason": str(error)}
 
 
 JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

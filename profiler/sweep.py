@@ -72,6 +72,7 @@ class Measure:
     seed: int = 0
     threads: int | None = None
     allocator: str = "pinned"
+    energy: bool = False  # joules per image, some seconds more a launch
     max_lost_cpu: float = 0.1  # share of a launch's CPU time that others may take before it is repeated
     max_memory: int | None = None  # bytes that a launch may use beyond what an idle worker has
 
@@ -164,6 +165,7 @@ MEASURE_PARSERS: dict[str, Callable[[Any], Any]] = {
     "seed": _seed,
     "threads": _positive,
     "allocator": _one_of(("pinned", "system")),
+    "energy": _switch,
     "max_lost_cpu": _share,
     "max_memory": _bytes,
 }

@@ -101,6 +101,7 @@ class Launch:
     build_cached: bool | None = None
     artifact_bytes: int | None = None
     memory: dict[str, int | None] | None = None
+    energy: dict[str, Any] | None = None  # joules_per_image, window_s, source; or the reason for its absence
     relative_error: float | None = None
     proof: dict[str, Any] | None = None
     counts: dict[str, Any] | None = None  # params, macs, flops, uncounted_ops of the case
@@ -135,6 +136,7 @@ class Record:
     flops: int | None = None
     uncounted_ops: tuple[str, ...] | None = None  # when not empty, the counts are "at least"
     memory: dict[str, int | None] | None = None
+    energy: dict[str, Any] | None = None  # joules_per_image, window_s, source; or the reason for its absence
     relative_error: float | None = None
     proof: dict[str, Any] | None = None
     environment: dict[str, Any] = field(default_factory=dict)

@@ -54,6 +54,7 @@ COLUMNS = {
     "counts_exact": TRUTH,
     "uncounted_ops": TEXT,  # comma-separated; empty when everything was counted
     "allocator_peak_bytes": WHOLE,
+    "predicted_peak_bytes": WHOLE,  # of the allocator, in eager mode
     "process_peak_bytes": WHOLE,
     "weights_bytes": WHOLE,
     "relative_error": REAL,

@@ -11,6 +11,7 @@ import pandas as pd
 from reports.frame import ANCHOR, load
 from reports.headline import headline, pair_tables
 from reports.markdown import cell, number, plain_table, table
+from reports.memory import prediction_table
 from reports.pairs import METHOD
 from reports.slices import lowering_order
 
@@ -34,6 +35,7 @@ def summary(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]]) 
         *ok_tables(frame[frame["status"] == "ok"]),
         *failed_table(failed),
         *pair_tables(frame),
+        *prediction_table(frame),
         *method(frame, environments),
         *environment_table(environments),
     ]

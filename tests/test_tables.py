@@ -195,3 +195,25 @@ def test_numbers_for_people(value, expected):
 
 def test_a_cell_escapes_what_markdown_would_take_for_its_own():
     assert cell("a\\|b `c` *d* __init__ e_f\r\ng") == r"a\\\|b \`c\` \*d\* \_\_init\_\_ e_f g"
+
+
+def test_predicted_memory_is_set_beside_the_measured_with_the_cause_of_a_miss():
+    from reports.frame import COLUMNS
+    from reports.memory import prediction_table
+
+    common = {"run": "r", "lowering": "eager", "device": "cpu", "status": "ok", "batch": 1, "resolution": "56"}
+    rows = [
+        {**common, "model": "exact", "dtype": "float32", "predicted_peak_bytes": 2**22, "allocator_peak_bytes": 2**22},
+        {**common, "model": "tiny", "dtype": "float32", "predicted_peak_bytes": 800, "allocator_peak_bytes": 1000},
+        {**common, "model": "odd", "dtype": "float32", "predicted_peak_bytes": 2**22, "allocator_peak_bytes": 2**23},
+        {**common, "model": "gpu", "device": "cuda:0", "predicted_peak_bytes": 1, "allocator_peak_bytes": 9},
+    ]
+    frame = pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=COLUMNS[name]) for name in COLUMNS})
+    _, said, text = prediction_table(frame)
+    assert said == "1 of 3 within 10%, ratios 0.500 to 1.000."
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines()}
+    assert "0.800" in lines["tiny"]
+    assert "oneDNN" in lines["tiny"]
+    assert "unexplained" in lines["odd"]
+    assert "gpu" not in lines
+    assert prediction_table(frame.iloc[3:]) == []

@@ -82,6 +82,7 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
         flops=counts.get("flops"),
         uncounted_ops=None if counts.get("uncounted_ops") is None else tuple(counts["uncounted_ops"]),
         memory=_largest([launch.memory for launch in launches if launch.memory is not None]),
+        energy=told.energy,
         relative_error=max(errors, default=None),
         proof=slowest.proof if slowest else told.proof,
         environment=told.environment,
@@ -220,6 +221,9 @@ def _launch(entry: Planned, server: Server, scratch: Path, settings: dict[str, A
     outcome = server.run("launch", timeout_s, **request, **more)
     values = {name: value for name, value in outcome.values.items() if name != "job_s"}
     launch = replace(Launch.from_json(values), counts=_named(counts))
+    if launch.memory is not None:
+        predicted = counts.get("predicted_peak_bytes")
+        launch = replace(launch, memory={**launch.memory, "predicted_peak_bytes": predicted})
     job_s = outcome.values.get("job_s")
     overhead = {"wall_s": outcome.wall_s, "start_s": None if job_s is None else outcome.wall_s - job_s}
     return replace(launch, environment={**launch.environment, **overhead})

@@ -1,0 +1,56 @@
+"""Energy per image, through zeus (NVML on a GPU, RAPL on a CPU), over a window of seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from profiler import device as devices
+from profiler.types import Unavailable
+
+WINDOW_S = 3.0  # energy counters are renewed every 20 to 100 ms: a window must hold many of them
+
+
+def measure(forward: Callable[[], object], device: str, batch: int) -> dict[str, Any]:
+    """Joules per image of the whole GPU, or of all CPU packages with their DRAM, idle draw included.
+
+    Unavailable where zeus is not installed or the machine has no counter that this user may read.
+    """
+    monitor, indices = _monitor(device)
+    forwards, start = 0, time.perf_counter()
+    monitor.begin_window("forwards", sync_execution=False)
+    while time.perf_counter() - start < WINDOW_S:
+        forward()
+        devices.synchronize(device)
+        forwards += 1
+    measured = monitor.end_window("forwards", sync_execution=False)
+    if device == "cpu":
+        joules = sum((measured.cpu_energy or {}).values()) + sum((measured.dram_energy or {}).values())
+    else:
+        joules = sum(measured.gpu_energy[index] for index in indices)
+    return {
+        "joules_per_image": joules / (forwards * batch),
+        "window_s": measured.time,
+        "source": "rapl" if device == "cpu" else "nvml",
+    }
+
+
+def _monitor(device: str) -> tuple[Any, list[int]]:
+    """A monitor of one device alone, and its indices."""
+    try:
+        from zeus.monitor import ZeusMonitor
+    except ImportError as error:
+        raise Unavailable("energy: pip install 'mixprof[energy]'") from error
+    try:
+        if device == "cpu":
+            monitor = ZeusMonitor(gpu_indices=[])
+            indices = list(monitor.cpu_indices)
+        else:
+            indices = [int(device.split(":")[1])]
+            monitor = ZeusMonitor(gpu_indices=indices, cpu_indices=[])
+    except Exception as error:  # zeus has an exception of its own for each library beneath it
+        raise Unavailable(f"energy: {type(error).__name__}: {error}") from error
+    if not indices:
+        raise Unavailable("energy: this machine has no RAPL counter that this user may read")
+    return monitor, indices

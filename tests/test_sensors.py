@@ -1,0 +1,86 @@
+"""Clocks, energy and CPU load: what the arithmetic says, and what a machine without the sensors says."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from profiler import clocks, load
+from profiler.clocks import Reading
+from profiler.types import Unavailable
+
+
+def reading(throttled=(), clock=1500):
+    return Reading(clock, throttled, 200.0, 50, 1 << 30)
+
+
+def test_masks_are_read_by_nvmls_own_constants():
+    nvml = pytest.importorskip("pynvml")
+    assert clocks.throttles(nvml.nvmlClocksEventReasonNone, nvml) == ()
+    assert clocks.throttles(nvml.nvmlClocksEventReasonSwPowerCap | nvml.nvmlClocksEventReasonGpuIdle, nvml) == ()
+    assert clocks.throttles(nvml.nvmlClocksEventReasonHwThermalSlowdown, nvml) == ("hardware thermal slowdown",)
+    both = nvml.nvmlClocksEventReasonSyncBoost | nvml.nvmlClocksEventReasonHwPowerBrakeSlowdown
+    assert clocks.throttles(both, nvml) == ("sync boost", "power brake")
+
+
+def test_a_launch_is_throttled_beyond_a_fifth_of_its_readings():
+    held = reading(("power brake",))
+    assert clocks.verdict([reading()] * 8 + [held] * 2) is None
+    assert clocks.verdict([reading()] * 7 + [held] * 3) == "throttled at 3 of 10 readings: power brake"
+    assert clocks.verdict([]) is None
+    assert clocks.verdict([reading(throttled=None)] * 5) is None
+
+
+def test_the_clock_is_steady_within_two_percent_of_the_second_half():
+    assert clocks.drifted([reading(clock=900)] * 5 + [reading(clock=1500), reading(clock=1529)] * 3) is None
+    assert "between 1500 and 1531 MHz" in (clocks.drifted([reading()] * 3 + [reading(clock=1531)] * 2) or "")
+    assert clocks.drifted([reading(clock=None)] * 4) is None
+
+
+def test_a_machine_without_a_driver_has_no_reader():
+    if subprocess.run(["sh", "-c", "command -v nvidia-smi"], capture_output=True).returncode == 0:
+        pytest.skip("this machine has an NVIDIA driver")
+    assert clocks.reader(0) is None
+
+
+def test_energy_is_unavailable_with_the_reason():
+    from profiler.metrics import energy
+
+    try:
+        found = energy.measure(lambda: None, "cpu", 1)
+    except Unavailable as error:
+        assert str(error).startswith("energy: ")
+    else:
+        assert found["joules_per_image"] > 0
+
+
+def test_the_lost_share_is_what_threads_waited_or_were_robbed_of():
+    before = load.Reading(0.0, 1.0, 0.5, 0.0)
+    assert load.lost_share(before, load.Reading(9.0, 4.0, 1.0, 0.5)) == pytest.approx(1.0 / 4.0)
+    assert load.lost_share(before, before) == 0.0
+    assert load.lost_share(None, before) is None
+
+
+def test_two_busy_processes_on_one_core_lose_about_half_each():
+    before = load.read()
+    if before is None:
+        pytest.skip("this kernel does not tell")
+    import os
+
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    rival = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.3)
+        before = load.read()
+        end = time.process_time() + 0.5
+        while time.process_time() < end:
+            pass
+        share = load.lost_share(before, load.read())
+    finally:
+        rival.kill()
+        rival.wait()
+        os.sched_setaffinity(0, cores)
+    assert share is not None
+    assert share > 0.25
