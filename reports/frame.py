@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from profiler.sampling import BATCHES, over_launches, within_launch
+from profiler.sampling import BATCHES, over_launches, unseen, within_launch
 from profiler.store import read_manifest, read_records
 from profiler.types import Record, Samples, UsageError
 
@@ -138,8 +138,8 @@ def _measured(record: Record) -> dict[str, Any]:
     cells: dict[str, Any] = {"time": time, "launches": len(record.launches)}
     if record.status != "ok":
         return cells
-    cells |= {"enqueue_ms": latency(_samples(record, "enqueue_ms")).get("latency_ms")}
-    cells |= latency(_samples(record, time)) | _host_percentiles(_samples(record, "host_ms"))
+    cells |= {"enqueue_ms": latency(_samples(record, "enqueue_ms"), record.case.device).get("latency_ms")}
+    cells |= latency(_samples(record, time), record.case.device) | _host_percentiles(_samples(record, "host_ms"))
     if "latency_ms" in cells:
         cells["images_per_s"] = 1000 * record.case.batch / cells["latency_ms"]
     return cells
@@ -151,15 +151,18 @@ def _samples(record: Record, time: str) -> list[Samples]:
     return [samples for samples in found if samples is not None and samples.samples]
 
 
-def latency(launches: Sequence[Samples]) -> dict[str, Any]:
-    """The estimate with its 95 % interval: over launches where there are two, else within the one."""
+def latency(launches: Sequence[Samples], device: str) -> dict[str, Any]:
+    """The estimate with its 95 % interval: over launches where there are two, else within the one.
+
+    One launch cannot see the machine's slow drift, so its interval is widened by what is assumed of the device.
+    """
     if not launches:
         return {}
     medians = [float(np.median(launch.samples)) for launch in launches]
     if len(medians) == 1 and len(launches[0].samples) < BATCHES:
         return {"latency_ms": medians[0], "launches": 1}
     one = len(medians) == 1
-    interval = within_launch(launches[0].samples) if one else over_launches(medians)
+    interval = within_launch(launches[0].samples, unseen(device)) if one else over_launches(medians)
     return {
         "latency_ms": interval.estimate,
         "latency_low_ms": interval.low,

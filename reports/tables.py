@@ -20,7 +20,8 @@ RARELY_VARIED = ("device", "layout", "mode")
 MEBIBYTE, BILLION = 2**20, 1e9
 INTERVALS = {
     "launches": "a 95 % t interval over the logarithms of the launches' medians, around their geometric mean",
-    "within-launch": "a 95 % interval within the only launch; it says nothing of how another launch would differ",
+    "within-launch": "a 95 % interval within the only launch, widened by an assumed slow drift of the machine; "
+    "it says nothing of how another launch would differ",
 }
 
 

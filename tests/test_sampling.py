@@ -67,6 +67,12 @@ def test_truncation_finds_where_a_step_ends(dropped):
     assert dropped <= sampling.truncation(samples) <= dropped + 40
 
 
+def test_truncation_drops_nothing_of_what_is_steady():
+    rng = np.random.default_rng(8)
+    dropped = [sampling.truncation(10 + ar1(rng, 0.9, length)) for length in (40, 72, 200) for _ in range(100)]
+    assert np.mean(np.array(dropped) == 0) > 0.98
+
+
 def test_truncation_leaves_sixteen_samples():
     for length in range(16, 60):
         assert length - sampling.truncation(list(range(length, 0, -1))) >= 16
@@ -86,29 +92,49 @@ def test_one_launch_has_no_interval_over_launches():
         sampling.over_launches([1.0])
 
 
-def test_the_interval_within_a_launch_is_the_t_interval_of_batch_means_for_white_noise():
-    # Sixteen samples are sixteen batches of one: s/sqrt(16) * t(0.975, 15) * the correction for autocorrelation.
-    samples = np.random.default_rng(4).normal(10, 1, 16)
-    interval = sampling.within_launch(samples)
-    deviations = samples - samples.mean()
-    rho = np.clip((deviations[:-1] @ deviations[1:]) / (deviations @ deviations) + 1 / 16, 0, 0.8)
-    expected = stats.t.ppf(0.975, 15) * stats.sem(samples) * np.sqrt((1 + rho) / (1 - rho))
-    assert interval.high - interval.estimate == pytest.approx(expected)
-    assert interval.estimate == pytest.approx(np.median(samples))
+def test_the_interval_within_a_launch_is_the_t_interval_of_batch_medians_where_they_are_uncorrelated():
+    # 16 batches of 100: sixteen medians whose correlation at lag 1 is far below zero count as white noise, V = 1.
+    levels = np.array([1.0, -1, 2, -2, 1.5, -1.5, 1, -1, 2, -2, 1, -1, 1.5, -1.5, 2, -2])
+    interval = sampling.within_launch(np.repeat(10 + 0.01 * levels, 100))
+    expected = stats.t.ppf(0.975, 15) * stats.sem(0.01 * levels) / np.sqrt(1 - 1 / 16)
+    assert interval.high - interval.estimate == pytest.approx(expected, rel=1e-3)
+    assert interval.estimate == pytest.approx(10)
 
 
-@pytest.mark.parametrize("phi", [0.0, 0.9])
-def test_the_interval_within_a_launch_covers_the_truth(phi):
+def ar1(rng, phi, length):
+    """Unit variance, autocorrelation phi."""
+    series = [rng.normal()]
+    for each in rng.normal(0, np.sqrt(1 - phi**2), length - 1):
+        series.append(phi * series[-1] + each)
+    return np.array(series)
+
+
+# 64 samples are fewer than four correlation times of phi = 0.9; of independent ones the interval is too wide.
+@pytest.mark.parametrize(("phi", "length", "most"),
+                         [(0.0, 800, 0.985), (0.9, 800, 0.985), (0.9, 64, 0.985), (0.0, 64, 1.0)])  # fmt: skip
+def test_the_interval_within_a_launch_covers_the_truth(phi, length, most):
     rng = np.random.default_rng(5)
-    covered = 0
-    for _ in range(400):
-        noise = rng.normal(0, np.sqrt(1 - phi**2), 800)
-        series = [rng.normal()]
-        for each in noise[1:]:
-            series.append(phi * series[-1] + each)
-        interval = sampling.within_launch(100 + np.array(series))
-        covered += interval.low <= 100 <= interval.high
-    assert 0.90 <= covered / 400 <= 0.985
+    intervals = [sampling.within_launch(100 + ar1(rng, phi, length)) for _ in range(400)]
+    assert 0.92 <= sum(i.low <= 100 <= i.high for i in intervals) / 400 <= most
+
+
+def test_what_a_launch_cannot_see_widens_its_interval_and_averages_out_slowly():
+    samples = 10 + np.random.default_rng(7).normal(0, 0.01, 3000)
+    seen, all_of_it = sampling.within_launch(samples), sampling.within_launch(samples, unseen=0.02)
+    assert all_of_it.estimate == seen.estimate
+    added = all_of_it.half_width**2 - seen.half_width**2
+    assert added == pytest.approx((1.96 * 0.02) ** 2 / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("memory", "count"), [(1000, 120), (1000, 1200)])
+def test_what_is_left_of_a_slow_term_is_the_variance_of_its_mean(memory, count):
+    lags = np.arange(1, count)
+    variance = (1 + 2 * float((1 - lags / count) @ (1 - 1 / memory) ** lags)) / count
+    assert 1 / (1 + count / sampling.UNSEEN_SAMPLES) == pytest.approx(variance, rel=0.05)
+
+
+def test_a_cpu_hides_more_than_a_gpu():
+    assert sampling.unseen("cpu") > sampling.unseen("cuda:0") > 0
 
 
 def test_outliers_do_not_widen_the_interval_without_bound():
