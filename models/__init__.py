@@ -17,7 +17,7 @@ SMALLEST_IMAGE = 32  # pixels along a side
 DEFAULT_CHANNELS = 96
 
 ATTENTION = {"attention": ("explicit", "sdpa", "baddbmm")}
-AGGREGATION = {"aggregation": ("matmul", "shift", "unfold_sum")}
+AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
 FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION)
 
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.layers import channels_first, channels_last
 
+Rows = Callable[[Tensor, Callable[[int], Tensor], Tensor, int], Tensor]
+
 AGGREGATION_OF_LOWERING = {
     "eager": "shift",
     "compile": "shift",
-    "onnxruntime": "shift",
+    "onnxruntime": "unfold_rows",
     "tensorrt": "unfold_sum",
     "tensorrt_rtx": "unfold_sum",
 }
@@ -49,9 +52,19 @@ def unfold_sum(x: Tensor, weights: Tensor, window: int) -> Tensor:
 
 def shift(x: Tensor, weights: Tensor, window: int) -> Tensor:
     """Shift and accumulate: nothing larger than the map is made."""
+    return by_rows(shift_rows, x, weights, window)
+
+
+def unfold_rows(x: Tensor, weights: Tensor, window: int) -> Tensor:
+    """Unfold along the rows alone, K times the map; then multiply and sum, one row of taps after the other."""
+    return by_rows(sum_rows, x, weights, window)
+
+
+def by_rows(accumulate: Rows, x: Tensor, weights: Tensor, window: int) -> Tensor:
+    """Run an accumulation over rows of taps with weights that all exist already."""
     rows = weights.unflatten(3, (window, window))[..., None]  # (B, H, W, K, K, G, 1)
     total = x.new_zeros(x.shape).unflatten(3, (weights.shape[-1], -1))
-    return shift_rows(x, lambda row: rows[:, :, :, row], total, window)
+    return accumulate(x, lambda row: rows[:, :, :, row], total, window)
 
 
 def shift_rows(x: Tensor, weights_of_row: Callable[[int], Tensor], total: Tensor, window: int) -> Tensor:
@@ -69,8 +82,53 @@ def shift_rows(x: Tensor, weights_of_row: Callable[[int], Tensor], total: Tensor
     return total.flatten(3)
 
 
+def sum_rows(x: Tensor, weights_of_row: Callable[[int], Tensor], total: Tensor, window: int) -> Tensor:
+    """What shift_rows() returns, in few operations: K per map rather than K*K, for graphs that are built of them."""
+    height, width, margin = x.shape[1], x.shape[2], window // 2
+    padded = F.pad(x, (0, 0, margin, margin, margin, margin)).unflatten(3, total.shape[3:])
+    columns = torch.stack([padded[:, :, start : start + width] for start in range(window)], dim=3)  # (.., K, O, I)
+    for row in range(window):
+        total = total + (columns[:, row : row + height] * weights_of_row(row)).sum(dim=3)
+    return total.flatten(3)
+
+
+def shift_flat(x: Tensor, weights: Tensor, window: int) -> Tensor:
+    """Shift and accumulate in maps whose padded rows run on into one another: a shift is then one offset."""
+    flat = flat_rows(weights.permute(0, 3, 4, 1, 2).flatten(1, 2), window).unflatten(1, (window, window, -1, 1))
+    total = x.new_zeros(len(x), flat.shape[3], x.shape[-1] // flat.shape[3], flat.shape[-1])
+    return shift_flat_rows(x, lambda row: flat[:, row], total, window)
+
+
+def flat_rows(x: Tensor, window: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, H * (W + K - 1)), dense: K - 1 places follow each row, whose sums are cropped later."""
+    return F.pad(x, (0, window - 1)).contiguous().flatten(2)
+
+
+def shift_flat_rows(x: Tensor, weights_of_row: Callable[[int], Tensor], total: Tensor, window: int) -> Tensor:
+    """Add to `total` (B, G, C/G, M), in place, the neighbours of one kernel row after the other; M as in flat_rows().
+
+    weights_of_row(dy): those of the taps dy*K + dx, (B or 1, K, G, 1, M). Each addition runs over M dense places
+    rather than over the G of one position. (B, H, W, C) -> (B, H, W, C), a view.
+    """
+    (batch, height, width, dim), margin = x.shape, window // 2
+    wide = width + window - 1
+    padded = x.new_zeros(batch, dim, height + window, wide)  # a row more than the taps reach: the last shifts run over
+    padded[:, :, margin : margin + height, margin : margin + width] = channels_first(x)
+    padded = padded.view(*total.shape[:3], -1)
+    for row in range(window):
+        weights = weights_of_row(row)
+        for column in range(window):
+            start = row * wide + column
+            total.addcmul_(padded[..., start : start + height * wide], weights[:, column])
+    return channels_last(total.view(batch, dim, height, wide)[..., :width])
+
+
+ROWS: dict[str, Rows] = {"shift": shift_rows, "unfold_rows": sum_rows}
+
 FORMULATIONS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "matmul": matmul,
     "shift": shift,
+    "shift_flat": shift_flat,
+    "unfold_rows": unfold_rows,
     "unfold_sum": unfold_sum,
 }

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CPU_SDPA_KEYS = 512  # from about this many keys on, blocking wins over two batched products on a CPU
+CPU_SDPA_KEYS = 192  # from about this many keys on, blocking wins over two batched products on a CPU
 
 
 def choose(override: str | None, lowering: str | None, device: torch.device, keys: int) -> str:

@@ -51,8 +51,9 @@ def pad_to(x: Tensor, height: int, width: int) -> Tensor:
 class EagerLinear(nn.Linear):
     """A Linear that runs in float32 on a CPU as the 1x1 convolution it is: oneDNN's product instead of the BLAS's.
 
-    The same function of the same parameters. On an AMD Zen 5 with MKL it takes about half the time at every shape
-    of Swin and DWNet; what eager mode calls a Linear or a 1x1 convolution must not decide a comparison of mixers.
+    The same function of the same parameters, so that what eager mode calls a Linear or a 1x1 convolution does not
+    decide a comparison of mixers. Faster with two threads on an AMD CPU; with one thread and batch 1, torch does not
+    hand such a convolution to oneDNN, and nothing is gained.
     """
 
     @classmethod

@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.aggregation import FORMULATIONS, choose, shift_rows
+from models.aggregation import FORMULATIONS, ROWS, choose, flat_rows, shift_flat_rows
 from models.folding import affine, as_linear, fold_after, permute_inputs, permute_outputs
 from models.layers import channels_first, channels_last, pointwise
 from models.mixers.depthwise_conv import DepthwiseConv
 
 GROUPS = 32  # kernels per position, in every stage
+FLAT_POSITIONS = 512  # from about this many on, dense positions are faster to add over than the groups of each
 
 
 class InhomogeneousConv(nn.Module):
@@ -23,11 +24,11 @@ class InhomogeneousConv(nn.Module):
     scale: Tensor | None  # (C,), after fold(): of the batch norm behind the convolution
     shift: Tensor | None
 
-    def __init__(self, dim: int, window: int):
+    def __init__(self, dim: int, window: int, positions: int):
         super().__init__()
         if dim % GROUPS:
             raise ValueError(f"got dim={dim}, expected a multiple of the {GROUPS} kernel groups")
-        self.window = window
+        self.window, self.positions = window, positions
         self.override: str | None = None
         self.lowering: str | None = None
         self.conv1 = nn.Sequential(nn.Conv2d(dim, dim // 4, 1), nn.BatchNorm2d(dim // 4))
@@ -38,12 +39,9 @@ class InhomogeneousConv(nn.Module):
     @property
     def formulation(self) -> str:
         """What it currently runs."""
-        return choose(self.override, self.lowering)
-
-    @property
-    def taps_first(self) -> bool:
-        """Whether channels and generator lie as shift-and-accumulate reads them, with the groups innermost."""
-        return self.lowering is not None and self.formulation == "shift"
+        best = choose(self.override, self.lowering)
+        large = self.override is None and self.lowering == "eager" and self.positions >= FLAT_POSITIONS
+        return "shift_flat" if large else best
 
     def fold(self, norm: nn.Module, lowering: str) -> Tensor | None:
         """Fold the generator's batch norm and the one behind the convolution; arrange for the formulation.
@@ -55,18 +53,23 @@ class InhomogeneousConv(nn.Module):
         reduce, expand = as_linear(self.conv1[0]), as_linear(self.conv2[0])
         fold_after(reduce, self.conv1[1])
         scale, shift = (part.to(expand.weight.dtype) for part in affine(norm))
-        order = self.arrange(reduce, expand) if self.taps_first else None
+        order = self.arrange(reduce, expand)
         self.scale, self.shift = (scale, shift) if order is None else (scale[order], shift[order])
         self.conv1, self.conv2 = nn.Sequential(reduce, nn.Identity()), nn.Sequential(expand)
         return order
 
-    def arrange(self, reduce: nn.Linear, expand: nn.Linear) -> Tensor:
-        """Give out kernels as (tap, group) and take channels as (C/G, group): the inner axis is then dense in both."""
-        channels = torch.arange(reduce.in_features, device=reduce.weight.device)
-        kernels = torch.arange(expand.out_features, device=expand.weight.device)
-        order = channels.view(GROUPS, -1).t().flatten()
+    def arrange(self, reduce: nn.Linear, expand: nn.Linear) -> Tensor | None:
+        """Give out kernels as (tap, group) where they are predicted row by row; see fold() for what is returned.
+
+        Where the groups are innermost, channels come as (C/G, group), which makes that axis dense in both.
+        """
+        if self.formulation not in ROWS and self.formulation != "shift_flat":
+            return None
+        permute_outputs(expand, groups_last(expand.out_features, expand.weight.device))
+        if self.formulation == "shift_flat":
+            return None
+        order = groups_last(reduce.in_features, reduce.weight.device)
         permute_inputs(reduce, order)
-        permute_outputs(expand, kernels.view(GROUPS, -1).t().flatten())
         return order
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,14 +77,16 @@ class InhomogeneousConv(nn.Module):
         hidden = F.relu(pointwise(self.conv1[0], x, self.conv1[1]))
         if self.scale is not None:
             x = x * self.scale
-        if self.taps_first:
-            return channels_first(self.shift_and_add(x, hidden))
+        if self.lowering is not None and self.formulation == "shift_flat":
+            return channels_first(self.accumulate_flat(x, hidden))
+        if self.lowering is not None and self.formulation in ROWS:
+            return channels_first(self.accumulate(x, hidden))
         kernels = pointwise(self.conv2[0], hidden).unflatten(-1, (GROUPS, -1)).transpose(3, 4)  # (B, H, W, K*K, G)
         mixed = FORMULATIONS[self.formulation](x, kernels, self.window)
         return channels_first(mixed if self.shift is None else mixed + self.shift)
 
-    def shift_and_add(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """Predict the kernels of one row of taps at a time, so that they never exist together."""
+    def accumulate(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Predict the kernels of one row of taps at a time: all of them never exist together."""
         assert self.shift is not None
         expand = as_linear(self.conv2[0])
         weights, biases = expand.weight.chunk(self.window), expand.bias.chunk(self.window)
@@ -90,7 +95,27 @@ class InhomogeneousConv(nn.Module):
         def kernels_of_row(row: int) -> Tensor:
             return F.linear(hidden, weights[row], biases[row]).unflatten(3, (self.window, 1, GROUPS))
 
-        return shift_rows(x, kernels_of_row, total, self.window)
+        return ROWS[self.formulation](x, kernels_of_row, total, self.window)
+
+    def accumulate_flat(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """The same with the positions innermost."""
+        assert self.shift is not None
+        expand = as_linear(self.conv2[0])
+        weights, biases = expand.weight.chunk(self.window), expand.bias[:, None].chunk(self.window)
+        hidden = flat_rows(channels_first(hidden), self.window)  # (B, C/4, M)
+        total = self.shift.view(1, GROUPS, -1, 1).expand(len(x), -1, -1, hidden.shape[-1])
+        total = total.clone(memory_format=torch.contiguous_format)
+
+        def kernels_of_row(row: int) -> Tensor:
+            kernels = torch.baddbmm(biases[row], weights[row].expand(len(x), -1, -1), hidden)
+            return kernels.unflatten(1, (self.window, GROUPS, 1))
+
+        return shift_flat_rows(x, kernels_of_row, total, self.window)
+
+
+def groups_last(channels: int, device: torch.device) -> Tensor:
+    """The order (channels,) that turns (group, rest) into (rest, group)."""
+    return torch.arange(channels, device=device).view(GROUPS, -1).t().flatten()
 
 
 class InhomogeneousDepthwiseConv(DepthwiseConv):
@@ -100,7 +125,7 @@ class InhomogeneousDepthwiseConv(DepthwiseConv):
 
     def spatial(self) -> nn.Module:
         """The layer that mixes positions."""
-        return InhomogeneousConv(self.dim, self.window)
+        return InhomogeneousConv(self.dim, self.window, self.resolution[0] * self.resolution[1])
 
     @property
     def formulation(self) -> str:
