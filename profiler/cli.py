@@ -25,6 +25,7 @@ DEFAULT_SWEEP = Path(__file__).with_name("default_sweep.toml")
 
 SETTINGS = {
     "launches": "worker processes for each case",
+    "seconds": "of sampling in one launch's steady state, at most (default: 10)",
     "timeout": "seconds for one launch, building included",
     "seed": "of the order of cases",
     "threads": "of the CPU, for every lowering",

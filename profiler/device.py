@@ -36,9 +36,6 @@ def worker_environment(threads: int, allocator: str, cache: Path) -> dict[str, s
         **pinned,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
-        # Threads that spin at a barrier while another process has their core turn 0.6 ms into 60.
-        # Waking them costs a small case up to half its speed, the same for every lowering.
-        "OMP_WAIT_POLICY": "PASSIVE",
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "TRITON_CACHE_DIR": str(cache / "triton"),
         "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no pool of helpers beside the launch

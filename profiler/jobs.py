@@ -205,6 +205,10 @@ def _measure(
         reason = f"relative error: {said}, expected at most {tolerance:g} in {case.dtype}"
         return replace(built, status="inaccurate", reason=reason).to_json()
     budget = sampling.budget(case.device, quick=settings["quick"], publication=settings["publication"])
+    if settings["seconds"] is not None:
+        budget = replace(
+            budget, cap_s=settings["seconds"], cap_samples=min(budget.cap_samples, sampling.STEADY_SAMPLES)
+        )
     before, load_before = resource.getrusage(resource.RUSAGE_SELF), load.read()
     times = latency.measure(lowered, case.device, case.mode, budget)
     after, load_after = resource.getrusage(resource.RUSAGE_SELF), load.read()

@@ -68,6 +68,7 @@ class Measure:
     launches: int | None = None  # None: 3, or 1 with quick, or 8 with publication
     quick: bool = False
     publication: bool = False
+    seconds: float | None = None  # of sampling in a launch's steady state at most; None: 10, or 1 with quick
     timeout: float = 600.0  # seconds for one launch, building included
     seed: int = 0
     threads: int | None = None
@@ -161,6 +162,7 @@ MEASURE_PARSERS: dict[str, Callable[[Any], Any]] = {
     "launches": _positive,
     "quick": _switch,
     "publication": _switch,
+    "seconds": _seconds,
     "timeout": _seconds,
     "seed": _seed,
     "threads": _positive,

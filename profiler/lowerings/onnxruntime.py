@@ -77,7 +77,6 @@ def _session(path: Path, target: Target) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     level = LEVELS.get(target.options.get("opt", "all"), "ORT_ENABLE_ALL")
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     provider: Any = PROVIDERS[kind]
