@@ -37,7 +37,8 @@ class DynamicConv(nn.Module):
         batch, dim, height, width = x.shape
         hidden = F.relu(self.bn(self.conv1(x.mean((2, 3), keepdim=True))))
         kernels = self.conv2(hidden).view(batch * dim, 1, self.window, self.window)
-        one = x.reshape(1, batch * dim, height, width)  # a view at batch 1, one copy above
+        # At batch 1 not even a view: its strides would no longer say channels_last, and the kernel would copy.
+        one = x if batch == 1 else x.reshape(1, batch * dim, height, width)
         bias = self.bias if batch == 1 else self.bias.repeat(batch)
         mixed = F.conv2d(one, kernels, bias, padding=self.window // 2, groups=batch * dim)
         return mixed.reshape(x.shape)

@@ -98,17 +98,18 @@ class InhomogeneousConv(nn.Module):
         return ROWS[self.formulation](x, kernels_of_row, total, self.window)
 
     def accumulate_flat(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """The same with the positions innermost."""
+        """The same with the positions innermost. A channel of ones carries the bias through the product."""
         assert self.shift is not None
         expand = as_linear(self.conv2[0])
-        weights, biases = expand.weight.chunk(self.window), expand.bias[:, None].chunk(self.window)
-        hidden = flat_rows(channels_first(hidden), self.window)  # (B, C/4, M)
+        weights = torch.cat((expand.weight, expand.bias[:, None]), dim=1).chunk(self.window)
+        hidden = flat_rows(F.pad(channels_first(hidden), (0, 0, 0, 0, 0, 1), value=1.0), self.window)  # (B, C/4 + 1, M)
         total = self.shift.view(1, GROUPS, -1, 1).expand(len(x), -1, -1, hidden.shape[-1])
         total = total.clone(memory_format=torch.contiguous_format)
+        row_of_kernels = hidden.new_empty(len(x), len(weights[0]), hidden.shape[-1])  # one for all rows
 
         def kernels_of_row(row: int) -> Tensor:
-            kernels = torch.baddbmm(biases[row], weights[row].expand(len(x), -1, -1), hidden)
-            return kernels.unflatten(1, (self.window, GROUPS, 1))
+            torch.bmm(weights[row].expand(len(x), -1, -1), hidden, out=row_of_kernels)
+            return row_of_kernels.unflatten(1, (self.window, GROUPS, 1))
 
         return shift_flat_rows(x, kernels_of_row, total, self.window)
 

@@ -51,7 +51,7 @@ class WindowAttention(nn.Module):
         """Compute the bias and the order of positions once instead of at each call."""
         self.lowering = lowering
         bias = self.bias_and_mask().detach()
-        self.bias = functional.pad(bias, (0, -bias.shape[-1] % ALIGNMENT))
+        self.bias = functional.pad(bias, (0, -bias.shape[-1] % ALIGNMENT)).contiguous()
         if lowering == "eager" and any(self.shift):
             self.order, self.inverse = self.window_order()
 
