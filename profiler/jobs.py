@@ -125,6 +125,38 @@ def _on_meta(source: dict[str, Any], case: Case) -> torch.nn.Module:
     return _build(source, case).to("meta")
 
 
+def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer of a module by its name, also the buffers that its state_dict leaves out."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _assign(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Put tensors in the places of a module's own, copied."""
+    import torch
+
+    for name, value in state.items():
+        path, _, attribute = name.rpartition(".")
+        owner, own = module.get_submodule(path), value.detach().clone()
+        is_parameter = attribute in owner._parameters
+        setattr(owner, attribute, torch.nn.Parameter(own, requires_grad=False) if is_parameter else own)
+
+
+def _with_state(source: dict[str, Any], case: Case, state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """The case's module with the reference's weights. A registered one is built on `meta`: no time goes into drawing."""
+    import torch
+
+    if source["specialize"] is None:
+        module = _build(source, case)
+    else:
+        with torch.device("meta"):
+            module = _build(source, case)
+    _assign(module, state)
+    return module
+
+
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
     """Weights, inputs and the reference output of a case, written to one file; its counts."""
     import torch
@@ -141,9 +173,9 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     dtype = device.torch_dtype(case.dtype)
     state = {
         name: value.to(dtype).float() if value.is_floating_point() else value
-        for name, value in module.state_dict().items()
+        for name, value in _tensors(module).items()
     }
-    module.load_state_dict(state)
+    _assign(module, state)
     example = example.to(dtype).float()
     expected = accuracy.reference(module, (example,))
     path = Path(request["reference"])
@@ -161,8 +193,7 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     _, options = lowerings.parse(case.lowering)
     device.prepare(case.device, case.dtype, settings["threads"])
     saved = torch.load(request["reference"], weights_only=True, mmap=True)
-    module = _build(source, case)
-    module.load_state_dict(saved["state"])
+    module = _with_state(source, case, saved["state"])
     cache = Path(request["cache"])
     key = digest([case.to_json(), source["factory"], source["arguments"], device.versions()])
     target = lowerings.Target(case.device, case.dtype, case.layout, options, settings["threads"], cache, key)
