@@ -7,6 +7,7 @@ import inspect
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -145,7 +146,7 @@ def _assign(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 
 def _with_state(source: dict[str, Any], case: Case, state: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """The case's module with the reference's weights. A registered one is built on `meta`: no time goes into drawing."""
+    """The case's module with the reference's weights. A registered one is built on `meta`, which draws none."""
     import torch
 
     if source["specialize"] is None:
@@ -221,6 +222,7 @@ def _measure(
     from profiler import sampling
     from profiler.metrics import accuracy, latency
 
+    start = time.perf_counter()
     error = accuracy.relative_error(lowered.read(), expected)
     tolerance = accuracy.TOLERANCES[case.dtype]
     built = Launch(
@@ -258,6 +260,7 @@ def _measure(
             "involuntary_switches": after.ru_nivcsw - before.ru_nivcsw,
             "dropped_samples": times.dropped,
             "clocks": times.clocks,
+            "measure_s": time.perf_counter() - start,
             "lost_cpu_share": load.lost_share(load_before, load_after),
         },
     )

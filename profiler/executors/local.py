@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -210,6 +211,7 @@ def _launch(entry: Planned, server: Server, scratch: Path, settings: dict[str, A
     reference = scratch / "references" / f"{shared}.pt"
     reference.parent.mkdir(parents=True, exist_ok=True)
     (scratch / "cache").mkdir(exist_ok=True)
+    start = time.perf_counter()
     counts = _counts(server, scratch / "references" / f"{shared}.json", first, timeout_s)
     if reason := _too_large(entry.case, counts, settings):
         return Launch("oom", reason, counts=_named(counts))
@@ -217,6 +219,7 @@ def _launch(entry: Planned, server: Server, scratch: Path, settings: dict[str, A
         prepared = server.run("prepare", timeout_s, reference=str(reference), **first).values
         if prepared["status"] != "ok":
             return Launch(prepared["status"], prepared["reason"], counts=_named(counts))
+    prepare_s = time.perf_counter() - start
     more = {"reference": str(reference), "measure": settings, "max_memory": bound}
     outcome = server.run("launch", timeout_s, **request, **more)
     values = {name: value for name, value in outcome.values.items() if name != "job_s"}
@@ -225,7 +228,11 @@ def _launch(entry: Planned, server: Server, scratch: Path, settings: dict[str, A
         predicted = counts.get("predicted_peak_bytes")
         launch = replace(launch, memory={**launch.memory, "predicted_peak_bytes": predicted})
     job_s = outcome.values.get("job_s")
-    overhead = {"wall_s": outcome.wall_s, "start_s": None if job_s is None else outcome.wall_s - job_s}
+    overhead = {
+        "prepare_s": prepare_s,
+        "wall_s": outcome.wall_s,
+        "start_s": None if job_s is None else outcome.wall_s - job_s,
+    }
     return replace(launch, environment={**launch.environment, **overhead})
 
 

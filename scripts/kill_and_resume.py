@@ -1,0 +1,72 @@
+"""A sweep of many cases, killed at random moments and resumed each time: nothing is lost, nothing is run twice.
+
+    python scripts/kill_and_resume.py [--cases 1000] [--kills 20]
+
+Real processes, `kill -9`. Prints what was found and ends with 1 if a record is missing, doubled
+or invalid, or more launches were executed than one for each case and one for each kill.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from profiler import store
+
+TESTS = Path(__file__).parents[1] / "tests"
+
+
+def start(run: Path, cases: int, resume: bool) -> subprocess.Popen[bytes]:
+    """Begin or go on with a quick sweep of a tiny mixer over batches."""
+    batches = ",".join(map(str, range(1, cases)))  # the anchor is one case more
+    command = [sys.executable, "-m", "profiler.cli", "sweep", "--models", "toys:good", "--resolutions", "1"]
+    command += ["--channels", "32", "--batches", batches, "--quick", "--threads", "1", "--max-lost-cpu", "1"]
+    command += ["--out", str(run), *(["--resume"] if resume else [])]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    return subprocess.Popen(command, cwd=TESTS, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def journalled(run: Path) -> int:
+    path = run / store.JOURNAL
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill_at(run: Path, count: int, cases: int, generator: random.Random) -> None:
+    """Let the sweep go on to `count` launches and a random moment more, then kill it."""
+    process = start(run, cases, resume=(run / store.MANIFEST).exists())
+    while journalled(run) < count and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(generator.random() * 0.3)
+    process.kill()
+    process.wait()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=20)
+    options = parser.parse_args()
+    generator = random.Random(0)
+    with tempfile.TemporaryDirectory(prefix="mixprof-kill-") as folder:
+        run = Path(folder) / "run"
+        for count in sorted(generator.sample(range(1, options.cases - 1), options.kills)):
+            kill_at(run, count, options.cases, generator)
+        last = start(run, options.cases, resume=True).wait()
+        launches, records = store.read_launches(run), store.read_records(run)
+    cases = {record.case for record in records}
+    executed = len(launches) + options.kills  # each kill can have cost the launch that ran, which left no line
+    statuses = sorted({record.status for record in records})
+    print(f"exit code of the last resume: {last}")
+    print(f"records: {len(records)}, of {len(cases)} cases, statuses {', '.join(statuses)}")
+    print(f"launches journalled: {len(launches)}; executed at most {executed} with {options.kills} kills")
+    whole = len(records) == len(cases) == len(launches) == options.cases and last == 0
+    print("nothing lost, nothing doubled" if whole else "FAILED")
+    return 0 if whole else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
