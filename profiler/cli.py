@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import signal
@@ -11,15 +10,19 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import models
+from profiler import doctor, plan, store
 from profiler import sweep as sweeps
-from profiler.types import Case, NotTrusted, UsageError, digest
+from profiler.executors import local
+from profiler.progress import Lines
+from profiler.session import manifest_of, planned_cases, refuse_other, session
+from profiler.types import Case, NotTrusted, UsageError
 
-ASK_TIMEOUT_S = 300.0
 DEFAULT_SWEEP = Path(__file__).with_name("default_sweep.toml")
 
 
@@ -120,64 +123,6 @@ def _print_json(value: object) -> None:
     print(json.dumps(value, indent=1))
 
 
-@dataclass
-class Session:
-    """A worker server that answers questions about models and this machine."""
-
-    server: Any
-    threads: int
-    allocator: str
-
-    def ask(self, job: str, **request: Any) -> dict[str, Any]:
-        """A job's values; UsageError when it has none."""
-        values: dict[str, Any] = self.server.run(job, ASK_TIMEOUT_S, **request).values
-        if values["status"] != "ok":
-            raise UsageError(values["reason"])
-        return values
-
-    def describe(self, name: str) -> sweeps.Source:
-        import models
-        from profiler import sources
-
-        def accepted(source: sweeps.Source) -> list[str]:
-            try:
-                found: list[str] = self.ask("describe", source=_request(source))["accepts"]
-            except UsageError as error:
-                raise UsageError(
-                    f"model '{name}' cannot be imported ({error}): expected package.module:factory, "
-                    "importable from the current folder, or a name that `mixprof models` lists"
-                ) from None
-            return found
-
-        return sources.describe(name, models, accepted)
-
-    def environment(self) -> dict[str, Any]:
-        values = self.ask("environment")
-        return {name: values[name] for name in ("devices", "versions", "testbed", "informing")}
-
-    def count(self, case: Case, source: sweeps.Source) -> dict[str, Any]:
-        return {**self.server.run("count", ASK_TIMEOUT_S, source=_request(source), case=case.to_json()).values}
-
-
-def _request(source: sweeps.Source) -> dict[str, Any]:
-    from profiler.executors.server import source_request
-
-    return source_request(source)
-
-
-@contextlib.contextmanager
-def session(measure: sweeps.Measure) -> Iterator[Session]:
-    from profiler.device import default_threads
-    from profiler.executors.server import Server
-
-    threads = measure.threads or default_threads()
-    with (
-        tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
-        Server(Path(folder), ("torch", "profiler.jobs"), threads, measure.allocator) as server,
-    ):
-        yield Session(server, threads, measure.allocator)
-
-
 def read_axes(arguments: argparse.Namespace) -> tuple[list[sweeps.Axes], sweeps.Measure]:
     """Groups and settings from a sweep file, the command line, or both; the command line wins."""
     given = {name: getattr(arguments, name) for name in sweeps.PARSERS if getattr(arguments, name, None) is not None}
@@ -203,32 +148,9 @@ def read_axes(arguments: argparse.Namespace) -> tuple[list[sweeps.Axes], sweeps.
     return groups, measure
 
 
-def planned_cases(groups: list[sweeps.Axes], asked: Session) -> tuple[list[sweeps.Planned], dict[str, Any]]:
-    """All cases of a sweep, the anchors first, and the environment they will run in."""
-    from profiler import lowerings, sources
-
-    for group in groups:
-        for name in group.lowerings:
-            lowerings.parse(name)
-    environment = asked.environment()
-    known: dict[str, sweeps.Source] = {}
-
-    def describe(name: str) -> sweeps.Source:
-        if name not in known:
-            known[name] = asked.describe(name)
-        return known[name]
-
-    planned = sweeps.expand(groups, describe, environment["devices"])
-    possible = [entry.case for entry in planned if entry.reason is None and entry.case.model != "anchor_v1"]
-    anchors = [sweeps.Planned(case, sources.ANCHOR) for case in sources.anchor_cases(possible)]
-    return [*anchors, *(entry for entry in planned if entry.case.model != "anchor_v1")], environment
-
-
 def run_models(arguments: argparse.Namespace) -> int:
-    import models
-
     rows = []
-    with session(sweeps.Measure()) as asked:
+    with session(sweeps.Measure(), models) as asked:
         for name in models.MODELS:
             source = asked.describe(name)
             counts = asked.count(_default_case(name, source), source)
@@ -249,9 +171,7 @@ def _default_case(name: str, source: sweeps.Source) -> Case:
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
-    from profiler import doctor
-
-    with session(sweeps.Measure()) as asked:
+    with session(sweeps.Measure(), models) as asked:
         found = doctor.examine(asked.environment())
     _print_json(found) if arguments.json else print(doctor.as_text(found))
     return 0
@@ -261,7 +181,7 @@ def run_count(arguments: argparse.Namespace) -> int:
     axes = {"resolution": "resolutions", "batch": "batches", "window": "windows", "channels": "channels"}
     given = {axis: getattr(arguments, name) for name, axis in axes.items() if getattr(arguments, name) is not None}
     parsed = {axis: sweeps.parse_axis(axis, value, f"--{axis}")[:1] for axis, value in given.items()}
-    with session(sweeps.Measure()) as asked:
+    with session(sweeps.Measure(), models) as asked:
         groups = [sweeps.Axes(models=(arguments.model,), devices=("cpu",), **parsed)]
         entry = sweeps.expand(groups, asked.describe, ["cpu"])[0]
         counts = asked.count(entry.case, entry.source)
@@ -282,10 +202,8 @@ def run_count(arguments: argparse.Namespace) -> int:
 
 
 def run_plan(arguments: argparse.Namespace) -> int:
-    from profiler import plan
-
     groups, measure = read_axes(arguments)
-    with session(measure) as asked:
+    with session(measure, models) as asked:
         planned, environment = planned_cases(groups, asked)
         found = plan.predict(planned, measure, asked.count, environment)
     _print_json(found) if arguments.json else print(plan.as_text(found))
@@ -293,25 +211,22 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
 
 def run_time(arguments: argparse.Namespace) -> int:
-    from profiler import store
     from reports import tables
 
     arguments.models = ",".join(arguments.models)
     groups, measure = read_axes(arguments)
-    with session(measure) as asked:
+    with session(measure, models) as asked:
         planned, environment = planned_cases(groups, asked)
     with tempfile.TemporaryDirectory(prefix="mixprof-time-") as folder:
         run = Path(folder) / "run"
         run.mkdir()
-        store.write_manifest(run, _manifest(planned, measure, environment))
+        store.write_manifest(run, manifest_of(planned, measure, environment))
         _execute(planned, run, measure)
         print(tables.short(run))
     return 0
 
 
 def run_sweep(arguments: argparse.Namespace) -> int:
-    from profiler import store
-
     groups, measure = read_axes(arguments)
     if arguments.resume and arguments.out is None:
         raise UsageError("got --resume without --out, expected --out RUN, the run to go on with")
@@ -319,11 +234,11 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     if run.exists() and not arguments.resume and not (run.is_dir() and not any(run.iterdir())):
         raise UsageError(f"got '{run}', which exists, expected a new folder, or --resume to go on with it")
     stored = store.read_manifest(run) if arguments.resume else None
-    with session(measure) as asked:
+    with session(measure, models) as asked:
         planned, environment = planned_cases(groups, asked)
-    manifest = _manifest(planned, measure, environment)
+    manifest = manifest_of(planned, measure, environment)
     if stored is not None:
-        _refuse_other(run, stored, manifest)
+        refuse_other(run, stored, manifest)
     else:
         run.mkdir(parents=True, exist_ok=True)
         store.write_manifest(run, manifest)
@@ -338,49 +253,11 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     return 4 if arguments.strict and any(record.status != "ok" for record in records) else 0
 
 
-def _manifest(planned: list[sweeps.Planned], measure: sweeps.Measure, environment: dict[str, Any]) -> dict[str, Any]:
-    cases = [entry.case.to_json() for entry in planned]
-    return {
-        "sweep": {"cases": len(cases), "digest": digest(cases)},
-        "measure": {**asdict(measure), "launches": measure.rounds},
-        "environment": {"testbed": environment["testbed"], "informing": environment["informing"]},
-        "versions": environment["versions"],
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _refuse_other(run: Path, stored: dict[str, Any], manifest: dict[str, Any]) -> None:
-    """Going on with a run needs the same cases and settings (else 2) in the same environment (else 4)."""
-    if stored["sweep"] != manifest["sweep"]:
-        raise UsageError(
-            f"got other axes than those of '{run}' ({manifest['sweep']['cases']} cases, there "
-            f"{stored['sweep']['cases']}), expected the same with --resume; use a new --out"
-        )
-    for name in stored["measure"]:
-        if stored["measure"][name] != manifest["measure"].get(name) and name != "timeout":
-            raise UsageError(
-                f"got {name} = {manifest['measure'].get(name)}, expected {stored['measure'][name]} as '{run}' has"
-            )
-    for part, before, now in (
-        ("testbed", stored["environment"]["testbed"], manifest["environment"]["testbed"]),
-        ("versions", stored["versions"], manifest["versions"]),
-    ):
-        for name in {**before, **now}:
-            if before.get(name) != now.get(name):
-                raise NotTrusted(
-                    f"'{run}' was measured with {part}.{name} = {before.get(name)}, here it is {now.get(name)}: "
-                    "use a new --out"
-                )
-
-
 def _execute(planned: list[sweeps.Planned], run: Path, measure: sweeps.Measure) -> int:
     """Run the cases. An interrupt lets the running launch end, a second one or SIGTERM does not.
 
     The exit code that an interrupt asks for, 0 without one.
     """
-    from profiler.executors import local
-    from profiler.progress import Lines
-
     asked_to_stop = 0
 
     def on_signal(number: int, frame: object) -> None:
@@ -409,7 +286,6 @@ def _say_outcome(run: Path, cases: int, statuses: list[str]) -> None:
 
 
 def run_report(arguments: argparse.Namespace) -> int:
-    from profiler import store
     from reports.export import write_report
 
     runs = [Path(run) for run in arguments.runs]

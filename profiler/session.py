@@ -1,0 +1,120 @@
+"""What the command line asks before a sweep: models, machine, cases, and whether a stored run may go on."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from profiler import lowerings, sources
+from profiler.device import default_threads
+from profiler.executors.server import Server, source_request
+from profiler.sources import Registry
+from profiler.sweep import Axes, Measure, Planned, Source, expand
+from profiler.types import Case, NotTrusted, UsageError, digest
+
+ASK_TIMEOUT_S = 300.0
+
+
+@dataclass
+class Session:
+    """A worker server that answers questions about models and this machine."""
+
+    server: Server
+    registry: Registry
+
+    def ask(self, job: str, **request: Any) -> dict[str, Any]:
+        """A job's values; UsageError when it has none."""
+        values: dict[str, Any] = self.server.run(job, ASK_TIMEOUT_S, **request).values
+        if values["status"] != "ok":
+            raise UsageError(values["reason"])
+        return values
+
+    def describe(self, name: str) -> Source:
+        def accepted(source: Source) -> list[str]:
+            try:
+                found: list[str] = self.ask("describe", source=source_request(source))["accepts"]
+            except UsageError as error:
+                raise UsageError(
+                    f"model '{name}' cannot be imported ({error}): expected package.module:factory, "
+                    "importable from the current folder, or a name that `mixprof models` lists"
+                ) from None
+            return found
+
+        return sources.describe(name, self.registry, accepted)
+
+    def environment(self) -> dict[str, Any]:
+        values = self.ask("environment")
+        return {name: values[name] for name in ("devices", "versions", "testbed", "informing")}
+
+    def count(self, case: Case, source: Source) -> dict[str, Any]:
+        return {**self.server.run("count", ASK_TIMEOUT_S, source=source_request(source), case=case.to_json()).values}
+
+
+@contextlib.contextmanager
+def session(measure: Measure, registry: Registry) -> Iterator[Session]:
+    """A session with a server of its own, in a folder that is gone afterwards."""
+    threads = measure.threads or default_threads()
+    with (
+        tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
+        Server(Path(folder), ("torch", "profiler.jobs"), threads, measure.allocator) as server,
+    ):
+        yield Session(server, registry)
+
+
+def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], dict[str, Any]]:
+    """All cases of a sweep, the anchors first, and the environment they will run in."""
+    for group in groups:
+        for name in group.lowerings:
+            lowerings.parse(name)
+    environment = asked.environment()
+    known: dict[str, Source] = {}
+
+    def describe(name: str) -> Source:
+        if name not in known:
+            known[name] = asked.describe(name)
+        return known[name]
+
+    planned = expand(groups, describe, environment["devices"])
+    possible = [entry.case for entry in planned if entry.reason is None and entry.case.model != "anchor_v1"]
+    anchors = [Planned(case, sources.ANCHOR) for case in sources.anchor_cases(possible)]
+    return [*anchors, *(entry for entry in planned if entry.case.model != "anchor_v1")], environment
+
+
+def manifest_of(planned: list[Planned], measure: Measure, environment: dict[str, Any]) -> dict[str, Any]:
+    cases = [entry.case.to_json() for entry in planned]
+    return {
+        "sweep": {"cases": len(cases), "digest": digest(cases)},
+        "measure": {**asdict(measure), "launches": measure.rounds},
+        "environment": {"testbed": environment["testbed"], "informing": environment["informing"]},
+        "versions": environment["versions"],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def refuse_other(run: Path, stored: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """Going on with a run needs the same cases and settings (else 2) in the same environment (else 4)."""
+    if stored["sweep"] != manifest["sweep"]:
+        raise UsageError(
+            f"got other axes than those of '{run}' ({manifest['sweep']['cases']} cases, there "
+            f"{stored['sweep']['cases']}), expected the same with --resume; use a new --out"
+        )
+    for name in stored["measure"]:
+        if stored["measure"][name] != manifest["measure"].get(name) and name != "timeout":
+            raise UsageError(
+                f"got {name} = {manifest['measure'].get(name)}, expected {stored['measure'][name]} as '{run}' has"
+            )
+    for part, before, now in (
+        ("testbed", stored["environment"]["testbed"], manifest["environment"]["testbed"]),
+        ("versions", stored["versions"], manifest["versions"]),
+    ):
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                raise NotTrusted(
+                    f"'{run}' was measured with {part}.{name} = {before.get(name)}, here it is {now.get(name)}: "
+                    "use a new --out"
+                )
