@@ -141,7 +141,7 @@ def read_axes(arguments: argparse.Namespace) -> tuple[list[sweeps.Axes], sweeps.
             except ValueError as error:
                 raise UsageError(f"--{name.replace('_', '-')}: got {value!r}, expected {error}") from None
     if changed.get("quick") or changed.get("publication"):
-        measure = replace(measure, launches=None, quick=False, publication=False)
+        measure = replace(measure, launches=None, seconds=None, quick=False, publication=False)
     measure = replace(measure, **changed)
     if measure.quick and measure.publication:
         raise UsageError("got --quick and --publication, expected at most one of them")
@@ -180,7 +180,10 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 def run_count(arguments: argparse.Namespace) -> int:
     axes = {"resolution": "resolutions", "batch": "batches", "window": "windows", "channels": "channels"}
     given = {axis: getattr(arguments, name) for name, axis in axes.items() if getattr(arguments, name) is not None}
-    parsed = {axis: sweeps.parse_axis(axis, value, f"--{axis}")[:1] for axis, value in given.items()}
+    parsed = {axis: sweeps.parse_axis(axis, value, f"--{axis}") for axis, value in given.items()}
+    for axis, values in parsed.items():
+        if len(values) > 1:
+            raise UsageError(f"--{axis}: got {len(values)} values, expected one: `mixprof plan` counts many cases")
     with session(sweeps.Measure(), models) as asked:
         groups = [sweeps.Axes(models=(arguments.model,), devices=("cpu",), **parsed)]
         entry = sweeps.expand(groups, asked.describe, ["cpu"])[0]
@@ -221,9 +224,9 @@ def run_time(arguments: argparse.Namespace) -> int:
         run = Path(folder) / "run"
         run.mkdir()
         store.write_manifest(run, manifest_of(planned, measure, environment))
-        _execute(planned, run, measure)
+        stopped = _execute(planned, run, measure)
         print(tables.short(run))
-    return 0
+    return stopped
 
 
 def run_sweep(arguments: argparse.Namespace) -> int:
@@ -239,10 +242,14 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     manifest = manifest_of(planned, measure, environment)
     if stored is not None:
         refuse_other(run, stored, manifest)
-    else:
-        run.mkdir(parents=True, exist_ok=True)
-        store.write_manifest(run, manifest)
+    run.mkdir(parents=True, exist_ok=True)
     with store.lock(run):
+        if stored is None and (run / store.MANIFEST).exists():
+            raise UsageError(
+                f"got '{run}', which another sweep has begun since, expected a new folder: use another --out"
+            )
+        if stored is None:
+            store.write_manifest(run, manifest)
         for message in store.set_torn_lines_aside(run):
             print(f"mixprof: {message}", file=sys.stderr)
         stopped = _execute(planned, run, measure)
@@ -291,8 +298,10 @@ def run_report(arguments: argparse.Namespace) -> int:
     runs = [Path(run) for run in arguments.runs]
     for run in runs:
         store.read_manifest(run)
-        for message in store.set_torn_lines_aside(run):
-            print(f"mixprof: {message}", file=sys.stderr)
+        if os.access(run, os.W_OK):
+            with store.lock(run):  # lines of a live sweep are not torn, they are being written
+                for message in store.set_torn_lines_aside(run):
+                    print(f"mixprof: {message}", file=sys.stderr)
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise UsageError(f"got --out '{out}', which is a file, expected a folder")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def examine(environment: dict[str, Any]) -> dict[str, Any]:
         "devices": environment["devices"],
         "versions": environment["versions"],
         "testbed": environment["testbed"],
-        "lowerings": {name: _verdict(_lowering(name)) for name in lowerings.LOWERINGS},
+        "lowerings": {name: _verdict(lowerings.missing(name)) for name in lowerings.LOWERINGS},
         "packages": {name: _verdict(_package(name, install)) for name, install in OPTIONAL.items()},
         "sensors": {name: _verdict(reason) for name, reason in _sensors(environment["devices"]).items()},
     }
@@ -34,13 +33,6 @@ def examine(environment: dict[str, Any]) -> dict[str, Any]:
 
 def _verdict(reason: str | None) -> dict[str, Any]:
     return {"works": reason is None, "reason": reason}
-
-
-def _lowering(name: str) -> str | None:
-    absent = lowerings.missing(name)
-    if absent is None and name == "compile" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        return "inductor finds no C++ compiler for the CPU: apt-get install g++"
-    return absent
 
 
 def _package(name: str, install: str) -> str | None:

@@ -159,7 +159,7 @@ def _with_state(source: dict[str, Any], case: Case, state: dict[str, torch.Tenso
 
 
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
-    """Weights, inputs and the reference output of a case, written to one file; its counts."""
+    """Weights, inputs and the reference output of a case, written to one file."""
     import torch
 
     from profiler.metrics import accuracy
@@ -169,7 +169,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     module = _build(source, case)
     seed = int(digest([case.model, case.resolution, case.window, case.channels]), 16) % 2**63
     generator = torch.Generator().manual_seed(seed)
-    example = accuracy.random_input(input_shape(case, source["kind"]), generator)
+    example = accuracy.random_input(input_shape(case, source["kind"]), generator, images=source["kind"] == "network")
     accuracy.initialize(module, (example[:1],), seed)
     dtype = device.torch_dtype(case.dtype)
     state = {
@@ -179,6 +179,8 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     _assign(module, state)
     example = example.to(dtype).float()
     expected = accuracy.reference(module, (example,))
+    if not bool(torch.isfinite(expected).all()):
+        return {"status": "inaccurate", "reason": "the float64 reference itself holds NaN or Inf"}
     path = Path(request["reference"])
     temporary = path.with_name(path.name + ".tmp")
     torch.save({"state": state, "inputs": [example], "expected": expected}, temporary)
@@ -190,6 +192,8 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     """One launch of a case: lower, check the output, time, measure memory. The fields of a Launch."""
     import torch
 
+    from profiler.metrics import memory
+
     source, case, settings = request["source"], Case.from_json(request["case"]), request["measure"]
     _, options = lowerings.parse(case.lowering)
     device.prepare(case.device, case.dtype, settings["threads"])
@@ -197,12 +201,14 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     module = _with_state(source, case, saved["state"])
     cache = Path(request["cache"])
     key = digest([case.to_json(), source["factory"], source["arguments"], device.versions()])
-    target = lowerings.Target(case.device, case.dtype, case.layout, options, settings["threads"], cache, key)
+    images = source["kind"] == "network"
+    target = lowerings.Target(case.device, case.dtype, case.layout, options, settings["threads"], cache, images, key)
     # no_grad, not inference_mode, while tracing: exporters and inductor's cache refuse inference tensors.
     with torch.no_grad():
         module = _specialize(source, module, case.lowering)
         formulation = sorted({str(each.formulation) for each in module.modules() if hasattr(each, "formulation")})
-        weights_bytes = sum(each.numel() * each.element_size() for each in module.state_dict().values())
+        dtype = device.torch_dtype(case.dtype)
+        weights_bytes = memory.weights_bytes(module.to(dtype))
         lowered = lowerings.lower(case.lowering, module, tuple(saved["inputs"]), target)
     expected = saved["expected"].clone()
     del saved, module

@@ -80,6 +80,8 @@ def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], di
         return known[name]
 
     planned = expand(groups, describe, environment["devices"])
+    if all(entry.case.model == "anchor_v1" for entry in planned):
+        raise UsageError("got anchor_v1 alone, which every sweep times by itself, expected another model")
     possible = [entry.case for entry in planned if entry.reason is None and entry.case.model != "anchor_v1"]
     anchors = [Planned(case, sources.ANCHOR) for case in sources.anchor_cases(possible)]
     return [*anchors, *(entry for entry in planned if entry.case.model != "anchor_v1")], environment

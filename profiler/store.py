@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from profiler.types import SCHEMA, Case, Launch, Record, UsageError
 
 T = TypeVar("T")
+PARTS = ("sweep", "measure", "environment", "versions")  # of every manifest
 MANIFEST, JOURNAL, RECORDS, LOCK = "manifest.json", "launches.jsonl", "records.jsonl", "lock"
 
 
@@ -38,6 +39,8 @@ def read_manifest(run: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
         raise UsageError(f"got schema {found} in '{path}', expected {SCHEMA}: read it with the mixprof that wrote it")
+    if absent := [part for part in PARTS if not isinstance(manifest.get(part), dict)]:
+        raise UsageError(f"got '{path}' without {', '.join(absent)}, expected the manifest of a run: restore the file")
     return manifest
 
 

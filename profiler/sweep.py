@@ -108,7 +108,7 @@ def _one_of(values: Sequence[str]) -> Callable[[str], str]:
 
 
 def _device(text: str) -> str:
-    if not re.fullmatch(r"cpu|cuda:\d+", text):
+    if not isinstance(text, str) or not re.fullmatch(r"cpu|cuda:\d+", text):
         raise ValueError("cpu or cuda:N")
     return text
 

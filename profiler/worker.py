@@ -34,7 +34,10 @@ def serve(preload: list[str]) -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     for name in preload:
-        importlib.import_module(name)
+        try:
+            importlib.import_module(name)
+        except Exception:  # a broken package fails the jobs that need it, not all of them
+            traceback.print_exc()
     answers.write(json.dumps({"ready": os.getpid()}) + "\n")
     for line in requests:
         request = json.loads(line)

@@ -17,7 +17,7 @@ CASES = [("window_attention:shifted=true", 7), ("depthwise_conv", 7), ("dynamic_
 def prepared(name, window, batch=3):
     """A mixer with the gate's weights, its inputs, and the reference of first and last image."""
     module = models.build(name, resolution=(9, 11), window=window, channels=64).requires_grad_(False)
-    x = accuracy.random_input((batch, 9, 11, 64), torch.Generator().manual_seed(1))
+    x = accuracy.random_input((batch, 9, 11, 64), torch.Generator().manual_seed(1), images=False)
     accuracy.initialize(module, (x[:1],), seed=2)
     expected = accuracy.reference(copy.deepcopy(module), (x,))
     return module, x, expected
@@ -146,7 +146,7 @@ def test_a_lowerings_own_buffer_is_poisoned_before_it_is_read(tmp_path):
 
     module = nn.Linear(32, 32).requires_grad_(False)
     x = torch.randn(2, 3, 3, 32)
-    lowered = lower(module, (x,), Target("cpu", "float32", "contiguous", {}, 1, tmp_path, "key"))
+    lowered = lower(module, (x,), Target("cpu", "float32", "contiguous", {}, 1, tmp_path, False, "key"))
     first = lowered.read().clone()
     assert torch.allclose(first, module(x), atol=1e-5)
     # Without its run, what the last one left must not pass for an output.

@@ -61,6 +61,13 @@ def test_a_report_of_it_has_figures_and_data(run, tmp_path):
     assert any(name.endswith(".svg") for name in names)
 
 
+def test_a_relative_folder_is_as_good_as_an_absolute_one(tmp_path):
+    axes = ("--models", "depthwise_conv", "--resolutions", "7", "--channels", "32")
+    done = mixprof("sweep", *axes, "--out", "runs/mine", "--strict", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {record.status for record in store.read_records(tmp_path / "runs" / "mine")} == {"ok"}
+
+
 def test_strict_asks_for_every_case_to_be_ok(run, tmp_path):
     axes = ("--models", "depthwise_conv", "--resolutions", "7", "--windows", "3,4", "--channels", "32")
     done = mixprof("sweep", *axes, "--out", tmp_path / "run", "--strict", *QUICK)
@@ -134,6 +141,8 @@ def test_json_is_all_that_count_plan_and_doctor_print():
         (("plan", "--models", "dwnet_t", "--windows", "4"), "odd"),
         (("plan", "missing.toml"), "missing.toml"),
         (("sweep", "--resume"), "--out RUN"),
+        (("plan", "--models", "anchor_v1"), "expected another model"),
+        (("count", "swin_t", "--resolution", "224,256"), "got 2 values"),
         (("report", "no/run", "--out", "there"), "expected a run folder"),
         (("nothing",), "invalid choice"),
         ((), "required"),

@@ -11,7 +11,7 @@ from profiler import store
 from profiler.executors import local
 from profiler.executors.server import Server, source_request
 from profiler.sweep import Axes, Measure, Planned, Source, expand
-from profiler.types import Case, Launch, Samples
+from profiler.types import Case, Launch, Samples, UsageError
 
 QUICK = Measure(quick=True, timeout=20.0, threads=1, max_lost_cpu=1.0)
 
@@ -217,6 +217,42 @@ def test_a_users_own_models_folder_is_the_one_its_factory_sees(tmp_path, monkeyp
     planned = expand([Axes(models=("models.mine:make",), channels=(32,))], lambda _: source, ["cpu"])
     records, _ = run_all(planned, tmp_path)
     assert [record.status for record in records.values()] == ["ok"]
+
+
+def test_a_reference_that_is_not_finite_is_inaccurate_and_the_sweep_goes_on(tmp_path):
+    records, _ = run_all(plan("overflows", "good"), tmp_path)
+    assert (records["overflows"].status, records["good"].status) == ("inaccurate", "ok")
+    assert "reference itself" in (records["overflows"].reason or "")
+
+
+def test_compile_that_captures_nothing_is_not_compile(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # inherited from a user's shell: dropped
+    records, _ = run_all(plan("good", "not_compiled", lowerings=("compile",)), tmp_path)
+    assert records["good"].status == "ok"
+    assert records["not_compiled"].status == "unsupported"
+    assert "captured no graph" in (records["not_compiled"].reason or "")
+
+
+def test_a_forced_backend_of_attention_is_the_one_that_runs(tmp_path):
+    records, _ = run_all(plan("attends", lowerings=("eager:sdpa=math", "eager:sdpa=cudnn")), tmp_path)
+    by_lowering = {record.case.lowering: record for record in store.read_records(tmp_path)}
+    assert records["attends"].case.model == "attends"
+    assert by_lowering["eager:sdpa=math"].status == "ok"
+    assert by_lowering["eager:sdpa=math"].proof == {"sdpa": "math", "formulation": [], "recompiles": 0}
+    assert by_lowering["eager:sdpa=cudnn"].status == "unsupported"
+
+
+def test_a_cache_that_others_can_write_is_refused(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch").chmod(0o777)
+    with pytest.raises(UsageError, match="others own or can write"):
+        run_all(plan("good"), tmp_path)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
+def test_weights_are_counted_in_the_dtype_they_run_in(tmp_path, dtype, size):
+    records, _ = run_all(plan("good", dtypes=(dtype,)), tmp_path)
+    assert records["good"].memory["weights_bytes"] == size * records["good"].params
 
 
 def test_the_anchor_is_measured_like_any_case(tmp_path):

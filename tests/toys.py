@@ -115,3 +115,31 @@ def slow(channels):
         return x
 
     return Toy(channels, wait)
+
+
+def overflows(channels):
+    return Toy(channels, lambda x: x * float("inf"))
+
+
+def not_compiled(channels):
+    return Uncompiled(channels)
+
+
+class Uncompiled(Toy):
+    """A forward that torch.compile is told to leave alone."""
+
+    @torch.compiler.disable
+    def forward(self, x):
+        return self.linear(x)
+
+
+class Attends(Toy):
+    """The same map, through scaled_dot_product_attention."""
+
+    def forward(self, x):
+        y = self.linear(x).flatten(1, 2)[:, None]
+        return nn.functional.scaled_dot_product_attention(y, y, y)[:, 0].view(x.shape)
+
+
+def attends(channels):
+    return Attends(channels)

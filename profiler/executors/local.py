@@ -17,7 +17,8 @@ from profiler import load, lowerings, store
 from profiler.device import default_threads, total_memory_bytes
 from profiler.executors.server import Server, ServerDied, source_request
 from profiler.sweep import Measure, Planned
-from profiler.types import Case, Launch, Record, digest
+from profiler.types import Case, Launch, Record, UsageError, digest
+from profiler.worker import write_result
 
 LEAST_FREE_BYTES = 1 << 20
 COUNTS = ("params", "macs", "flops", "uncounted_ops")
@@ -47,7 +48,11 @@ class Journal:
         return cls(run, launches, {record.case for record in store.read_records(run)})
 
     def add(self, case: Case, launch: Launch, rounds: int) -> None:
-        store.append_launch(self.run, case, launch)
+        try:
+            store.append_launch(self.run, case, launch)
+        except ValueError as error:  # NaN or infinity, which JSON has not
+            launch = Launch("crashed", f"a measured value cannot be written: {error}", round=launch.round)
+            store.append_launch(self.run, case, launch)
         self.launches.setdefault(case, []).append(launch)
         self.close(case, rounds)
 
@@ -114,10 +119,11 @@ def execute(
     A round is a seeded permutation of the cases under a server executed afresh for it. After
     `stop()` turns true the launch that runs is finished and nothing more is started.
     """
+    run = run.resolve()
     journal = Journal.open(run)
     threads = measure.threads or default_threads()
     settings = {**asdict(measure), "threads": threads}
-    scratch = run / "scratch"
+    scratch = _own_folder(run / "scratch")
     for entry in planned:
         journal.close(entry.case, measure.rounds)
         reason = _impossible(entry)
@@ -131,6 +137,15 @@ def execute(
         _run_round(waiting, round, journal, scratch, settings, measure, progress, stop)
     if all(entry.case in journal.recorded for entry in planned):
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _own_folder(path: Path) -> Path:
+    """A folder that only this user can write: what is cached there is loaded as code."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise UsageError(f"got '{path}', which others own or can write, expected a folder of your own: remove it")
+    return path
 
 
 def _impossible(entry: Planned) -> Launch | None:
@@ -161,11 +176,12 @@ def _run_round(
             if stop():
                 return
             progress.begin(entry.case, round)
-            server = server or Server(scratch, preload(waiting), settings["threads"], measure.allocator)
             try:
+                server = server or Server(scratch, preload(waiting), settings["threads"], measure.allocator)
                 launch = _steady_launch(entry, server, scratch, settings, measure.timeout)
             except ServerDied as error:
-                server.close()
+                if server is not None:
+                    server.close()
                 server = None
                 launch = Launch("crashed", str(error))
             if launch.status == "crashed":
@@ -255,7 +271,10 @@ def _too_large(case: Case, counts: dict[str, Any], settings: dict[str, Any]) -> 
 
 def _counts(server: Server, path: Path, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     """What the job `count` returned for a model and input, asked once; its failure costs the case nothing else."""
-    if not path.exists():
-        path.write_text(json.dumps(server.run("count", timeout_s, **request).values))
-    values: dict[str, Any] = json.loads(path.read_text())
+    if path.exists():
+        stored: dict[str, Any] = json.loads(path.read_text())
+        return stored
+    values = server.run("count", timeout_s, **request).values
+    if values["status"] == "ok":
+        write_result(path, values)
     return values

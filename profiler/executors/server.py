@@ -46,6 +46,7 @@ class Server:
 
     def __init__(self, scratch: Path, preload: tuple[str, ...], threads: int, allocator: str):
         scratch.mkdir(parents=True, exist_ok=True)
+        scratch = scratch.resolve()  # the server's current folder is another one
         self.scratch = scratch
         self.threads = threads
         self.allocator = allocator
@@ -56,7 +57,7 @@ class Server:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "profiler.worker", "--serve", "--preload", ",".join(preload)],
             cwd=scratch,
-            env={**os.environ, **worker_environment(threads, allocator, scratch / "cache")},
+            env={**_inherited(), **worker_environment(threads, allocator, scratch / "cache")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -156,6 +157,13 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _inherited() -> dict[str, str]:
+    """The user's environment without what would turn a lowering into another one."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("TORCHDYNAMO_", "TORCH_COMPILE_"))
+    }
 
 
 def _read_result(result: Path, log: Path, ended: int, timed_out: bool, timeout_s: float) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,7 @@ class Target:
     options: dict[str, str]  # of the lowering: {"max-autotune": ""} for "compile:max-autotune"
     threads: int
     cache: Path  # a folder of this run's own, shared by its launches
+    images: bool  # the input is (B, 3, H, W), not a mixer's (B, H, W, C)
     key: str  # names what is built, equal for equal builds
 
 
@@ -52,6 +55,7 @@ class Entry:
     install: str  # the command that brings them
     options: dict[str, tuple[str, ...]]  # allowed options and their values; () for a bare one
     preload: tuple[str, ...]  # modules a fork server imports once for all launches
+    compiles: bool = False  # needs a C++ compiler
 
 
 LOWERINGS: dict[str, Entry] = {
@@ -68,6 +72,7 @@ LOWERINGS: dict[str, Entry] = {
         install="pip install torch",
         options={"default": (), "max-autotune": (), "reduce-overhead": (), "max-autotune-no-cudagraphs": ()},
         preload=("torch", "torch._dynamo", "torch._inductor.compile_fx"),
+        compiles=True,
     ),
     "onnxruntime": Entry(
         module="profiler.lowerings.onnxruntime",
@@ -104,6 +109,9 @@ def missing(name: str) -> str | None:
     absent = [package for package in entry.requires if importlib.util.find_spec(package) is None]
     if absent:
         return f"lowering '{name}': {', '.join(absent)} is not installed: {entry.install}"
+    compilers = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
+    if entry.compiles and not any(compiler and shutil.which(compiler) for compiler in compilers):
+        return f"lowering '{name}': there is no C++ compiler: apt-get install g++"
     return None
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from profiler import device
 from profiler.lowerings import Lowered, Target
 from profiler.lowerings.eager import place
+from profiler.types import Unsupported
 
 
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
@@ -26,6 +27,8 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         compiled(*inputs)
     device.synchronize(target.device)
     build_s = time.perf_counter() - start
+    if not counters["stats"]["unique_graphs"]:
+        raise Unsupported("lowering 'compile': torch.compile captured no graph, so this would be eager under its name")
     hits, misses = (counters["inductor"][f"fxgraph_cache_{kind}"] for kind in ("hit", "miss"))
     proof = {
         "graphs": counters["stats"]["unique_graphs"],

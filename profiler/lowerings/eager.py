@@ -21,6 +21,8 @@ SDPA = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
 
+HELD = contextlib.ExitStack()  # for the life of this process, which runs one case
+
 
 def place(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """Module and inputs in the target's dtype, on its device, in its layout.
@@ -36,8 +38,7 @@ def place(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> tupl
     placed = []
     for each in inputs:
         each = each.to(device=target.device, dtype=dtype)
-        is_image = each.dim() == 4 and each.shape[1] == 3
-        placed.append(each.contiguous(memory_format=memory_format) if is_image else each.contiguous())
+        placed.append(each.contiguous(memory_format=memory_format) if target.images else each.contiguous())
     return module, tuple(placed)
 
 
@@ -48,7 +49,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     backend = target.options.get("sdpa")
     if backend is not None:
         # Entered once for the whole process: a context per forward would be part of its time.
-        contextlib.ExitStack().enter_context(sdpa_kernel(SDPA[backend]))
+        HELD.enter_context(sdpa_kernel(SDPA[backend]))
 
     def run() -> Tensor:
         output: Tensor = module(*inputs)
@@ -56,7 +57,13 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
 
     if target.options.get("graph") == "on":
         return _graphed(run, target, start)
-    return Lowered(run, lambda: run().cpu(), time.perf_counter() - start)
+    try:
+        run()
+    except RuntimeError as error:
+        if backend is not None and ("No available kernel" in str(error) or "No viable backend" in str(error)):
+            raise Unsupported(f"lowering 'eager:sdpa={backend}': torch has no such kernel for this case") from error
+        raise
+    return Lowered(run, lambda: run().cpu(), time.perf_counter() - start, proof={"sdpa": backend} if backend else {})
 
 
 def _graphed(run: Callable[[], Tensor], target: Target, start: float) -> Lowered:

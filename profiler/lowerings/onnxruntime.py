@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from profiler import device
 from profiler.lowerings import Lowered, Target
 from profiler.types import Unavailable, Unsupported
+from profiler.worker import is_out_of_memory
 
 OPSET = 20
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -31,6 +32,8 @@ def export(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
         assert program is not None
         program.save(str(temporary), external_data=False)
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise Unsupported(f"torch.onnx.export: {_first_line(error)}") from error
     os.replace(temporary, path)
 
@@ -88,9 +91,14 @@ def _session(path: Path, target: Target) -> Any:
         }
         provider = (provider, settings)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # onnxruntime raises classes of its own, one for each status code
+        if is_out_of_memory(error):
+            raise
         raise Unsupported(f"onnxruntime: {_first_line(error)}") from error
+    if session.get_providers()[0] != PROVIDERS[kind]:
+        raise Unavailable(f"lowering 'onnxruntime' on {target.device}: {PROVIDERS[kind]} does not load on this machine")
+    return session
 
 
 def _run_options(target: Target) -> Any:

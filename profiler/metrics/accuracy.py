@@ -14,14 +14,14 @@ TOLERANCES = {"float32": 1e-4, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2}
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
-def random_input(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def random_input(shape: tuple[int, ...], generator: torch.Generator, *, images: bool) -> Tensor:
     """Standard normal, and each image's channels with means of their own, as pictures have them.
 
-    shape: (B, H, W, C) or (B, 3, H, W). With equal means a kernel that is predicted from an
+    shape: (B, 3, H, W) of images, else (B, H, W, C). With equal means a kernel that is predicted from an
     image's average would hardly depend on the image, and mixing images up would not show.
     """
     batch, first, *_, last = shape
-    means = (batch, first, 1, 1) if first == 3 else (batch, 1, 1, last)
+    means = (batch, first, 1, 1) if images else (batch, 1, 1, last)
     return torch.randn(shape, generator=generator) + torch.randn(means, generator=generator)
 
 
