@@ -61,7 +61,7 @@ def session(measure: Measure, registry: Registry) -> Iterator[Session]:
     threads = measure.threads or default_threads()
     with (
         tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
-        Server(Path(folder), ("torch", "profiler.jobs"), threads, measure.allocator) as server,
+        Server(Path(folder), ("torch", "sympy", "profiler.jobs"), threads, measure.allocator) as server,
     ):
         yield Session(server, registry)
 

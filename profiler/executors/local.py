@@ -107,6 +107,8 @@ def _largest(memories: list[dict[str, int | None]]) -> dict[str, int | None] | N
 def preload(planned: Iterable[Planned]) -> tuple[str, ...]:
     """What a server imports once for all launches of these cases."""
     names = [name for entry in planned for name in lowerings.parse(entry.case.lowering)[0].preload]
+    # What building on `meta` imports at its first call: a second for each launch, once for a server.
+    names = ["torch._dynamo", *names]
     metrics = ("latency", "accuracy", "memory", "memory_plan", "flops")
     return tuple(dict.fromkeys((*names, "profiler.jobs", *(f"profiler.metrics.{each}" for each in metrics))))
 
