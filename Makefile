@@ -1,7 +1,9 @@
 # `make sweep` and `make test` take a fresh clone all the way; a second call reuses .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-RUN ?= runs/$(shell date +%Y%m%d-%H%M%S)
+ifndef RUN
+RUN := runs/$(shell date +%Y%m%d-%H%M%S)
+endif
 
 .PHONY: sweep test lint clean
 
