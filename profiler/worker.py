@@ -54,9 +54,12 @@ def serve(preload: list[str]) -> None:
 
 
 def _kill_group(leader: int) -> None:
-    """End what a job left running."""
+    """End what a job left running, and wait a little for it to be gone: it must not run beside the next job."""
     try:
         os.killpg(leader, signal.SIGKILL)
+        for _ in range(100):
+            os.killpg(leader, 0)
+            time.sleep(0.01)
     except (ProcessLookupError, PermissionError):
         return
 

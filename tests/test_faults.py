@@ -70,7 +70,7 @@ def test_a_job_that_closes_its_pipes_leaves_children_or_never_settles(tmp_path):
     assert found["toys:closes_every_descriptor"] in ("ok", "crashed")
     assert found["toys:slower_and_slower"] == "unstable"
     assert len(found) == 5
-    assert workers(run) == []
+    wait_for(lambda: workers(run) == [], 5)
     assert (set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()) == shared
 
 
