@@ -166,7 +166,7 @@ def gpu_sampler(
 
 
 def flusher(device: str) -> Callable[[], object]:
-    """What empties the last-level cache of a device by reading a buffer four times as large."""
+    """What empties a device's last-level cache by reading: 256 MiB on a CPU, four times the L2 on CUDA."""
     import torch
 
     if device == "cpu":

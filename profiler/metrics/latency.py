@@ -69,7 +69,7 @@ def _on_cuda(lowered: Lowered, device: str, repeats: int, before: Before, budget
         Samples(host.kept, 1),
         series.dropped,
         0,
-        _unsteady(series) or clocks.drifted(readings),
+        _unsteady(series) or _unsteady(host) or clocks.drifted(readings),
         clocks.verdict(readings),
         clocks.summary(readings),
     )
