@@ -234,9 +234,10 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     if arguments.resume and arguments.out is None:
         raise UsageError("got --resume without --out, expected --out RUN, the run to go on with")
     run = Path(arguments.out or time.strftime("runs/%Y%m%d-%H%M%S"))
-    if run.exists() and not arguments.resume and not (run.is_dir() and not any(run.iterdir())):
+    blank = store.is_blank(run)
+    if run.exists() and not arguments.resume and not blank:
         raise UsageError(f"got '{run}', which exists, expected a new folder, or --resume to go on with it")
-    stored = store.read_manifest(run) if arguments.resume else None
+    stored = store.read_manifest(run) if arguments.resume and not blank else None
     with session(measure, models) as asked:
         planned, environment = planned_cases(groups, asked)
     manifest = manifest_of(planned, measure, environment)

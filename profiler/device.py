@@ -21,6 +21,7 @@ BLOCK_MS = 1.0  # a sample is at least this long: forwards are repeated until it
 CPU_FLUSH_BYTES = 256 << 20
 QUEUED_BLOCKS = 8  # of event pairs between two synchronises on CUDA
 PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt-rtx", "triton", "mixprof")
+CUDNN_FLAGS = {"benchmark": True, "deterministic": False}  # TF32 is a dtype of its own: see `prepare`
 ALLOCATOR = {
     # Large blocks come from the heap and stay there: no page faults inside a sample.
     "MALLOC_MMAP_MAX_": "0",
@@ -66,7 +67,8 @@ def prepare(device: str, dtype: str, threads: int) -> None:
     torch.cuda.set_device(index)
     torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
-    torch.backends.cudnn.benchmark = True
+    for flag, value in CUDNN_FLAGS.items():
+        setattr(torch.backends.cudnn, flag, value)
     torch.cuda.set_stream(torch.cuda.Stream(index))
 
 
@@ -215,9 +217,14 @@ def informing() -> dict[str, Any]:
     return {
         "kernel": platform.release(),
         "hostname_hash": hashlib.sha256(platform.node().encode()).hexdigest()[:8],
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "governor": governor(),
         "memory_bytes": total_memory_bytes(),
     }
+
+
+def governor() -> str | None:
+    """The policy by which the kernel chooses the first CPU's clock; None where it does not tell."""
+    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def total_memory_bytes() -> int:
@@ -230,10 +237,18 @@ def total_memory_bytes() -> int:
 def _gpu() -> dict[str, Any]:
     import torch
 
+    from profiler import clocks
+
     if not torch.cuda.is_available():
         return {}
     properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return {"gpus": [f"{each.name} sm_{each.major}{each.minor}" for each in properties], "cuda": torch.version.cuda}
+    return {
+        "gpus": [f"{each.name} sm_{each.major}{each.minor}" for each in properties],
+        "gpu_settings": [clocks.identity(index) for index in range(len(properties))],
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "cudnn_flags": CUDNN_FLAGS,
+    }
 
 
 def _cpu_model() -> str | None:

@@ -194,6 +194,7 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
 
     from profiler.metrics import memory
 
+    start = time.perf_counter()
     source, case, settings = request["source"], Case.from_json(request["case"]), request["measure"]
     _, options = lowerings.parse(case.lowering)
     device.prepare(case.device, case.dtype, settings["threads"])
@@ -212,8 +213,10 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
         lowered = lowerings.lower(case.lowering, module, tuple(saved["inputs"]), target)
     expected = saved["expected"].clone()
     del saved, module
+    built_s = time.perf_counter() - start
     with torch.inference_mode(mode=lowered.runs_in_torch and case.lowering.startswith("eager")), torch.no_grad():
-        return _measure(lowered, case, settings, expected, formulation, weights_bytes)
+        found = _measure(lowered, case, settings, expected, formulation, weights_bytes)
+    return {**found, "environment": {**found["environment"], "built_s": built_s}}
 
 
 def _measure(
@@ -268,6 +271,8 @@ def _measure(
             "clocks": times.clocks,
             "measure_s": time.perf_counter() - start,
             "lost_cpu_share": load.lost_share(load_before, load_after),
+            "others_cpus": load.others_cpus(load_before, load_after),
+            "governor": device.governor(),
         },
     )
     return measured.to_json()

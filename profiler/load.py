@@ -18,6 +18,7 @@ class Reading:
     ran_s: float  # this process's threads on a CPU
     waited_s: float  # this process's threads ready to run, another one running
     stolen_s: float  # by the hypervisor, all CPUs together
+    busy_s: float  # everybody's time on all CPUs
 
 
 def read() -> Reading | None:
@@ -28,8 +29,10 @@ def read() -> Reading | None:
     except OSError:
         return None
     ran, waited = (sum(int(task[field]) for task in tasks) / 1e9 for field in (0, 1))
-    stolen = int(first_line[8]) / os.sysconf("SC_CLK_TCK") if len(first_line) > 8 else 0.0
-    return Reading(time.perf_counter(), ran, waited, stolen)
+    ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in first_line[1:]]  # proc(5): user, nice, system, idle, …
+    stolen = ticks[7] if len(ticks) > 7 else 0.0
+    busy = sum(ticks[index] for index in (0, 1, 2, 5, 6) if index < len(ticks))
+    return Reading(time.perf_counter(), ran, waited, stolen, busy)
 
 
 def lost_share(before: Reading | None, after: Reading | None) -> float | None:
@@ -39,6 +42,14 @@ def lost_share(before: Reading | None, after: Reading | None) -> float | None:
     ran = after.ran_s - before.ran_s
     lost = after.waited_s - before.waited_s + after.stolen_s - before.stolen_s
     return max(0.0, lost / (ran + lost)) if ran + lost > 0 else 0.0
+
+
+def others_cpus(before: Reading | None, after: Reading | None) -> float | None:
+    """CPUs that all other processes kept busy, on average; in a container that sees its host, the host's too."""
+    if before is None or after is None or after.wall_s <= before.wall_s:
+        return None
+    others = after.busy_s - before.busy_s - (after.ran_s - before.ran_s)
+    return max(0.0, others / (after.wall_s - before.wall_s))
 
 
 def oom_kills() -> int | None:

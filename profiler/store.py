@@ -18,11 +18,29 @@ PARTS = ("sweep", "measure", "environment", "versions")  # of every manifest
 MANIFEST, JOURNAL, RECORDS, LOCK = "manifest.json", "launches.jsonl", "records.jsonl", "lock"
 
 
+def is_blank(run: Path) -> bool:
+    """Whether a folder is empty, or as a sweep that was killed before it had its manifest left it."""
+    return run.is_dir() and {path.name for path in run.iterdir()} <= {LOCK, MANIFEST + ".tmp"}
+
+
 def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
-    """Write RUN/manifest.json whole or not at all."""
+    """Write RUN/manifest.json whole or not at all; on disk when this returns."""
     temporary = run / (MANIFEST + ".tmp")
-    temporary.write_text(json.dumps({"schema": SCHEMA, **manifest}, indent=1) + "\n")
+    with temporary.open("w") as file:
+        file.write(json.dumps({"schema": SCHEMA, **manifest}, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, run / MANIFEST)
+    _sync_names(run)
+
+
+def _sync_names(folder: Path) -> None:
+    """Put on disk which files a folder holds: a power cut would otherwise lose a new one whole."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_manifest(run: Path) -> dict[str, Any]:
@@ -61,6 +79,8 @@ def _append(path: Path, line: dict[str, Any]) -> None:
             if file.write(content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
+            if not size:
+                _sync_names(path.parent)
         except OSError as error:
             os.truncate(path, size)
             raise OSError(error.errno, error.strerror, str(path)) from error

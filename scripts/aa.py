@@ -1,25 +1,25 @@
 """The same case in two runs of eight launches, many times: how often do their intervals overlap?
 
-    python scripts/aa.py [--pairs 100] [--pool 200]
+    python scripts/aa.py [--copies 25] [--runs 5]
 
-Measures a pool of real launches of a stage-1 depth-wise block (each a process of its own, a
-server executed afresh for every eight of them), then draws pairs of runs: two runs of eight
-launches that were measured one after the other, starting anywhere in the pool, in the order in
-which they were measured, so that the machine's drift is in them. Ends with 1 if fewer than 95 %
-of the pairs overlap.
+A run is a sweep of copies of one stage-1 depth-wise block under other names, eight launches each, in
+rounds under a server executed afresh for each, as in any sweep. A pair is a copy in one run and in the
+next: runs follow one another, so that the machine's drift is in the pair. Ends with 1 if fewer than
+95 % of the pairs overlap.
 """
 
 import argparse
-import random
+import itertools
 import statistics
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from profiler import store
 from profiler.executors import local
-from profiler.sampling import over_launches
-from profiler.sweep import Axes, Measure, Source, expand
+from profiler.sampling import Interval, over_launches
+from profiler.sweep import Axes, Measure, Planned, Source, expand
 
 LAUNCHES = 8
 MIXER = Source(
@@ -33,32 +33,45 @@ class Silent:
     def end(self, case: object, launch: object) -> None: ...
 
 
-def pool(launches: int) -> list[float]:
-    """Medians in milliseconds of launches measured one after the other."""
-    planned = expand([Axes(models=("depthwise_conv",))], lambda _: MIXER, ["cpu"])
+def medians_of_a_run(copies: int, seed: int) -> dict[str, list[float]]:
+    """The medians in milliseconds of the launches of each copy."""
+    (entry,) = expand([Axes(models=("depthwise_conv",))], lambda _: MIXER, ["cpu"])
+    planned = [Planned(replace(entry.case, model=f"copy {number}"), entry.source) for number in range(copies)]
+    measure = Measure(launches=LAUNCHES, seconds=0.2, seed=seed, max_lost_cpu=1.0)
     with tempfile.TemporaryDirectory(prefix="mixprof-aa-") as folder:
-        run = Path(folder)
-        local.execute(planned, run, Measure(launches=launches, seconds=0.5, max_lost_cpu=1.0), Silent())
-        found = [launch.host_ms for _, launch in store.read_launches(run)]
-    return [statistics.median(samples.samples) for samples in found if samples is not None]
+        local.execute(planned, Path(folder), measure, Silent())
+        records = store.read_records(Path(folder))
+    return {
+        record.case.model: [
+            statistics.median(launch.host_ms.samples) for launch in record.launches if launch.host_ms is not None
+        ]
+        for record in records
+        if record.status == "ok"
+    }
+
+
+def overlap(a: Interval, b: Interval) -> bool:
+    return a.low <= b.high and b.low <= a.high
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=100)
-    parser.add_argument("--pool", type=int, default=200)
+    parser.add_argument("--copies", type=int, default=25)
+    parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
-    medians = pool(options.pool)
-    generator, overlapping = random.Random(0), 0
-    for _ in range(options.pairs):
-        start = generator.randrange(len(medians) - 2 * LAUNCHES + 1)
-        first = over_launches(medians[start : start + LAUNCHES])
-        second = over_launches(medians[start + LAUNCHES : start + 2 * LAUNCHES])
-        overlapping += first.low <= second.high and second.low <= first.high
-    spread = statistics.stdev(medians) / statistics.mean(medians)
-    print(f"{len(medians)} launches, variation from launch to launch {spread:.1%}")
-    print(f"{overlapping} of {options.pairs} pairs of runs of {LAUNCHES} launches overlap")
-    return 0 if overlapping >= 0.95 * options.pairs else 1
+    runs = [medians_of_a_run(options.copies, seed) for seed in range(options.runs)]
+    pairs = [
+        (over_launches(first[copy]), over_launches(second[copy]))
+        for first, second in itertools.pairwise(runs)
+        for copy in first.keys() & second.keys()
+    ]
+    of_one_copy = [statistics.stdev(each) / statistics.mean(each) for run in runs for each in run.values()]
+    overlapping = sum(itertools.starmap(overlap, pairs))
+    print(f"{sum(len(each) for run in runs for each in run.values())} launches of cases that are ok")
+    print(f"variation from launch to launch of one case {statistics.median(of_one_copy):.1%}, median")
+    print(f"half-width of an interval {statistics.median(first.half_width for first, _ in pairs):.1%}, median")
+    print(f"{overlapping} of {len(pairs)} pairs of runs of {LAUNCHES} launches overlap")
+    return 0 if overlapping >= 0.95 * len(pairs) else 1
 
 
 if __name__ == "__main__":

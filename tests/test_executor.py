@@ -52,7 +52,7 @@ def run_all(planned, run, measure=QUICK):
 def failures(tmp_path_factory):
     """One run with every kind of failing case between two good ones."""
     os.chdir(Path(__file__).parent)
-    names = ["good", "raises", "refuses", "forward_raises", "not_a_number", "segmentation_fault", "hangs", "too_large",
+    names = ["good", "raises", "refuses", "forward_raises", "not_a_number", "segmentation_fault", "hangs", "spins", "too_large",
              "different"]  # fmt: skip
     run = tmp_path_factory.mktemp("run")
     planned = [*plan(*names), *plan("good", batches=(2,))]
@@ -71,6 +71,7 @@ def failures(tmp_path_factory):
         ("not_a_number", "inaccurate", "NaN"),
         ("segmentation_fault", "crashed", "SIGSEGV"),
         ("hangs", "timeout", "not done after 4 s"),
+        ("spins", "timeout", "not done after 4 s"),
         ("too_large", "oom", "allocate"),
         ("different", "inaccurate", "expected at most 0.0001"),
     ],
@@ -87,7 +88,7 @@ def test_each_failure_has_its_status_and_reason_and_the_sweep_goes_on(failures, 
 def test_failures_leave_no_scratch_and_no_process(failures):
     run, records = failures
     assert {path.name for path in run.iterdir()} == {"launches.jsonl", "records.jsonl"}
-    assert len(records) == 10
+    assert len(records) == 11
     mine = [entry for entry in Path("/proc").glob("[0-9]*/cmdline") if b"profiler.worker" in _read(entry)]
     assert [path for path in mine if str(run).encode() in _read(path.with_name("environ"))] == []
 
@@ -202,6 +203,12 @@ def test_onnxruntime_says_in_its_own_words_what_it_refuses(tmp_path):
     records, _ = run_all(plan("good", lowerings=("onnxruntime",), dtypes=("bfloat16",)), tmp_path)
     assert records["good"].status == "unsupported"
     assert records["good"].reason.startswith("onnxruntime: ")
+
+
+def test_a_model_that_cannot_be_exported_is_unsupported_and_the_sweep_goes_on(tmp_path):
+    records, _ = run_all(plan("cannot_be_exported", "good", lowerings=("onnxruntime",)), tmp_path)
+    assert (records["cannot_be_exported"].status, records["good"].status) == ("unsupported", "ok")
+    assert (records["cannot_be_exported"].reason or "").startswith("torch.onnx.export: ")
 
 
 def test_a_users_own_models_folder_is_the_one_its_factory_sees(tmp_path, monkeypatch):

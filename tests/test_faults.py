@@ -208,6 +208,59 @@ def test_max_memory_bounds_what_a_case_may_use(tmp_path):
     assert "--max-memory" in reasons[1000000]
 
 
+KILLER = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+/* kill -9, right after the $KILL_AFTER-th change to what is in $KILL_IN, its scratch folder aside. */
+static void after(const char *path) {
+    static int changes;
+    const char *folder = getenv("KILL_IN");
+    if (folder && path && !strncmp(path, folder, strlen(folder)) && !strstr(path, "/scratch"))
+        if (++changes == atoi(getenv("KILL_AFTER"))) kill(getpid(), SIGKILL);
+}
+static void after_descriptor(int descriptor) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length > 0) { path[length] = 0; after(path); }
+}
+#define REAL(name) __typeof__(name) *real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
+ssize_t write(int d, const void *p, size_t n) { REAL(write); ssize_t r = real(d, p, n); after_descriptor(d); return r; }
+int fsync(int d) { REAL(fsync); int r = real(d); after_descriptor(d); return r; }
+int rename(const char *a, const char *b) { REAL(rename); int r = real(a, b); after(b); return r; }
+int mkdir(const char *a, mode_t m) { REAL(mkdir); int r = real(a, m); if (!r) after(a); return r; }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_sweep_killed_after_each_single_write_goes_on_every_time(tmp_path):
+    """Restarts end one, two or three writes, syncs, renames or new folders further than the one before."""
+    (tmp_path / "killer.c").write_text(KILLER)
+    library, run, ran = tmp_path / "killer.so", tmp_path / "run", tmp_path / "ran"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "killer.c", "-ldl"], check=True)
+    environment = {"LD_PRELOAD": str(library), "KILL_IN": str(run), "MIXPROF_LAUNCHES": str(ran)}
+    codes = []
+    while not codes or codes[-1] == -signal.SIGKILL:
+        resume = ("--resume",) if codes else ()
+        environment["KILL_AFTER"] = str(1 + len(codes) % 3)
+        code, _, err = sweep(run, "toys:counted", more=("--batches", "2", *resume), environment=environment)
+        codes.append(code)
+        assert code in (0, -signal.SIGKILL), err
+        assert len(codes) < 30
+    # The folder; its manifest written, synced, renamed, synced; two launches and two records, each written and synced.
+    assert codes.count(-signal.SIGKILL) >= 5
+    cases = [case for case, _ in store.read_launches(run)]
+    assert len(cases) == len(set(cases)) == 2
+    assert {record.case for record in store.read_records(run)} == set(cases)
+    assert ran.read_text() == "2\n"  # no kill here falls into a launch: it was run once
+
+
 CLOCK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -55,6 +55,48 @@ def hangs(channels):
     return Toy(channels, lambda x: time.sleep(1000))
 
 
+def spins(channels):
+    def spin(x):
+        while True:
+            pass
+
+    return Toy(channels, spin)
+
+
+class BranchesOnData(Toy):
+    """An exporter cannot know which way it goes."""
+
+    def forward(self, x):
+        return self.linear(x) if x.sum().item() > 0 else self.linear(-x)
+
+
+def cannot_be_exported(channels):
+    return BranchesOnData(channels)
+
+
+class Counted(Toy):
+    """Writes a line to $MIXPROF_LAUNCHES when a process first runs the whole batch in float32: once a launch.
+
+    A reference is initialised with one image and computed in float64, so batches from 2 up are told apart.
+    """
+
+    def __init__(self, channels, batch):
+        super().__init__(channels)
+        self.batch, self.counted = batch, False
+
+    def forward(self, x):
+        if not self.counted and x.shape[0] == self.batch and x.dtype == torch.float32 and type(x) is torch.Tensor:
+            if x.device.type == "cpu":
+                self.counted = True
+                with open(os.environ["MIXPROF_LAUNCHES"], "a") as file:
+                    file.write(f"{self.batch}\n")
+        return self.linear(x)
+
+
+def counted(channels, batch):
+    return Counted(channels, batch)
+
+
 def too_large(channels):
     return Toy(channels, lambda x: torch.empty(2**50))
 

@@ -42,10 +42,15 @@ def allocator_peak_cuda(forward: Callable[[], object]) -> int:
 
 
 def reserved_cuda() -> dict[str, int | None]:
-    """What PyTorch keeps of the current CUDA device: all of its blocks, and those in pools of CUDA graphs."""
+    """What PyTorch has of the current CUDA device: most it gave out since the last reset (weights and inputs
+    included), all blocks it keeps, and those of them in pools of CUDA graphs."""
     segments = torch.cuda.memory_snapshot()
     in_graphs = sum(each["total_size"] for each in segments if tuple(each.get("segment_pool_id", (0, 0))) != (0, 0))
-    return {"cuda_reserved_bytes": torch.cuda.memory_reserved(), "cuda_graph_pool_bytes": in_graphs}
+    return {
+        "cuda_allocated_bytes": torch.cuda.max_memory_allocated(),
+        "cuda_reserved_bytes": torch.cuda.memory_reserved(),
+        "cuda_graph_pool_bytes": in_graphs,
+    }
 
 
 def process_peak(forward: Callable[[], object]) -> int | None:
