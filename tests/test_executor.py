@@ -52,8 +52,8 @@ def run_all(planned, run, measure=QUICK):
 def failures(tmp_path_factory):
     """One run with every kind of failing case between two good ones."""
     os.chdir(Path(__file__).parent)
-    names = ["good", "raises", "refuses", "forward_raises", "not_a_number", "segmentation_fault", "hangs", "spins", "too_large",
-             "different"]  # fmt: skip
+    names = ["good", "raises", "refuses", "forward_raises", "not_a_number", "segmentation_fault", "hangs", "spins",
+             "too_large", "different"]  # fmt: skip
     run = tmp_path_factory.mktemp("run")
     planned = [*plan(*names), *plan("good", batches=(2,))]
     progress = Silent()

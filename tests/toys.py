@@ -85,11 +85,11 @@ class Counted(Toy):
         self.batch, self.counted = batch, False
 
     def forward(self, x):
-        if not self.counted and x.shape[0] == self.batch and x.dtype == torch.float32 and type(x) is torch.Tensor:
-            if x.device.type == "cpu":
-                self.counted = True
-                with open(os.environ["MIXPROF_LAUNCHES"], "a") as file:
-                    file.write(f"{self.batch}\n")
+        real = type(x) is torch.Tensor and x.device.type == "cpu" and x.dtype == torch.float32
+        if real and not self.counted and x.shape[0] == self.batch:
+            self.counted = True
+            with open(os.environ["MIXPROF_LAUNCHES"], "a") as file:
+                file.write(f"{self.batch}\n")
         return self.linear(x)
 
 
