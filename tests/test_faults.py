@@ -245,7 +245,7 @@ def test_a_sweep_killed_after_each_single_write_goes_on_every_time(tmp_path):
     library, run, ran = tmp_path / "killer.so", tmp_path / "run", tmp_path / "ran"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "killer.c", "-ldl"], check=True)
     environment = {"LD_PRELOAD": str(library), "KILL_IN": str(run), "MIXPROF_LAUNCHES": str(ran)}
-    codes = []
+    codes: list[int] = []
     while not codes or codes[-1] == -signal.SIGKILL:
         resume = ("--resume",) if codes else ()
         environment["KILL_AFTER"] = str(1 + len(codes) % 3)

@@ -13,7 +13,7 @@ from profiler.types import Unavailable
 
 
 def reading(throttled=(), clock=1500):
-    return Reading(clock, throttled, 200.0, 50, 1 << 30)
+    return Reading(clock, throttled, 200.0, 50, 1 << 30, 1 << 28)
 
 
 def test_masks_are_read_by_nvmls_own_constants():
@@ -31,6 +31,39 @@ def test_a_launch_is_throttled_beyond_a_fifth_of_its_readings():
     assert clocks.verdict([reading()] * 7 + [held] * 3) == "throttled at 3 of 10 readings: power brake"
     assert clocks.verdict([]) is None
     assert clocks.verdict([reading(throttled=None)] * 5) is None
+
+
+class Process:
+    def __init__(self, pid, used):
+        self.pid, self.usedGpuMemory = pid, used
+
+
+def test_a_process_finds_its_own_memory_among_all():
+    assert clocks.own_bytes([Process(3, 10), Process(7, 20)], 7) == 20
+    assert clocks.own_bytes([Process(3, 10)], 7) is None
+    assert clocks.own_bytes(None, 7) is None
+
+
+def test_every_name_of_nvml_that_is_asked_for_exists():
+    import ast
+    from pathlib import Path
+
+    nvml = pytest.importorskip("pynvml")
+    tree = ast.parse(Path(clocks.__file__).read_text())
+    asked = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+             and node.value.startswith(("nvmlDevice", "nvmlSystem")) and node.value != "nvmlDeviceGet"}  # fmt: skip
+    assert len(asked) >= 9
+    assert [name for name in asked if not hasattr(nvml, name)] == []
+    assert hasattr(nvml, "nvmlDeviceGetApplicationsClock")
+    assert hasattr(nvml, "nvmlDeviceGetDefaultApplicationsClock")
+
+
+def test_without_a_driver_a_gpus_settings_are_unknown_not_guessed():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    assert clocks.reader(0) is None
+    assert set(clocks.identity(0).values()) == {"unknown"}
 
 
 def test_the_clock_is_steady_within_two_percent_of_the_second_half():
@@ -55,8 +88,10 @@ def test_energy_is_unavailable_with_the_reason():
 
 
 def test_the_lost_share_is_what_threads_waited_or_were_robbed_of():
-    before = load.Reading(0.0, 1.0, 0.5, 0.0)
-    assert load.lost_share(before, load.Reading(9.0, 4.0, 1.0, 0.5)) == pytest.approx(1.0 / 4.0)
+    before = load.Reading(0.0, 1.0, 0.5, 0.0, 10.0)
+    after = load.Reading(9.0, 4.0, 1.0, 0.5, 17.5)
+    assert load.lost_share(before, after) == pytest.approx(1.0 / 4.0)
+    assert load.others_cpus(before, after) == pytest.approx((7.5 - 3.0) / 9.0)
     assert load.lost_share(before, before) == 0.0
     assert load.lost_share(None, before) is None
 
