@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import models
-from profiler import doctor, plan, store
+from profiler import doctor, lowerings, plan, store
 from profiler import sweep as sweeps
+from profiler.engines import cache
 from profiler.executors import local
 from profiler.progress import Lines
 from profiler.session import manifest_of, planned_cases, refuse_other, session
-from profiler.types import Case, NotTrusted, UsageError
+from profiler.types import Case, NotTrusted, Record, UsageError
 
 DEFAULT_SWEEP = Path(__file__).with_name("default_sweep.toml")
 
@@ -256,6 +257,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
         stopped = _execute(planned, run, measure)
         records = store.read_records(run)
     _say_outcome(run, len(planned), [record.status for record in records])
+    _say_engines(records)
     if stopped:
         return stopped
     return 4 if arguments.strict and any(record.status != "ok" for record in records) else 0
@@ -291,6 +293,17 @@ def _say_outcome(run: Path, cases: int, statuses: list[str]) -> None:
     print(f"{run}: {counts or 'no case'}{more}")
     if not left:
         print(f"next: mixprof report {run} --out {run}/report")
+
+
+def _say_engines(records: list[Record]) -> None:
+    """How many engines a run built and how many it found built, and what was wrong with those that it kept."""
+    engines = [record for record in records if lowerings.parse(record.case.lowering)[0].engine and record.proof]
+    if engines:
+        cached = sum(record.build_cached is True for record in engines)
+        print(f"engines: {len(engines) - cached} built, {cached} found in {cache.folder()}")
+    for record in engines:
+        if warning := (record.proof or {}).get("warning"):
+            print(f"mixprof: warning: {warning}", file=sys.stderr)
 
 
 def run_report(arguments: argparse.Namespace) -> int:

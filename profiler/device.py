@@ -10,12 +10,25 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from profiler.types import Unavailable, Unsupported
 
 if TYPE_CHECKING:
     import torch
+
+
+class Stream(Protocol):
+    """Where work of a CUDA device is enqueued, whoever made it."""
+
+    def event(self) -> Any: ...  # an event recorded now
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float: ...
+
+    def synchronize(self) -> None: ...
+
+    def flusher(self) -> Callable[[], object]: ...  # what empties the L2 cache
+
 
 BLOCK_MS = 1.0  # a sample is at least this long: forwards are repeated until it is
 CPU_FLUSH_BYTES = 256 << 20
@@ -49,12 +62,19 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepare(device: str, dtype: str, threads: int) -> None:
-    """Pin what a launch depends on; Unavailable or Unsupported when this machine cannot do the case."""
+def prepare_cpu(threads: int) -> None:
+    """Pin what every launch depends on."""
     import torch
 
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+
+
+def prepare(device: str, dtype: str, threads: int) -> None:
+    """Pin what a launch in torch depends on; Unavailable or Unsupported when this machine cannot do the case."""
+    import torch
+
+    prepare_cpu(threads)
     if device == "cpu":
         if dtype == "tf32":
             raise Unsupported("dtype 'tf32' exists on CUDA devices only: use float32 on a CPU")
@@ -80,47 +100,74 @@ def torch_dtype(name: str) -> torch.dtype:
     return found
 
 
-def synchronize(device: str) -> None:
-    if device != "cpu":
+class TorchStream:
+    """The current stream of torch on a CUDA device."""
+
+    def __init__(self, device: str):
+        self.device = device
+
+    def event(self) -> Any:
         import torch
 
-        torch.cuda.synchronize(device)
+        found = torch.cuda.Event(enable_timing=True)
+        found.record()
+        return found
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        return float(begin.elapsed_time(end))
+
+    def synchronize(self) -> None:
+        import torch
+
+        torch.cuda.synchronize(self.device)
+
+    def flusher(self) -> Callable[[], object]:
+        """Reads four times the L2 cache."""
+        import torch
+
+        size = int(torch.cuda.get_device_properties(self.device).L2_cache_size)
+        return torch.ones(size, device=self.device).sum
 
 
-def forwards_per_sample(forward: Callable[[], object], device: str) -> int:
+def forwards_per_sample(forward: Callable[[], object], stream: Stream | None) -> int:
     """How often to repeat a forward so that a sample lasts at least a millisecond."""
-    once_ms = min(_host_block(forward, 1, device) for _ in range(3))
+    once_ms = min(_host_block(forward, 1, stream) for _ in range(3))
     return max(1, math.ceil(BLOCK_MS / max(once_ms, 1e-3)))
 
 
-def _host_block(forward: Callable[[], object], repeats: int, device: str) -> float:
+def _host_block(forward: Callable[[], object], repeats: int, stream: Stream | None) -> float:
     """Milliseconds per forward over `repeats` of them, the last one's result ready."""
     start = time.perf_counter_ns()
     for _ in range(repeats):
         forward()
-    synchronize(device)
+    if stream is not None:
+        stream.synchronize()
     return (time.perf_counter_ns() - start) / 1e6 / repeats
 
 
 def host_sampler(
-    forward: Callable[[], object], repeats: int, device: str, before: Callable[[], object] | None = None
+    forward: Callable[[], object],
+    repeats: int,
+    stream: Stream | None = None,
+    before: Callable[[], object] | None = None,
 ) -> Callable[[], float]:
-    """A sample from call to result ready, in milliseconds per forward; `before` runs outside it."""
+    """A sample from call to result ready, in milliseconds per forward; `before` runs outside it. No stream: a CPU."""
 
     def take() -> float:
         if before is not None:
             before()
-            synchronize(device)
-        return _host_block(forward, repeats, device)
+            if stream is not None:
+                stream.synchronize()
+        return _host_block(forward, repeats, stream)
 
     return take
 
 
-def enqueue_sampler(forward: Callable[[], object], device: str) -> Callable[[], float]:
+def enqueue_sampler(forward: Callable[[], object], stream: Stream) -> Callable[[], float]:
     """A sample of the host time to enqueue one forward, in milliseconds; the queue is empty before it."""
 
     def take() -> float:
-        synchronize(device)
+        stream.synchronize()
         start = time.perf_counter_ns()
         forward()
         return (time.perf_counter_ns() - start) / 1e6
@@ -131,7 +178,7 @@ def enqueue_sampler(forward: Callable[[], object], device: str) -> Callable[[], 
 def gpu_sampler(
     forward: Callable[[], object],
     repeats: int,
-    device: str,
+    stream: Stream,
     before: Callable[[], object] | None = None,
     look: Callable[[], object] = lambda: None,
 ) -> Callable[[], float]:
@@ -140,8 +187,6 @@ def gpu_sampler(
     The first block of each queue hides the time the host needs to get ahead and is not a
     sample. `before` runs ahead of each block, outside its events; `look` once a queue, while it runs.
     """
-    import torch
-
     ready: list[float] = []
 
     def refill() -> None:
@@ -149,15 +194,13 @@ def gpu_sampler(
         for _ in range(QUEUED_BLOCKS + 1):
             if before is not None:
                 before()
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
+            begin = stream.event()
             for _ in range(repeats):
                 forward()
-            end.record()
-            pairs.append((begin, end))
+            pairs.append((begin, stream.event()))
         look()
-        torch.cuda.synchronize(device)
-        ready.extend(begin.elapsed_time(end) / repeats for begin, end in pairs[:0:-1])
+        stream.synchronize()
+        ready.extend(stream.elapsed_ms(begin, end) / repeats for begin, end in pairs[:0:-1])
 
     def take() -> float:
         if not ready:
@@ -167,15 +210,11 @@ def gpu_sampler(
     return take
 
 
-def flusher(device: str) -> Callable[[], object]:
-    """What empties a device's last-level cache by reading: 256 MiB on a CPU, four times the L2 on CUDA."""
+def cpu_flusher() -> Callable[[], object]:
+    """What empties a CPU's last-level cache: it reads 256 MiB."""
     import torch
 
-    if device == "cpu":
-        ballast = torch.ones(CPU_FLUSH_BYTES // 4)
-    else:
-        ballast = torch.ones(int(torch.cuda.get_device_properties(device).L2_cache_size), device=device)
-    return ballast.sum
+    return torch.ones(CPU_FLUSH_BYTES // 4).sum
 
 
 def devices() -> list[str]:

@@ -196,14 +196,20 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
 
     start = time.perf_counter()
     source, case, settings = request["source"], Case.from_json(request["case"]), request["measure"]
-    _, options = lowerings.parse(case.lowering)
-    device.prepare(case.device, case.dtype, settings["threads"])
+    entry, options = lowerings.parse(case.lowering)
+    if entry.engine:
+        device.prepare_cpu(settings["threads"])
+    else:
+        device.prepare(case.device, case.dtype, settings["threads"])
     saved = torch.load(request["reference"], weights_only=True, mmap=True)
     module = _with_state(source, case, saved["state"])
     cache = Path(request["cache"])
     key = digest([case.to_json(), source["factory"], source["arguments"], device.versions()])
     images = source["kind"] == "network"
-    target = lowerings.Target(case.device, case.dtype, case.layout, options, settings["threads"], cache, images, key)
+    name = case.lowering.split(":")[0]
+    target = lowerings.Target(
+        case.device, case.dtype, case.layout, options, settings["threads"], cache, images, key, name
+    )
     # no_grad, not inference_mode, while tracing: exporters and inductor's cache refuse inference tensors.
     with torch.no_grad():
         module = _specialize(source, module, case.lowering)
@@ -214,9 +220,40 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     expected = saved["expected"].clone()
     del saved, module
     built_s = time.perf_counter() - start
+    if lowered.forward is None:
+        found = _built(lowered, case, expected, formulation)
+        return {**found, "environment": {"built_s": built_s}}
     with torch.inference_mode(mode=lowered.runs_in_torch and case.lowering.startswith("eager")), torch.no_grad():
-        found = _measure(lowered, case, settings, expected, formulation, weights_bytes)
+        try:
+            found = _measure(lowered, case, settings, expected, formulation, weights_bytes)
+        finally:
+            lowered.close()
     return {**found, "environment": {**found["environment"], "built_s": built_s}}
+
+
+def _built(lowered: lowerings.Lowered, case: Case, expected: torch.Tensor, formulation: list[str]) -> dict[str, Any]:
+    """An engine that no device here can run: its graph is checked in onnxruntime instead, which refuses bfloat16."""
+    from profiler.metrics import accuracy
+
+    proof = {**lowered.proof, "formulation": formulation}
+    found = Launch(
+        "built",
+        f"{case.device} is not there: built only, its graph checked in onnxruntime on the CPU",
+        build_s=lowered.build_s,
+        build_cached=lowered.build_cached,
+        artifact_bytes=lowered.artifact_bytes,
+    )
+    try:
+        error = accuracy.relative_error(lowered.read(), expected)
+    except Unsupported as refusal:
+        return replace(found, proof={**proof, "onnx_relative_error": None, "onnx_unchecked": str(refusal)}).to_json()
+    proof["onnx_relative_error"] = None if error == float("inf") else error
+    if error > accuracy.TOLERANCES[case.dtype]:
+        reason = (
+            f"relative error of the exported graph: {error:.2g}, expected at most {accuracy.TOLERANCES[case.dtype]:g}"
+        )
+        return replace(found, status="inaccurate", reason=reason, proof=proof).to_json()
+    return replace(found, proof=proof).to_json()
 
 
 def _measure(
@@ -282,6 +319,7 @@ def _memory(lowered: lowerings.Lowered, case: Case, weights_bytes: int) -> dict[
     """Peaks of further forwards, after the timed ones. What cannot be measured is None."""
     from profiler.metrics import memory
 
+    assert lowered.forward is not None
     allocator_peak = None
     if lowered.runs_in_torch:
         measure = memory.allocator_peak_cpu if case.device == "cpu" else memory.allocator_peak_cuda
@@ -297,10 +335,11 @@ def _memory(lowered: lowerings.Lowered, case: Case, weights_bytes: int) -> dict[
 
 def _energy(lowered: lowerings.Lowered, case: Case) -> dict[str, Any]:
     """Energy of further forwards, after all else; where it cannot be told, the reason."""
-    from profiler.metrics import energy
+    from profiler.metrics import energy, latency
 
+    assert lowered.forward is not None
     try:
-        return energy.measure(lowered.forward, case.device, case.batch)
+        return energy.measure(lowered.forward, case.device, case.batch, latency.stream_of(lowered, case.device))
     except Unavailable as error:
         return {"joules_per_image": None, "reason": str(error)}
 

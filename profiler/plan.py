@@ -11,7 +11,7 @@ from profiler.types import Case, digest
 
 # For a duration before anything was measured: orders of magnitude, and said to be so.
 MACS_PER_S = {"cpu": 2e10, "cuda": 1e13}  # per core, per device
-BUILD_S = {"eager": 0.0, "compile": 20.0, "onnxruntime": 5.0}
+BUILD_S = {"eager": 0.0, "compile": 20.0, "onnxruntime": 5.0, "tensorrt": 30.0, "tensorrt_rtx": 5.0}
 START_S = 1.0
 
 

@@ -151,11 +151,19 @@ def _seed(text: str | int) -> int:
     return int(text)
 
 
-def _bytes(text: str | int) -> int:
+def parse_bytes(text: str | int) -> int:
     match = re.fullmatch(r"([1-9]\d*)\s*(KiB|MiB|GiB|)", str(text).strip())
     if isinstance(text, bool) or not match:
         raise ValueError("bytes, like 512MiB or 2GiB")
     return int(match[1]) * {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[match[2]]
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """ "1-8" -> (1, 8). ValueError when the least exceeds the most."""
+    match = re.fullmatch(r"([1-9]\d*)-([1-9]\d*)", text)
+    if not match or int(match[1]) > int(match[2]):
+        raise ValueError("a range like 1-8, the least first")
+    return int(match[1]), int(match[2])
 
 
 MEASURE_PARSERS: dict[str, Callable[[Any], Any]] = {
@@ -169,7 +177,7 @@ MEASURE_PARSERS: dict[str, Callable[[Any], Any]] = {
     "allocator": _one_of(("pinned", "system")),
     "energy": _switch,
     "max_lost_cpu": _share,
-    "max_memory": _bytes,
+    "max_memory": parse_bytes,
 }
 
 PARSERS: dict[str, Callable[[Any], Any]] = {

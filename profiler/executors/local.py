@@ -15,9 +15,11 @@ from typing import Any, Protocol
 
 from profiler import load, lowerings, store
 from profiler.device import default_threads, total_memory_bytes
+from profiler.engines.cache import folder as cache_folder
+from profiler.engines.cache import own_folder
 from profiler.executors.server import Server, ServerDied, source_request
 from profiler.sweep import Measure, Planned
-from profiler.types import Case, Launch, Record, UsageError, digest
+from profiler.types import Case, Launch, Record, digest
 from profiler.worker import write_result
 
 LEAST_FREE_BYTES = 1 << 20
@@ -125,7 +127,9 @@ def execute(
     journal = Journal.open(run)
     threads = measure.threads or default_threads()
     settings = {**asdict(measure), "threads": threads}
-    scratch = _own_folder(run / "scratch")
+    scratch = own_folder(run / "scratch")
+    if any(lowerings.parse(entry.case.lowering)[0].engine for entry in planned):
+        own_folder(cache_folder())
     for entry in planned:
         journal.close(entry.case, measure.rounds)
         reason = _impossible(entry)
@@ -139,15 +143,6 @@ def execute(
         _run_round(waiting, round, journal, scratch, settings, measure, progress, stop)
     if all(entry.case in journal.recorded for entry in planned):
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _own_folder(path: Path) -> Path:
-    """A folder that only this user can write: what is cached there is loaded as code."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.stat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise UsageError(f"got '{path}', which others own or can write, expected a folder of your own: remove it")
-    return path
 
 
 def _impossible(entry: Planned) -> Launch | None:

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiler.sweep import nearest
+from profiler.engines.flavours import INSTALL, other_installed
+from profiler.sweep import nearest, parse_bytes, parse_range
 from profiler.types import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+    from profiler.device import Stream
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,14 @@ class Target:
     cache: Path  # a folder of this run's own, shared by its launches
     images: bool  # the input is (B, 3, H, W), not a mixer's (B, H, W, C)
     key: str  # names what is built, equal for equal builds
+    name: str = ""  # of the lowering, without its options
 
 
 @dataclass(frozen=True)
 class Lowered:
     """A forward that is ready to run, with its inputs already on the device."""
 
-    forward: Callable[[], object]  # enqueues one forward
+    forward: Callable[[], object] | None  # enqueues one forward; None: built, and no device here to run it
     read: Callable[[], torch.Tensor]  # runs one forward into a poisoned buffer where it owns one; the output on the CPU
     build_s: float
     build_cached: bool | None = None  # None: nothing is built
@@ -44,6 +48,9 @@ class Lowered:
     proof: dict[str, Any] = field(default_factory=dict)
     compilations: Callable[[], int] = lambda: 0  # so far in this process: growth among samples is a recompile
     runs_in_torch: bool = True  # its memory comes from torch's allocator
+    stream: Stream | None = None  # it enqueues on; None: a CPU, or torch's current stream
+    layer_times: Callable[[int], list[tuple[str, float]]] | None = None  # forwards -> (layer, milliseconds)
+    close: Callable[[], None] = lambda: None  # frees what it holds on the device
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,20 @@ class Entry:
     module: str  # has `lower(module, inputs, target) -> Lowered`
     requires: tuple[str, ...]  # packages
     install: str  # the command that brings them
-    options: dict[str, tuple[str, ...]]  # allowed options and their values; () for a bare one
+    options: dict[str, tuple[str, ...] | Callable[[str], object]]  # values, () for a bare one, or a parser of them
     preload: tuple[str, ...]  # modules a fork server imports once for all launches
     compiles: bool = False  # needs a C++ compiler
+    engine: bool = False  # built without a device, kept across runs, run in a process without torch's CUDA
 
+
+ENGINE_OPTIONS: dict[str, tuple[str, ...] | Callable[[str], object]] = {
+    "opt": ("0", "1", "2", "3", "4", "5"),
+    "workspace": parse_bytes,
+    "graph": ("on",),
+    "dynamic": (),
+    "batches": parse_range,
+    "resolutions": parse_range,
+}
 
 LOWERINGS: dict[str, Entry] = {
     "eager": Entry(
@@ -81,6 +98,22 @@ LOWERINGS: dict[str, Entry] = {
         options={"opt": ("disable", "basic", "extended", "all")},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
     ),
+    "tensorrt": Entry(
+        module="profiler.lowerings.tensorrt",
+        requires=("onnx", "onnxscript", "onnxruntime", "tensorrt"),
+        install=INSTALL["tensorrt"],
+        options=ENGINE_OPTIONS,
+        preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
+        engine=True,
+    ),
+    "tensorrt_rtx": Entry(
+        module="profiler.lowerings.tensorrt",
+        requires=("onnx", "onnxscript", "onnxruntime", "tensorrt_rtx"),
+        install=INSTALL["tensorrt_rtx"],
+        options={**ENGINE_OPTIONS, "sm": ("75", "80", "86", "89", "120", "121")},
+        preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
+        engine=True,
+    ),
 }
 
 
@@ -95,12 +128,25 @@ def parse(name: str) -> tuple[Entry, dict[str, str]]:
         option, equals, value = part.partition("=")
         if option not in entry.options:
             raise UsageError(f"got option '{option}' of lowering '{base}', expected {nearest(option, entry.options)}")
-        values = entry.options[option]
-        if (value not in values) if values else bool(equals):
-            expected = ", ".join(f"{option}={each}" for each in values) or f"'{option}' without a value"
+        if expected := _why_wrong(option, equals, value, entry.options[option]):
             raise UsageError(f"got '{part}' for lowering '{base}', expected {expected}")
         options[option] = value
+    if {"batches", "resolutions"} & set(options) and "dynamic" not in options:
+        raise UsageError(f"got lowering '{name}' with a range of shapes, expected the option 'dynamic' with it")
     return entry, options
+
+
+def _why_wrong(option: str, equals: str, value: str, values: tuple[str, ...] | Callable[[str], object]) -> str | None:
+    """What was expected of an option's value; None when the value is right."""
+    if callable(values):
+        try:
+            values(value)
+        except ValueError as error:
+            return str(error)
+        return None
+    if (value in values) if values else not equals:
+        return None
+    return ", ".join(f"{option}={each}" for each in values) or f"'{option}' without a value"
 
 
 def missing(name: str) -> str | None:
@@ -108,7 +154,9 @@ def missing(name: str) -> str | None:
     entry, _ = parse(name)
     absent = [package for package in entry.requires if importlib.util.find_spec(package) is None]
     if absent:
-        return f"lowering '{name}': {', '.join(absent)} is not installed: {entry.install}"
+        said = f"lowering '{name}': {', '.join(absent)} is not installed: {entry.install}"
+        other = other_installed(name.split(":")[0]) if entry.engine else None
+        return said + (f"; {other} is installed here, and is another lowering: --lowerings {other}" if other else "")
     compilers = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
     if entry.compiles and not any(compiler and shutil.which(compiler) for compiler in compilers):
         return f"lowering '{name}': there is no C++ compiler: apt-get install g++"

@@ -7,7 +7,6 @@ import time
 import torch
 from torch import Tensor, nn
 
-from profiler import device
 from profiler.lowerings import Lowered, Target
 from profiler.lowerings.eager import place
 from profiler.types import Unsupported
@@ -25,7 +24,8 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     compiled = torch.compile(module, dynamic=False, mode=mode)
     for _ in range(3):  # the second and third settle autotuning and CUDA graphs
         compiled(*inputs)
-    device.synchronize(target.device)
+    if target.device != "cpu":
+        torch.cuda.synchronize(target.device)
     build_s = time.perf_counter() - start
     if not counters["stats"]["unique_graphs"]:
         raise Unsupported("lowering 'compile': torch.compile captured no graph, so this would be eager under its name")

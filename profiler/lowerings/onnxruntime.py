@@ -22,19 +22,28 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 LEVELS = {"disable": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED"}
 
 
-def export(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
-    """Write an ONNX graph of the module at `path`, whole or not at all. Unsupported when it cannot be exported."""
+def export(
+    module: nn.Module, inputs: tuple[Tensor, ...], path: Path, dynamic: tuple[dict[int, Any], ...] | None = None
+) -> None:
+    """Write an ONNX graph of the module at `path`, whole or not at all. Unsupported when it cannot be exported.
+
+    dynamic: which axes of each input vary. Source lines are left out, so that equal graphs are equal files.
+    """
     temporary = path.with_name(f"{os.getpid()}.{path.name}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(module, inputs, dynamo=True, opset_version=OPSET, verbose=False)
+            program = torch.onnx.export(
+                module, inputs, dynamo=True, opset_version=OPSET, verbose=False, dynamic_shapes=dynamic
+            )
         assert program is not None
+        for node in program.model.graph:
+            node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
         program.save(str(temporary), external_data=False)
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        raise Unsupported(f"torch.onnx.export: {_first_line(error)}") from error
+        raise Unsupported(f"torch.onnx.export: {reason_of(error)}") from error
     os.replace(temporary, path)
 
 
@@ -70,34 +79,39 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
 
 
 def _session(path: Path, target: Target) -> Any:
+    kind = target.device.split(":")[0]
+    level = target.options.get("opt", "all")
+    if kind == "cpu":
+        return session_of(path, "cpu", target.threads, level)
+    settings = {
+        "device_id": target.device.split(":")[1],
+        "user_compute_stream": str(torch.cuda.current_stream().cuda_stream),
+        "use_tf32": str(int(target.dtype == "tf32")),
+    }
+    return session_of(path, kind, target.threads, level, settings)
+
+
+def session_of(path: Path, kind: str, threads: int, level: str = "all", settings: dict[str, str] | None = None) -> Any:
+    """A session of the graph at `path` on "cpu" or "cuda". Unsupported, in its own words, where it refuses it."""
     import onnxruntime
 
-    kind = target.device.split(":")[0]
     if PROVIDERS[kind] not in onnxruntime.get_available_providers():
-        raise Unavailable(f"lowering 'onnxruntime' on {target.device}: pip install onnxruntime-gpu")
+        raise Unavailable(f"lowering 'onnxruntime' on {kind}: pip install onnxruntime-gpu")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = target.threads
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    level = LEVELS.get(target.options.get("opt", "all"), "ORT_ENABLE_ALL")
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    provider: Any = PROVIDERS[kind]
-    if kind == "cuda":
-        settings = {
-            "device_id": target.device.split(":")[1],
-            "user_compute_stream": str(torch.cuda.current_stream().cuda_stream),
-            "use_tf32": str(int(target.dtype == "tf32")),
-        }
-        provider = (provider, settings)
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS.get(level, "ORT_ENABLE_ALL"))
+    provider: Any = (PROVIDERS[kind], settings) if settings else PROVIDERS[kind]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # onnxruntime raises classes of its own, one for each status code
         if is_out_of_memory(error):
             raise
-        raise Unsupported(f"onnxruntime: {_first_line(error)}") from error
+        raise Unsupported(f"onnxruntime: {reason_of(error)}") from error
     if session.get_providers()[0] != PROVIDERS[kind]:
-        raise Unavailable(f"lowering 'onnxruntime' on {target.device}: {PROVIDERS[kind]} does not load on this machine")
+        raise Unavailable(f"lowering 'onnxruntime' on {kind}: {PROVIDERS[kind]} does not load on this machine")
     return session
 
 
@@ -130,5 +144,6 @@ def _bind(session: Any, inputs: tuple[Tensor, ...], target: Target) -> tuple[Any
     return binding, outputs
 
 
-def _first_line(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error says."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

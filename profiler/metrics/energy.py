@@ -12,7 +12,9 @@ from profiler.types import Unavailable
 WINDOW_S = 3.0  # energy counters are renewed every 20 to 100 ms: a window must hold many of them
 
 
-def measure(forward: Callable[[], object], device: str, batch: int) -> dict[str, Any]:
+def measure(
+    forward: Callable[[], object], device: str, batch: int, stream: devices.Stream | None = None
+) -> dict[str, Any]:
     """Joules per image of the whole GPU, or of all CPU packages with their DRAM, idle draw included.
 
     Unavailable where zeus is not installed or the machine has no counter that this user may read.
@@ -22,7 +24,8 @@ def measure(forward: Callable[[], object], device: str, batch: int) -> dict[str,
     monitor.begin_window("forwards", sync_execution=False)
     while time.perf_counter() - start < WINDOW_S:
         forward()
-        devices.synchronize(device)
+        if stream is not None:
+            stream.synchronize()
         forwards += 1
     measured = monitor.end_window("forwards", sync_execution=False)
     if device == "cpu":

@@ -33,11 +33,16 @@ class Times:
 
 def measure(lowered: Lowered, device: str, mode: str, budget: Budget) -> Times:
     """Time a lowered forward. A CPU has `host_ms` only; in mode "cold" each forward finds empty caches."""
-    before = devices.flusher(device) if mode == "cold" else None
-    repeats = 1 if before else devices.forwards_per_sample(lowered.forward, device)
+    assert lowered.forward is not None, "built only: there is nothing to run"
+    forward, stream = lowered.forward, stream_of(lowered, device)
+    flusher = stream.flusher if stream is not None else devices.cpu_flusher
+    before = flusher() if mode == "cold" else None
+    repeats = 1 if before else devices.forwards_per_sample(forward, stream)
     compiled = lowered.compilations()
-    times = _on_cpu if device == "cpu" else _on_cuda
-    found = times(lowered, device, repeats, before, budget)
+    if stream is None:
+        found = _on_cpu(forward, repeats, before, budget)
+    else:
+        found = _on_cuda(forward, stream, int(device.split(":")[1]), repeats, before, budget)
     recompiles = lowered.compilations() - compiled
     if not recompiles:
         return found
@@ -45,24 +50,32 @@ def measure(lowered: Lowered, device: str, mode: str, budget: Budget) -> Times:
     return replace(found, recompiles=recompiles, unsteady=reason)
 
 
-def _on_cpu(lowered: Lowered, device: str, repeats: int, before: Before, budget: Budget) -> Times:
-    series = sample(devices.host_sampler(lowered.forward, repeats, device, before), time.perf_counter, budget)
+def stream_of(lowered: Lowered, device: str) -> devices.Stream | None:
+    """The stream that a lowered forward is enqueued on; None on a CPU."""
+    if device == "cpu":
+        return None
+    return lowered.stream or devices.TorchStream(device)
+
+
+def _on_cpu(forward: Callable[[], object], repeats: int, before: Before, budget: Budget) -> Times:
+    series = sample(devices.host_sampler(forward, repeats, None, before), time.perf_counter, budget)
     return Times(None, None, Samples(series.kept, repeats), series.dropped, 0, _unsteady(series))
 
 
-def _on_cuda(lowered: Lowered, device: str, repeats: int, before: Before, budget: Budget) -> Times:
-    read = clocks.reader(int(device.split(":")[1]))
+def _on_cuda(
+    forward: Callable[[], object], stream: devices.Stream, index: int, repeats: int, before: Before, budget: Budget
+) -> Times:
+    read = clocks.reader(index)
     readings: list[clocks.Reading] = []
 
     def look() -> None:
         if read is not None:
             readings.append(read())
 
-    gpu = devices.gpu_sampler(lowered.forward, repeats, device, before, look)
-    series = sample(gpu, time.perf_counter, budget)
-    enqueue = devices.enqueue_sampler(lowered.forward, device)
+    series = sample(devices.gpu_sampler(forward, repeats, stream, before, look), time.perf_counter, budget)
+    enqueue = devices.enqueue_sampler(forward, stream)
     enqueue_ms = Samples(tuple(enqueue() for _ in range(ENQUEUE_SAMPLES)), 1)
-    host = sample(devices.host_sampler(lowered.forward, 1, device, before), time.perf_counter, budget)
+    host = sample(devices.host_sampler(forward, 1, stream, before), time.perf_counter, budget)
     return Times(
         Samples(series.kept, repeats),
         enqueue_ms,

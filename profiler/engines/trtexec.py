@@ -1,0 +1,37 @@
+"""The trtexec command that times the same engine under the same conditions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profiler.engines.builder import Recipe
+from profiler.engines.graphs import Graph
+
+if TYPE_CHECKING:
+    import torch
+
+NAMES = {"tensorrt": "trtexec", "tensorrt_rtx": "tensorrt_rtx"}  # what each flavour calls its tool
+
+
+def command(
+    flavour: str, recipe: Recipe, graph: Graph, inputs: Sequence[torch.Tensor], onnx: Path, *, graphed: bool
+) -> str:
+    """One line for a shell: no transfers, work queued ahead, the CUDA graph as the lowering has it."""
+    parts = [NAMES[flavour], f"--onnx={onnx}", "--stronglyTyped", "--noDataTransfers", "--avgRuns=1"]
+    parts += ["--warmUp=1000", "--duration=10", "--useCudaGraph" if graphed else "--noCudaGraph"]
+    if flavour == "tensorrt" and not recipe.tf32:
+        parts.append("--noTF32")
+    if recipe.level is not None:
+        parts.append(f"--builderOptimizationLevel={recipe.level}")
+    if recipe.workspace is not None:
+        parts.append(f"--memPoolSize=workspace:{recipe.workspace}B")
+    shapes = {name: "x".join(map(str, each.shape)) for name, each in zip(graph.inputs, inputs, strict=True)}
+    if recipe.profile:
+        for flag, place in (("min", 0), ("opt", 1), ("max", 2)):
+            listed = ",".join(f"{name}:{'x'.join(map(str, each[place]))}" for name, each in recipe.profile.items())
+            parts.append(f"--{flag}Shapes={listed}")
+        parts.append("--shapes=" + ",".join(f"{name}:{shape}" for name, shape in shapes.items()))
+    return shlex.join(parts)

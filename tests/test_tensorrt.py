@@ -1,0 +1,164 @@
+"""Engines, built for real by TensorRT-RTX on a machine that need not have a GPU."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from profiler import lowerings
+from profiler.engines import builder, cache, flavours, graphs
+from profiler.lowerings import Target
+from profiler.lowerings.tensorrt import lower
+from profiler.metrics import accuracy
+from profiler.types import Unsupported, UsageError
+
+pytest.importorskip("tensorrt_rtx")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path / "cache"))
+
+
+def target(tmp_path, dtype="float16", key="key", images=False, **options):
+    folder = tmp_path / "run"
+    folder.mkdir(exist_ok=True)
+    return Target("cuda:0", dtype, "channels_last", options, 2, folder, images, key, "tensorrt_rtx")
+
+
+def mixer(name, resolution=(14, 14), window=7, batch=1):
+    """A mixer for TensorRT with the gate's weights, its input and the float64 reference."""
+    module = models.build(name, resolution=resolution, window=window, channels=96).requires_grad_(False)
+    x = accuracy.random_input((batch, *resolution, 96), torch.Generator().manual_seed(1), images=False).half().float()
+    accuracy.initialize(module, (x[:1],), seed=2)
+    module = module.half().float()
+    copy = models.build(name, resolution=resolution, window=window, channels=96).requires_grad_(False)
+    copy.load_state_dict(module.state_dict())
+    expected = accuracy.reference(copy, (x,))
+    return models.specialize(module, "tensorrt_rtx"), x, expected
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("resolution", [(14, 14), (9, 11)])
+@pytest.mark.parametrize(
+    "name",
+    ["window_attention:shifted=true", "depthwise_conv", "dynamic_depthwise_conv", "inhomogeneous_depthwise_conv"],
+)
+def test_the_exported_graph_is_right_and_its_engine_multiplies_in_half_precision(tmp_path, name, resolution, batch):
+    module, x, expected = mixer(name, resolution, batch=batch)
+    with torch.no_grad():
+        lowered = lower(module, (x,), target(tmp_path))
+    assert accuracy.relative_error(lowered.read(), expected) < 2e-3
+    assert lowered.proof["product_dtypes"] == ["Half"]
+    assert lowered.proof["kernels"] == len(lowered.proof["layers"]) > 0
+    assert lowered.artifact_bytes == lowered.proof["engine_bytes"] > lowered.proof["weights_bytes"]
+    assert "mixer" in lowered.proof["roles"].values()
+
+
+def test_attention_is_one_kernel_in_half_precision(tmp_path):
+    module, x, _ = mixer("window_attention")
+    with torch.no_grad():
+        proof = lower(module, (x,), target(tmp_path)).proof
+    assert proof["attentions"] == len(proof["fused_attentions"]) == 1
+
+
+def test_the_inhomogeneous_convolution_never_makes_its_unfolded_tensor(tmp_path):
+    module, x, _ = mixer("inhomogeneous_depthwise_conv", (56, 56))
+    with torch.no_grad():
+        proof = lower(module, (x,), target(tmp_path)).proof
+    size, positions, taps, groups = 2, 56 * 56, 49, 32
+    inputs = outputs = positions * 96 * size
+    weights = positions * taps * groups * size  # one kernel for each position and group
+    assert positions * 96 * taps * size > 1.5 * (inputs + weights + outputs)  # the unfolded tensor would not fit
+    assert proof["intermediate_bytes"] < 1.5 * (inputs + weights + outputs)
+
+
+def test_a_second_build_is_found_and_a_damaged_one_is_built_again_with_a_warning(tmp_path):
+    module, x, _ = mixer("depthwise_conv")
+    with torch.no_grad():
+        first = lower(module, (x,), target(tmp_path))
+        second = lower(module, (x,), target(tmp_path, key="another run"))
+    assert (first.build_cached, second.build_cached) == (False, True)
+    assert first.proof["engine_sha256"] == second.proof["engine_sha256"]
+    (engine,) = (cache.folder() / "engines").glob(f"*/{cache.ENGINE}")
+    engine.write_bytes(engine.read_bytes()[:-1])
+    with torch.no_grad():
+        third = lower(module, (x,), target(tmp_path))
+        fourth = lower(module, (x,), target(tmp_path))
+    assert third.build_cached is False
+    assert "is damaged" in third.proof["warning"]
+    assert (fourth.build_cached, "warning" in fourth.proof) == (True, False)
+
+
+def test_what_a_killed_build_left_is_no_entry():
+    cache.store("key", b"engine", {})
+    (cache.folder() / "engines" / "key" / cache.PROOF).unlink()
+    assert cache.fetch("key") == (None, None)
+
+
+def test_a_cache_that_others_can_write_is_refused(tmp_path):
+    cache.store("key", b"engine", {})
+    (cache.folder() / "engines").chmod(0o777)
+    with pytest.raises(UsageError, match="others own or can write"):
+        cache.fetch("key")
+
+
+def test_a_profile_out_of_order_or_for_nothing_is_refused():
+    inputs = {"x": ("batch", 14, 14, 96)}
+    good = ((1, 14, 14, 96), (2, 14, 14, 96), (4, 14, 14, 96))
+    builder.check_profile(inputs, {"x": good})
+    with pytest.raises(Unsupported, match="rising order"):
+        builder.check_profile(inputs, {"x": good[::-1]})
+    with pytest.raises(Unsupported, match="expected one of x"):
+        builder.check_profile(inputs, {"y": good})
+    with pytest.raises(Unsupported, match="which the graph fixes at 14"):
+        builder.check_profile(inputs, {"x": ((1, 7, 14, 96), good[1], good[2])})
+    with pytest.raises(UsageError, match="the least first"):
+        lowerings.parse("tensorrt_rtx:dynamic:batches=8-1")
+
+
+def test_a_batch_can_vary_within_a_profile(tmp_path):
+    module, x, expected = mixer("depthwise_conv", batch=2)
+    with torch.no_grad():
+        lowered = lower(module, (x,), target(tmp_path, dynamic="", batches="1-8"))
+    least, usual, most = next(iter(lowered.proof["profile"].values()))
+    assert (least[0], usual[0], most[0]) == (1, 2, 8)
+    assert accuracy.relative_error(lowered.read(), expected) < 2e-3
+
+
+class Refused(nn.Module):
+    """An operator that exports and that TensorRT's parser does not know."""
+
+    def forward(self, x):
+        return torch.linalg.det(x)[..., None, None] + x
+
+
+def test_a_refused_operator_is_named(tmp_path):
+    module, x = nn.Sequential(nn.Identity(), Refused()), torch.randn(2, 3, 3, 3)
+    with torch.no_grad(), pytest.raises(Unsupported, match="Det"):
+        lower(module, (x,), target(tmp_path, dtype="float32"))
+
+
+def test_on_a_cpu_it_is_unsupported(tmp_path):
+    with pytest.raises(Unsupported, match="--devices cuda:0"):
+        lower(nn.Identity(), (torch.ones(1),), Target("cpu", "float32", "contiguous", {}, 1, tmp_path, False, "k", "x"))
+
+
+@pytest.mark.skipif(flavours.other_installed("tensorrt") is None, reason="full TensorRT is installed here")
+def test_full_tensorrt_is_unavailable_where_only_rtx_is_and_both_are_named():
+    said = lowerings.missing("tensorrt")
+    assert said is not None
+    assert "pip install 'mixprof[tensorrt]'" in said
+    assert "tensorrt_rtx is installed here" in said
+
+
+def test_a_graph_knows_what_each_node_is_for(tmp_path):
+    module = models.build("swin_t", resolution=32, lowering="tensorrt_rtx").requires_grad_(False)
+    with torch.no_grad():
+        lower(module, (torch.randn(1, 3, 32, 32),), target(tmp_path, dtype="float32", images=True))
+    (path,) = (cache.folder() / "onnx").iterdir()
+    assert path.stat().st_uid == os.getuid()
+    graph = graphs.Graph.read(path.read_bytes())
+    assert {"mixer", "mlp", "norm", "merge", "embed"} <= set(graph.roles.values())
