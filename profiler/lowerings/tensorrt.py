@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -54,8 +55,15 @@ def lower_graph(onnx: bytes, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     entry = cache.fetch(key)[0]
     assert entry is not None, "an engine that was just stored"
     engine, found = entry
-    command = trtexec.command(flavour, recipe, graph, inputs, kept, graphed="graph" in target.options)
-    found = {**found, "trtexec": command, "engine_bytes": len(engine), **({"warning": warning} if warning else {})}
+    shapes = {name: tuple(each.shape) for name, each in zip(graph.inputs, inputs, strict=True)}
+    found = {
+        **found,
+        "engine_key": key,
+        "shapes": {name: list(shape) for name, shape in shapes.items()},
+        "trtexec": trtexec_command(target, trt.__version__, key, {name: shapes[name] for name in recipe.profile}),
+        "engine_bytes": len(engine),
+        **({"warning": warning} if warning else {}),
+    }
     lowered = Lowered(
         forward=None,
         read=lambda: _in_onnxruntime(kept, graph, inputs, target),
@@ -68,6 +76,13 @@ def lower_graph(onnx: bytes, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     if not runtime.device_count():
         return lowered
     return _on_device(lowered, trt, engine, graph, inputs, target, time.perf_counter() - start)
+
+
+def trtexec_command(target: Target, version: str, key: str, shapes: dict[str, tuple[int, ...]]) -> str:
+    """One line for a shell that times this engine as we do, with the program of its flavour."""
+    graphed, device = "graph" in target.options, int(target.device.split(":")[1])
+    parts = trtexec.arguments(target.name, version, cache.engine_path(key), device, shapes, graphed=graphed)
+    return shlex.join([trtexec.NAMES[target.name], *parts])
 
 
 def require_device_name(target: Target) -> None:
