@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import models
-from profiler import doctor, lowerings, plan, store
+from profiler import agreement, crosscheck, doctor, lowerings, plan, store
 from profiler import sweep as sweeps
 from profiler.engines import cache
 from profiler.executors import local
@@ -86,6 +86,18 @@ def parser() -> Parser:
     sweeping.add_argument("--out", metavar="RUN", help="a new folder (default: runs/<time>)")
     sweeping.add_argument("--resume", action="store_true", help="go on with the run in --out")
     sweeping.add_argument("--strict", action="store_true", help="exit code 4 unless every case is ok")
+    checking = add("crosscheck", "a run's TensorRT figures beside trtexec's, in turns", run_crosscheck, json_too=True)
+    checking.add_argument("folder", metavar="RUN")
+    checking.add_argument(
+        "--with",
+        dest="programs",
+        action="append",
+        default=[],
+        metavar="PROGRAM",
+        help="trtexec or tensorrt_rtx, or a path; twice for both (default: what PATH has)",
+    )
+    checking.add_argument("--blocks", default=str(agreement.LEAST_BLOCKS), metavar="N", help="A B B A, 5 or more")
+    checking.add_argument("--seed", default="0", metavar="S", help="of who starts")
     reporting = add("report", "figures, tables and data of one or more runs", run_report)
     reporting.add_argument("runs", nargs="+", metavar="RUN")
     reporting.add_argument("--out", required=True, metavar="DIR")
@@ -304,6 +316,29 @@ def _say_engines(records: list[Record]) -> None:
     for record in engines:
         if warning := (record.proof or {}).get("warning"):
             print(f"mixprof: warning: {warning}", file=sys.stderr)
+
+
+def run_crosscheck(arguments: argparse.Namespace) -> int:
+    from reports.markdown import plain_table
+
+    run = Path(arguments.folder)
+    store.read_manifest(run)
+    tools = crosscheck.programs(arguments.programs)
+    counts = {}
+    for name in ("blocks", "seed"):
+        given = getattr(arguments, name)
+        if not given.isdecimal() or (name == "blocks" and int(given) < agreement.LEAST_BLOCKS):
+            expected = f"a whole number from {agreement.LEAST_BLOCKS if name == 'blocks' else 0} up"
+            raise UsageError(f"--{name}: got '{given}', expected {expected}")
+        counts[name] = int(given)
+    with store.lock(run):
+        for message in store.set_torn_lines_aside(run):
+            print(f"mixprof: {message}", file=sys.stderr)
+        found = crosscheck.check(run, tools, models, **counts, say=lambda line: print(line, file=sys.stderr))
+        store.write_crosscheck(run, found)
+    _print_json(found) if arguments.json else print(plain_table(agreement.rows(found)))
+    print(f"{run}: {agreement.summary(found)}", file=sys.stderr if arguments.json else sys.stdout)
+    return agreement.exit_code(found)
 
 
 def run_report(arguments: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from profiler.types import SCHEMA, Case, Launch, Record, UsageError
 T = TypeVar("T")
 PARTS = ("sweep", "measure", "environment", "versions")  # of every manifest
 MANIFEST, JOURNAL, RECORDS, LOCK = "manifest.json", "launches.jsonl", "records.jsonl", "lock"
+CROSSCHECK = "crosscheck.json"
 
 
 def is_blank(run: Path) -> bool:
@@ -25,13 +26,39 @@ def is_blank(run: Path) -> bool:
 
 def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
     """Write RUN/manifest.json whole or not at all; on disk when this returns."""
-    temporary = run / (MANIFEST + ".tmp")
+    _write_whole(run / MANIFEST, manifest)
+
+
+def _write_whole(path: Path, fields: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w") as file:
-        file.write(json.dumps({"schema": SCHEMA, **manifest}, indent=1) + "\n")
+        file.write(json.dumps({"schema": SCHEMA, **fields}, indent=1, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, run / MANIFEST)
-    _sync_names(run)
+    os.replace(temporary, path)
+    _sync_names(path.parent)
+
+
+def write_crosscheck(run: Path, found: dict[str, Any]) -> None:
+    """Write RUN/crosscheck.json whole or not at all; `cases` holds a mark for each TensorRT record."""
+    _write_whole(run / CROSSCHECK, found)
+
+
+def read_crosscheck(run: Path) -> dict[Case, dict[str, Any]]:
+    """The mark of each case that was checked against trtexec, with what belongs to it; empty where none was."""
+    path = run / CROSSCHECK
+    try:
+        found = json.loads(path.read_text())
+        if found["schema"] != SCHEMA:
+            raise ValueError(f"schema is not {SCHEMA}")
+        return {Case.from_json(entry["case"]): {**entry, "mark": str(entry["mark"])} for entry in found["cases"]}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"got '{path}', which cannot be read ({type(error).__name__}: {error}): expected what `mixprof crosscheck` "
+            "writes; run it again, or remove the file"
+        ) from error
 
 
 def _sync_names(folder: Path) -> None:

@@ -57,10 +57,11 @@ def _conditions(flavour: str, release: tuple[int, ...], graphed: bool) -> list[s
     """The flags that differ: transfers off, waiting without sleep, CUDA graph on or off."""
     if flavour == "tensorrt_rtx":
         # --rtxCudaGraphStrategy=disable|wholeGraph: tensorrt-rtx/latest/inference-library/work-with-cuda-graphs.html.
-        # Built-in graphs came with 1.2 (its release notes); before, there was --useCudaGraph (an older best-practices.html).
+        # Built-in graphs came with 1.2 (its release notes); before, it was --useCudaGraph (best-practices.html of then).
         strategy = [f"--rtxCudaGraphStrategy={'wholeGraph' if graphed else 'disable'}"]
         graph = strategy if release >= (1, 2) else ["--useCudaGraph"] * graphed
         # best-practices.html up to 1.4 gives two more flags; benchmarking.html of today says that both are the default.
+        # No page says since when: 1.5 is taken, and in trtexec 11 the old flags still do no harm.
         return graph if release >= (1, 5) else [*graph, "--noDataTransfers", "--useSpinWait"]
     if release >= (11,):
         # sampleOptions.cpp of 11.x: no transfers, spin-wait and graphs are the default, the flags of 10.x do nothing,

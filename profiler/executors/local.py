@@ -201,7 +201,7 @@ def _steady_launch(entry: Planned, server: Server, scratch: Path, settings: dict
     """A launch that had its CPU to itself: repeated while it had not, flagged when that does not help."""
     launch, most = Launch("unstable"), settings["max_lost_cpu"]
     for attempt in range(1, load.TRIES + 1):
-        launch = _launch(entry, server, scratch, settings, timeout_s)
+        launch = launch_case(entry, server, scratch, settings, timeout_s)
         launch = replace(launch, environment={**launch.environment, "tries": attempt})
         lost = launch.environment.get("lost_cpu_share")
         if launch.status not in ("ok", "unstable") or entry.case.device != "cpu" or (lost or 0.0) <= most:
@@ -214,7 +214,7 @@ def _steady_launch(entry: Planned, server: Server, scratch: Path, settings: dict
     )
 
 
-def _launch(entry: Planned, server: Server, scratch: Path, settings: dict[str, Any], timeout_s: float) -> Launch:
+def launch_case(entry: Planned, server: Server, scratch: Path, settings: dict[str, Any], timeout_s: float) -> Launch:
     """One launch of a case, its reference and counts made first where no earlier case needed the same."""
     bound = settings["max_memory"]
     request = {"source": source_request(entry.source), "case": entry.case.to_json()}
