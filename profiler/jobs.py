@@ -19,6 +19,7 @@ from profiler.types import Case, Launch, Unavailable, Unsupported, digest
 if TYPE_CHECKING:
     import torch
 
+PROFILED_FORWARDS = 50
 FACTORY_KEYWORDS = ("resolution", "window", "batch", "channels")
 
 
@@ -197,6 +198,8 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     source, case, settings = request["source"], Case.from_json(request["case"]), request["measure"]
     entry, options = lowerings.parse(case.lowering)
+    if settings.get("profile"):
+        options = {name: value for name, value in options.items() if name != "graph"}  # a graph has no layers
     if entry.engine:
         device.prepare_cpu(settings["threads"])
     else:
@@ -225,7 +228,10 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
         return {**found, "environment": {"built_s": built_s}}
     with torch.inference_mode(mode=lowered.runs_in_torch and case.lowering.startswith("eager")), torch.no_grad():
         try:
-            found = _measure(lowered, case, settings, expected, formulation, weights_bytes)
+            if settings.get("profile"):
+                found = _layer_times(lowered)
+            else:
+                found = _measure(lowered, case, settings, expected, formulation, weights_bytes)
         finally:
             lowered.close()
     return {**found, "environment": {**found["environment"], "built_s": built_s}}
@@ -254,6 +260,17 @@ def _built(lowered: lowerings.Lowered, case: Case, expected: torch.Tensor, formu
         )
         return replace(found, status="inaccurate", reason=reason, proof=proof).to_json()
     return replace(found, proof=proof).to_json()
+
+
+def _layer_times(lowered: lowerings.Lowered) -> dict[str, Any]:
+    """Milliseconds of each layer and role of an engine, in a launch of its own. Never run on a GPU yet."""
+    from profiler.engines import proof
+
+    if lowered.layer_times is None:
+        raise Unsupported("this lowering has no times of its layers")
+    layer_ms = dict(lowered.layer_times(PROFILED_FORWARDS))
+    role_ms = proof.role_times(layer_ms, lowered.proof["roles"])
+    return Launch("ok", proof={"layer_ms": layer_ms, "role_ms": role_ms}).to_json()
 
 
 def _measure(

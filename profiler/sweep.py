@@ -74,6 +74,7 @@ class Measure:
     threads: int | None = None
     allocator: str = "pinned"
     energy: bool = False  # joules per image, some seconds more a launch
+    layers: bool = False  # one more launch per engine, for the times of its layers
     max_lost_cpu: float = 0.1  # share of a launch's CPU time that others may take before it is repeated
     max_memory: int | None = None  # bytes that a launch may use beyond what an idle worker has
 
@@ -176,6 +177,7 @@ MEASURE_PARSERS: dict[str, Callable[[Any], Any]] = {
     "threads": _positive,
     "allocator": _one_of(("pinned", "system")),
     "energy": _switch,
+    "layers": _switch,
     "max_lost_cpu": _share,
     "max_memory": parse_bytes,
 }

@@ -115,3 +115,12 @@ def summarize(layers: Sequence[Layer], operators: Mapping[str, str], outputs: It
             for layer in layers
         ],
     }
+
+
+def role_times(layer_ms: Mapping[str, float], roles: Mapping[str, str]) -> dict[str, float]:
+    """Milliseconds of each role; a layer that the roles do not know, a reformat of the runtime's own, is "other"."""
+    found: dict[str, float] = {}
+    for name, ms in layer_ms.items():
+        role = roles.get(name, "other")
+        found[role] = found.get(role, 0.0) + ms
+    return found

@@ -12,6 +12,7 @@ import numpy as np
 
 from profiler.types import Unavailable, Unsupported
 
+WARM_UPS = 20  # before layers are timed
 Bytes = np.ndarray  # of uint8: numpy has no bfloat16, and a buffer needs no type
 
 
@@ -142,8 +143,14 @@ class Runner:
         return found
 
     def layer_times(self, trt: Any, forwards: int) -> list[tuple[str, float]]:
-        """Milliseconds of each layer, mean over forwards, by TensorRT's profiler: it slows the engine down."""
+        """Milliseconds of each layer, mean over forwards, by TensorRT's profiler: it slows the engine down.
+
+        Forwards before it is attached load kernels, which TensorRT-RTX compiles at first use.
+        """
         totals: dict[str, float] = {}
+        for _ in range(WARM_UPS):
+            self._enqueue()
+        self.stream.synchronize()
 
         class LayerTimes(trt.IProfiler):
             def __init__(self) -> None:

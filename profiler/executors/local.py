@@ -41,13 +41,14 @@ class Journal:
     run: Path
     launches: dict[Case, list[Launch]]
     recorded: set[Case]
+    layers: bool = False  # an engine that was timed gets one more launch, for its layers, before its record
 
     @classmethod
-    def open(cls, run: Path) -> Journal:
+    def open(cls, run: Path, layers: bool = False) -> Journal:
         launches: dict[Case, list[Launch]] = {}
         for case, launch in store.read_launches(run):
             launches.setdefault(case, []).append(launch)
-        return cls(run, launches, {record.case for record in store.read_records(run)})
+        return cls(run, launches, {record.case for record in store.read_records(run)}, layers)
 
     def add(self, case: Case, launch: Launch, rounds: int) -> None:
         try:
@@ -59,14 +60,18 @@ class Journal:
         self.close(case, rounds)
 
     def close(self, case: Case, rounds: int) -> None:
-        """Write the case's record if its last launch is in: the last round's, or one that is not ok."""
+        """Write the case's record if its last launch is in: the last round's, its layers', or one that is not ok."""
         launches = self.launches.get(case, [])
-        if case in self.recorded or not launches:
+        timed, profiled = ([one for one in launches if (one.round >= rounds) == after] for after in (False, True))
+        if case in self.recorded or not timed:
             return
-        if launches[-1].status == "ok" and len(launches) < rounds:
+        if timed[-1].status == "ok" and (len(timed) < rounds or (self.wants_layers(case) and not profiled)):
             return
-        store.append_record(self.run, assemble(case, launches))
+        store.append_record(self.run, with_layers(assemble(case, timed), profiled))
         self.recorded.add(case)
+
+    def wants_layers(self, case: Case) -> bool:
+        return self.layers and lowerings.parse(case.lowering)[0].engine
 
 
 def assemble(case: Case, launches: list[Launch]) -> Record:
@@ -97,6 +102,16 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
     )
 
 
+def with_layers(record: Record, profiled: list[Launch]) -> Record:
+    """The record with the times of its layers, or why there are none: they change nothing else of it."""
+    if not profiled or record.status != "ok":
+        return record
+    told = profiled[-1]
+    reason = f"{told.status}" + (f": {told.reason}" if told.reason else "")
+    more = told.proof if told.status == "ok" and told.proof else {"layers_missing": reason}
+    return replace(record, proof={**(record.proof or {}), **more})
+
+
 def _largest(memories: list[dict[str, int | None]]) -> dict[str, int | None] | None:
     """The largest of each figure over the launches."""
     if not memories:
@@ -124,7 +139,7 @@ def execute(
     `stop()` turns true the launch that runs is finished and nothing more is started.
     """
     run = run.resolve()
-    journal = Journal.open(run)
+    journal = Journal.open(run, measure.layers)
     threads = measure.threads or default_threads()
     settings = {**asdict(measure), "threads": threads}
     scratch = own_folder(run / "scratch")
@@ -141,6 +156,10 @@ def execute(
         if not waiting or stop():
             continue
         _run_round(waiting, round, journal, scratch, settings, measure, progress, stop)
+    waiting = [each for each in planned if _wants_layers(journal, each.case, measure.rounds)]
+    if waiting and not stop():
+        profiling = {**settings, "profile": True}
+        _run_round(waiting, measure.rounds, journal, scratch, profiling, measure, progress, stop)
     if all(entry.case in journal.recorded for entry in planned):
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -155,6 +174,12 @@ def _impossible(entry: Planned) -> Launch | None:
 
 def _is_due(journal: Journal, case: Case, round: int) -> bool:
     return case not in journal.recorded and len(journal.launches.get(case, [])) <= round
+
+
+def _wants_layers(journal: Journal, case: Case, rounds: int) -> bool:
+    """Whether all that is left of a case is the launch that times its layers."""
+    done = journal.launches.get(case, [])
+    return case not in journal.recorded and journal.wants_layers(case) and len(done) == rounds
 
 
 def _run_round(
