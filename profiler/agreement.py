@@ -110,4 +110,6 @@ def summary(found: Mapping[str, Any]) -> str:
     """ "3 agreed within 2%, 1 disagreed, 2 not checked"."""
     marks = [entry["mark"] for entry in found["cases"]]
     counts = {name: marks.count(name) for name in (AGREED, DISAGREED, UNCHECKED)}
-    return ", ".join(f"{count} {name}" + f" within {TOLERANCE:.0%}" * (name == AGREED) for name, count in counts.items())
+    return ", ".join(
+        f"{count} {name}" + f" within {TOLERANCE:.0%}" * (name == AGREED) for name, count in counts.items()
+    )

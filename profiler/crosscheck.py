@@ -1,4 +1,4 @@
-"""Time a run's engines again, and with trtexec in turns: the same engine, the same conditions. Never run on a GPU yet."""
+"""Time a run's engines again, in turns with trtexec: one engine, the same conditions. Never run on a GPU yet."""
 
 from __future__ import annotations
 
@@ -143,9 +143,7 @@ def _timed(
     """The entry of a record whose engine is here, with a program to time it."""
     program, arguments = tools[record.case.lowering.split(":")[0]], command_of(record)
     planned = Planned(record.case, asked.describe(record.case.model))
-    theirs = functools.partial(
-        trtexec.time, program, arguments, graphed=_graphed(record), timeout_s=measure.timeout
-    )
+    theirs = functools.partial(trtexec.time, program, arguments, graphed=_graphed(record), timeout_s=measure.timeout)
     try:
         with tempfile.TemporaryDirectory(prefix="mixprof-crosscheck-") as folder:
             taken = [block_times(sides, planned, record, measure, Path(folder), theirs) for sides in order]

@@ -14,6 +14,8 @@ ALONG = ["height", "width", "batch", "window", "channels"]
 
 def headline(frame: pd.DataFrame) -> list[str]:
     """One sentence per pair of models and way of running them."""
+    if only_built(frame):
+        return ["## Who is faster", "Nothing was run, so nothing is known of it."]
     several = frame["run"].nunique() > 1
     lines = []
     for pair in PAIRS:
@@ -23,6 +25,11 @@ def headline(frame: pd.DataFrame) -> list[str]:
     if not lines:
         return ["## Who is faster", "No pair of attention and convolution was run in the same setting."]
     return ["## Who is faster", "\n".join(lines)]
+
+
+def only_built(frame: pd.DataFrame) -> bool:
+    """Whether engines were built and no case was timed."""
+    return bool((frame["status"] == "built").any() and not (frame["status"] == "ok").any())
 
 
 def sentence(rows: pd.DataFrame, pair: Pair) -> str:
@@ -52,6 +59,8 @@ def _many(rows: pd.DataFrame, pair: Pair) -> str:
 
 def pair_tables(frame: pd.DataFrame) -> list[str]:
     """Every ratio that there is, a table per pair."""
+    if only_built(frame):
+        return []
     parts = []
     several = frame["run"].nunique() > 1
     for pair in PAIRS:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from reports.frame import ANCHOR, load
 from reports.headline import headline, pair_tables
+from reports.lowering import built_in_words, built_only, proof_of_lowering
 from reports.markdown import cell, number, plain_table, table
 from reports.memory import prediction_table
 from reports.pairs import METHOD
@@ -27,15 +28,17 @@ INTERVALS = {
 
 def summary(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]]) -> str:
     """The report as Markdown. `environments`: the manifest of each run by its name."""
-    failed = frame[frame["status"] != "ok"]
+    failed = frame[(frame["status"] != "ok") & ~built_only(frame)]
     parts = [
         f"# mixprof: {', '.join(environments) or 'no run'}",
         counts_in_words(frame),
         *unfinished(frame, environments),
         *headline(frame),
         *ok_tables(frame[frame["status"] == "ok"]),
+        *built_in_words(frame),
         *failed_table(failed),
         *pair_tables(frame),
+        *proof_of_lowering(frame),
         *prediction_table(frame),
         *method(frame, environments),
         *environment_table(environments),
@@ -49,7 +52,11 @@ def counts_in_words(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "No case has a record: nothing was measured."
     words = f"{len(frame)} cases: {', '.join(f'{count} {status}' for status, count in counts.items())}."
-    return words if counts.get("ok") else f"**Nothing was ok**, so there is no latency to show. {words}"
+    if counts.get("ok"):
+        return words
+    if counts.get("built"):
+        return f"**Engines were built and none was run**, so there is no latency to show. {words}"
+    return f"**Nothing was ok**, so there is no latency to show. {words}"
 
 
 def unfinished(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]]) -> list[str]:

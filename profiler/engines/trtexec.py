@@ -57,7 +57,7 @@ def _conditions(flavour: str, release: tuple[int, ...], graphed: bool) -> list[s
     """The flags that differ: transfers off, waiting without sleep, CUDA graph on or off."""
     if flavour == "tensorrt_rtx":
         # --rtxCudaGraphStrategy=disable|wholeGraph: tensorrt-rtx/latest/inference-library/work-with-cuda-graphs.html.
-        # Built-in graphs came with 1.2 (its release notes); before, it was --useCudaGraph (best-practices.html of then).
+        # Built-in graphs came with 1.2 (its release notes); before, it was --useCudaGraph (best-practices.html then).
         strategy = [f"--rtxCudaGraphStrategy={'wholeGraph' if graphed else 'disable'}"]
         graph = strategy if release >= (1, 2) else ["--useCudaGraph"] * graphed
         # best-practices.html up to 1.4 gives two more flags; benchmarking.html of today says that both are the default.
