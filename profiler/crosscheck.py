@@ -71,7 +71,7 @@ def check(
         with session(measure, registry) as asked:
             here = asked.environment()
             for number, record in enumerate(waiting, 1):
-                reason = elsewhere(record, manifest["environment"]["testbed"], here)
+                reason = elsewhere(record, manifest["environment"].get("testbed") or {}, here)
                 order = schedule(blocks, seed + number)
                 entry = unchecked(record, reason) if reason else _timed(record, asked, tools, measure, order)
                 cases.append(entry)

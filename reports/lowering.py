@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from reports.frame import ROLES
@@ -33,20 +35,22 @@ def engine_table(frame: pd.DataFrame) -> list[str]:
     rows = engines_of(frame)
     if rows.empty:
         return []
+    names = _names(frame)
     said = (
         "Precision is that of the products' operands and results. Intermediates are what kernels write for other "
-        "kernels. The error is that of the exported graph in onnxruntime on the CPU, where the engine could not be run."
+        "kernels. The graph's error is that of the exported graph in onnxruntime on the CPU, where its engine could "
+        "not be run; refused where onnxruntime does not take it either."
     )
-    return ["### Engines", said, table(_engine(row) for _, row in _in_order(rows).iterrows())]
+    return ["### Engines", said, table(_engine(row, names) for _, row in _in_order(rows).iterrows())]
 
 
-def _engine(row: pd.Series) -> dict[str, str]:
+def _engine(row: pd.Series, names: Sequence[str]) -> dict[str, str]:
     sizes = {name: number(row[f"{name}_bytes"], MEBIBYTE) for name in SIZES}
     return {
         "flavour": ENGINES[row["flavour"]],
         "version": _text(row["tensorrt_version"]),
         "lowering": row["lowering"],
-        **_setting(row),
+        **_setting(row, names),
         "status": row["status"],
         "kernels": number(row["kernels"]),
         "attentions fused": _fused(row),
@@ -55,7 +59,7 @@ def _engine(row: pd.Series) -> dict[str, str]:
         "build (s)": number(row["engine_build_s"]),
         "from": "" if pd.isna(row["build_cached"]) else "cache" if row["build_cached"] else "built",
         "graph's error": _graph_error(row),
-        "trtexec": _crosscheck(row),
+        "crosscheck": _crosscheck(row),
     }
 
 
@@ -79,14 +83,14 @@ def _crosscheck(row: pd.Series) -> str:
 
 def role_table(frame: pd.DataFrame) -> list[str]:
     """Milliseconds of each role, where a sweep was asked for its engines' layers."""
-    names = [f"role_{role}_ms" for role in ROLES]
-    rows = frame[frame[names].notna().any(axis=1)]
+    rows = frame[frame[[f"role_{role}_ms" for role in ROLES]].notna().any(axis=1)]
     if rows.empty:
         return []
+    names = _names(frame)
     cells = (
         {
             "lowering": row["lowering"],
-            **_setting(row),
+            **_setting(row, names),
             **{f"{role} (ms)": number(row[f"role_{role}_ms"]) for role in ROLES},
         }
         for _, row in _in_order(rows).iterrows()
@@ -100,10 +104,11 @@ def compiled_table(frame: pd.DataFrame) -> list[str]:
     rows = frame[frame["lowering"].str.startswith("compile") & frame["graph_breaks"].notna()]
     if rows.empty:
         return []
+    names = _names(frame)
     cells = (
         {
             "lowering": row["lowering"],
-            **_setting(row),
+            **_setting(row, names),
             "graph breaks": number(row["graph_breaks"]),
             "recompiles": number(row["recompiles"]),
             "kernels": number(row["kernels"]) or "from the cache",
@@ -128,8 +133,12 @@ def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values(["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"])
 
 
-def _setting(row: pd.Series) -> dict[str, str]:
-    return {name: _text(row[name]) for name in SETTINGS}
+def _names(frame: pd.DataFrame) -> Sequence[str]:
+    return SETTINGS if frame["run"].nunique() > 1 else SETTINGS[1:]
+
+
+def _setting(row: pd.Series, names: Sequence[str]) -> dict[str, str]:
+    return {name: _text(row[name]) for name in names}
 
 
 def _text(value: object) -> str:
