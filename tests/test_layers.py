@@ -1,0 +1,80 @@
+"""Times of the layers of an engine, in a launch of their own. No engine has run here: what is summed, what is kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from synthetic_runs import case, launch
+from test_executor import plan, run_all
+
+from profiler import jobs, lowerings, store
+from profiler.engines import graphs
+from profiler.engines.proof import role_times
+from profiler.executors.local import Journal
+from profiler.sweep import Measure
+from profiler.types import Launch, Unsupported
+from reports.frame import ROLES
+
+ENGINE = case(lowering="tensorrt_rtx", device="cuda:0", dtype="float16")
+LAYERS = {"layer_ms": {"a": 1.0}, "role_ms": {"mixer": 1.0}}
+
+
+def timed(round):
+    one = launch([2.0] * 3, "gpu_ms")
+    return Launch("ok", round=round, gpu_ms=one.gpu_ms, build_s=1.0, proof={"kernels": 7})
+
+
+def test_layers_sum_to_their_roles_and_an_unknown_one_is_other():
+    roles = {"a": "mixer", "b": "mlp", "c": "mixer"}
+    assert role_times({"a": 1.0, "b": 2.0, "c": 4.0, "reformat": 8.0}, roles) == {"mixer": 5, "mlp": 2, "other": 8}
+
+
+def test_the_report_has_a_column_for_every_role():
+    assert ROLES == graphs.ROLES
+
+
+@pytest.mark.parametrize(
+    ("last", "proof"),
+    [
+        (Launch("ok", round=2, proof=LAYERS), {"kernels": 7, **LAYERS}),
+        (Launch("crashed", "no profiler", round=2), {"kernels": 7, "layers_missing": "crashed: no profiler"}),
+    ],
+)
+def test_a_record_waits_for_its_layers_and_keeps_its_times_whatever_they_end_as(tmp_path, last, proof):
+    journal = Journal.open(tmp_path, layers=True)
+    for round in range(2):
+        journal.add(ENGINE, timed(round), rounds=2)
+    assert store.read_records(tmp_path) == []
+    again = Journal.open(tmp_path, layers=True)  # a sweep that was killed here goes on
+    again.add(ENGINE, last, rounds=2)
+    (record,) = store.read_records(tmp_path)
+    assert (record.status, len(record.launches), record.build_s, record.proof) == ("ok", 2, 1.0, proof)
+    assert len(store.read_launches(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_what_is_no_engine_or_was_not_timed_waits_for_nothing(tmp_path, layers):
+    journal = Journal.open(tmp_path, layers=layers)
+    journal.add(case(), timed(0), rounds=1)
+    journal.add(ENGINE, Launch("built", "no device"), rounds=1)
+    assert [record.status for record in store.read_records(tmp_path)] == ["ok", "built"]
+
+
+def test_a_sweep_of_other_lowerings_is_the_same_with_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent)
+    records, progress = run_all(plan("good"), tmp_path, Measure(quick=True, threads=1, max_lost_cpu=1.0, layers=True))
+    assert (records["good"].status, len(progress.ended)) == ("ok", 1)
+
+
+def test_a_launch_for_the_layers_returns_them_with_their_roles():
+    def layer_times(forwards):
+        return [("a", forwards / 100), ("b", 0.25)]
+
+    lowered = lowerings.Lowered(
+        None, lambda: torch.empty(0), 0.0, proof={"roles": {"a": "mixer"}}, layer_times=layer_times
+    )
+    found = Launch.from_json(jobs._layer_times(lowered))
+    assert found.status == "ok"
+    assert found.proof == {"layer_ms": {"a": 0.5, "b": 0.25}, "role_ms": {"mixer": 0.5, "other": 0.25}}
+    with pytest.raises(Unsupported, match="no times of its layers"):
+        jobs._layer_times(lowerings.Lowered(None, lambda: torch.empty(0), 0.0))
