@@ -11,6 +11,7 @@ from synthetic_runs import case, launch, ok, write_run
 
 import reports
 from profiler.sampling import Interval
+from profiler.store import write_crosscheck
 from profiler.types import Launch, Record, UsageError
 from reports.frame import COLUMNS
 from reports.pairs import PAIRS, ratio_interval, ratios
@@ -100,6 +101,39 @@ def test_fields_of_the_case_counts_and_memory_are_flattened(tmp_path):
     assert (row["counts_exact"], row["uncounted_ops"]) == (False, "aten::a, aten::b")
     assert (row["graph_breaks"], row["recompiles"]) == (0, 2)
     assert row[["process_peak_bytes", "weights_bytes", "build_s", "channels"]].isna().all()
+
+
+def test_what_an_engine_proves_has_its_columns_and_is_missing_elsewhere(tmp_path):
+    proof = {
+        "flavour": "tensorrt_rtx",
+        "kernels": 5,
+        "attentions": 2,
+        "fused_attentions": [["a", "b"]],
+        "product_dtypes": ["Half", "Int8"],
+        "weights_bytes": 10,
+        "engine_bytes": 30,
+        "onnx_relative_error": 4e-4,
+        "role_ms": {"mixer": 0.5},
+    }
+    engine = Record(case(lowering="tensorrt_rtx"), "built", proof=proof, memory={"weights_bytes": 20})
+    row, other = (each for _, each in load_one(tmp_path, engine, ok(case(), MEDIANS)).iterrows())
+    assert (row["flavour"], row["kernels"], row["attentions"], row["fused_attentions"]) == ("tensorrt_rtx", 5, 2, 1)
+    assert (row["product_dtypes"], row["onnx_relative_error"]) == ("Half, Int8", 4e-4)
+    assert (row["engine_weights_bytes"], row["weights_bytes"], row["engine_bytes"]) == (10, 20, 30)
+    assert (row["role_mixer_ms"], pd.isna(row["role_mlp_ms"]), pd.isna(row["crosscheck"])) == (0.5, True, True)
+    columns = ["flavour", "kernels", "fused_attentions", "product_dtypes", "engine_bytes", "role_mixer_ms"]
+    assert other[columns].isna().all()
+
+
+@pytest.mark.parametrize(("sha256", "mark"), [("a", "agreed"), ("b", None)])
+def test_a_mark_of_crosscheck_is_of_the_engine_that_it_timed(tmp_path, sha256, mark):
+    record = Record(case(lowering="tensorrt"), "ok", proof={"engine_sha256": "a"})
+    run = write_run(tmp_path / "run", [record, ok(case(), MEDIANS)])
+    entry = {"case": record.case.to_json(), "mark": "agreed", "ratio": 1.01, "engine_sha256": sha256}
+    write_crosscheck(run, {"cases": [entry]})
+    frame = reports.load(run)
+    assert [None if pd.isna(each) else each for each in frame["crosscheck"]] == [mark, None]
+    assert frame["crosscheck_ratio"].notna().sum() == (mark is not None)
 
 
 def test_a_mixer_without_counts_has_missing_values_and_never_zeros(tmp_path):

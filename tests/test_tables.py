@@ -7,6 +7,7 @@ import pytest
 from synthetic_runs import LOWERINGS, MANIFEST, case, launch, ok, realistic, write_run
 
 import reports
+from profiler.store import write_crosscheck
 from profiler.types import Record, UsageError
 from reports.export import write_report
 from reports.markdown import cell, number
@@ -156,6 +157,102 @@ def test_a_run_of_failures_only_is_reported_and_says_so(tmp_path):
     assert "**Nothing was ok**" in text
     assert "1 unavailable" in text
     assert table_after(text, "## Cases that are not ok")[0]["reason"] == "pip install x"
+
+
+def engine(status="built", model=CONVOLUTION, lowering="tensorrt_rtx", **proof):
+    """A record of an engine as a sweep writes it; "built" where there is no device."""
+    of = case(model, lowering=lowering, device="cuda:0", dtype="float16")
+    common = {
+        "flavour": lowering.split(":")[0],
+        "tensorrt_version": "1.7.1",
+        "kernels": 6,
+        "attentions": 0,
+        "fused_attentions": [],
+        "product_dtypes": ["Half"],
+        "intermediate_bytes": 3 * 2**20,
+        "activation_bytes": 4 * 2**20,
+        "scratch_bytes": 2**20,
+        "weights_bytes": 2**19,
+        "engine_bytes": 2**21,
+        "engine_build_s": 2.5,
+        "onnx_relative_error": 4e-4,
+    }
+    launches = (launch([1.0] * 3, "gpu_ms"),) if status == "ok" else ()
+    reason = None if status == "ok" else "cuda:0 is not there: built only"
+    return Record(of, status, reason, launches, build_cached=False, proof={**common, **proof})
+
+
+def test_a_run_of_engines_that_were_only_built_reads_as_that(tmp_path):
+    text = summarise(tmp_path, engine(), engine(model=ATTENTION, attentions=1, fused_attentions=[["a"]]))
+    assert "**Engines were built and none was run**, so there is no latency to show. 2 cases: 2 built." in text
+    assert "Nothing was ok" not in text
+    assert "Nothing was run, so nothing is known of it." in text
+    assert "- 2 cases: cuda:0 is not there: built only." in text
+    assert "## Cases that are not ok" not in text
+    assert "## Attention over convolution" not in text
+    assert len(table_after(text, "### Engines")) == 2
+
+
+def test_the_proof_of_lowering_is_in_units_for_people(tmp_path):
+    (row,) = table_after(summarise(tmp_path, engine(attentions=12, fused_attentions=[[]] * 6)), "### Engines")
+    assert row == {
+        "flavour": "TensorRT-RTX",
+        "version": "1.7.1",
+        "lowering": "tensorrt_rtx",
+        "dtype": "float16",
+        "model": "depthwise_conv",
+        "batch": "1",
+        "resolution": "56",
+        "window": "7",
+        "channels": "96",
+        "status": "built",
+        "kernels": "6",
+        "attentions fused": "6 of 12",
+        "precision": "Half",
+        "intermediate (MiB)": "3",
+        "activation (MiB)": "4",
+        "scratch (MiB)": "1",
+        "weights (MiB)": "0.5",
+        "engine (MiB)": "2",
+        "build (s)": "2.5",
+        "from": "built",
+        "graph's error": "4.0e-04",
+    }
+
+
+def test_the_two_flavours_have_two_names_and_a_mark_stands_in_their_row(tmp_path):
+    records = [
+        engine("ok", lowering="tensorrt", onnx_relative_error=None, engine_sha256="a"),
+        engine("ok", lowering="tensorrt_rtx:graph=on", onnx_relative_error=None, onnx_unchecked="no bfloat16"),
+    ]
+    run = write_run(tmp_path / "run", records)
+    entry = {"case": records[0].case.to_json(), "mark": "disagreed", "ratio": 1.05, "engine_sha256": "a"}
+    write_crosscheck(run, {"cases": [entry]})
+    text = summary(reports.load(run), {"run": MANIFEST})
+    assert "Engines were built and none was run" not in text
+    rows = {row["flavour"]: row for row in table_after(text, "### Engines")}
+    assert set(rows) == {"TensorRT", "TensorRT-RTX"}
+    assert rows["TensorRT"]["crosscheck"] == "disagreed (1.050)"
+    assert rows["TensorRT-RTX"]["crosscheck"] == ""
+    assert rows["TensorRT-RTX"]["graph's error"] == "refused"
+
+
+def test_compiled_graphs_and_times_by_role_have_tables_of_their_own(tmp_path):
+    compiled = {"graph_breaks": 1, "recompiles": 0, "kernels": None}
+    text = summarise(
+        tmp_path,
+        ok(case(lowering="compile:max-autotune"), (1.0, 1.0), proof=compiled),
+        engine("ok", role_ms={"mixer": 0.5, "reshape": 0.125}),
+    )
+    (row,) = table_after(text, "### Compiled graphs")
+    assert (row["graph breaks"], row["recompiles"], row["kernels"]) == ("1", "0", "from the cache")
+    (row,) = table_after(text, "### Where an engine's time goes")
+    assert (row["mixer (ms)"], row["reshape (ms)"]) == ("0.5", "0.125")
+    assert "mlp (ms)" not in row
+
+
+def test_a_run_without_engines_or_compiled_graphs_has_no_proof_of_lowering(tmp_path):
+    assert "Proof of lowering" not in summarise(tmp_path, ok(case(), (1.0, 1.0)))
 
 
 def test_an_empty_run_is_reported(tmp_path):
