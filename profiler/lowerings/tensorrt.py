@@ -32,7 +32,10 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     module = fold_batch_norms(module).to(dtype)
     path = target.cache / f"{target.key}.onnx"
     if not path.exists():
-        export(module, inputs, path, graphs.dynamic_axes(inputs, target))
+        dynamic = graphs.dynamic_axes(inputs, target)
+        # torch.export takes an axis of length 1 for one that is always 1.
+        example = tuple(torch.cat([each, each]) if dynamic and len(each) == 1 else each for each in inputs)
+        export(module, example, path, dynamic)
     return lower_graph(path.read_bytes(), inputs, target)
 
 
