@@ -25,6 +25,7 @@ class Recipe:
     level: int | None = None  # of optimization, 0 to 5; None leaves TensorRT's own
     workspace: int | None = None  # bytes; None leaves TensorRT's own
     target: str | None = None  # compute capability like "89", TensorRT-RTX only; None: the device here, or any
+    device: str | None = None  # the model of GPU that it is built on; None where there is none
 
     def key(self, onnx_sha256: str, version: str) -> str:
         """Names the engine of a graph: equal for equal graphs, recipes and versions of TensorRT."""

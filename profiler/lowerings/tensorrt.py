@@ -87,6 +87,7 @@ def recipe_of(graph: graphs.Graph, inputs: tuple[Tensor, ...], target: Target) -
         level=int(options["opt"]) if "opt" in options else None,
         workspace=parse_bytes(options["workspace"]) if "workspace" in options else None,
         target=options.get("sm"),
+        device=runtime.device_name(int(target.device.split(":")[1])),
     )
 
 
