@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any
 
 from profiler import load, lowerings
 from profiler.engines import cache
+from profiler.engines.flavours import is_installed
 from profiler.types import UsageError
 
 OPTIONAL = {
@@ -50,7 +50,7 @@ def _cache_trouble() -> str | None:
 
 
 def _package(name: str, install: str) -> str | None:
-    return None if importlib.util.find_spec(name) else f"not installed: {install}"
+    return None if is_installed(name) else f"not installed: {install}"
 
 
 def _sensors(devices: list[str]) -> dict[str, str | None]:
