@@ -16,6 +16,8 @@ INSTALL = {
 
 def load(name: str) -> Any:
     """The package "tensorrt" or "tensorrt_rtx"; Unavailable with the command that installs it."""
+    if not is_installed(name):
+        raise Unavailable(f"lowering '{name}': {name} is not installed: {INSTALL[name]}")
     try:
         return importlib.import_module(name)
     except ImportError as error:
