@@ -17,12 +17,13 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def require_map(x: Tensor, resolution: tuple[int, int], dim: int) -> None:
-    """Raise ValueError unless x is (B, H, W, C) with the resolution and the channels a mixer was built for."""
-    if x.dim() != 4 or tuple(x.shape[1:]) != (*resolution, dim):
-        raise ValueError(
-            f"got {tuple(x.shape)}, expected (B, {resolution[0]}, {resolution[1]}, {dim}): build for this size"
-        )
+def require_map(x: Tensor, resolution: tuple[int, int] | None, dim: int) -> None:
+    """Raise ValueError unless x is (B, H, W, C) with the resolution, None for any, and the channels of a mixer."""
+    if resolution is None and x.dim() == 4 and x.shape[3] == dim:
+        return
+    if resolution is None or x.dim() != 4 or tuple(x.shape[1:]) != (*resolution, dim):
+        sides = resolution or ("H", "W")
+        raise ValueError(f"got {tuple(x.shape)}, expected (B, {sides[0]}, {sides[1]}, {dim}): build for this size")
 
 
 def require_heads(dim: int, heads: int) -> None:
@@ -74,6 +75,8 @@ class EagerLinear(nn.Linear):
 class PatchEmbed(nn.Module):
     """Non-overlapping patches, embedded. (B, 3, H, W) -> (B, ceil(H/p), ceil(W/p), C); zero-padded bottom and right."""
 
+    image: tuple[int, int] | None  # height, width; None for any whose sides the patch divides
+
     def __init__(self, resolution: tuple[int, int], patch: int, dim: int, *, norm: bool):
         super().__init__()
         self.image = resolution
@@ -82,7 +85,13 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, patch, stride=patch)
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
 
+    def free_resolution(self) -> None:
+        """Take images of any size whose sides the patch divides."""
+        self.image, self.padding = None, (0, 0)
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.image is None:
+            return self.norm(channels_last(self.proj(x)))
         if x.dim() != 4 or tuple(x.shape[1:]) != (3, *self.image):
             raise ValueError(
                 f"got {tuple(x.shape)}, expected (B, 3, {self.image[0]}, {self.image[1]}): build for this size"

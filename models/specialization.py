@@ -21,6 +21,13 @@ class Specializable(Protocol):
 
 
 @runtime_checkable
+class Resizable(Protocol):
+    """A part of a model that was built for one resolution and can do without."""
+
+    def free_resolution(self) -> None: ...
+
+
+@runtime_checkable
 class Choosing(Protocol):
     """A part of a model with several formulations."""
 
@@ -31,8 +38,9 @@ def specialize(module: nn.Module, lowering: str) -> nn.Module:
     """Fold the batch norms of a published module and give its mixers the formulation that suits the lowering.
 
     Works in place, in any float dtype, and returns the module. A name with options ("compile:max-autotune") counts
-    by what stands before the colon. Raises ValueError for an unknown lowering and for a module that already is
-    specialized for another one.
+    by what stands before the colon, but for "resolutions=", which asks for a module that takes any resolution.
+    Raises ValueError for an unknown lowering, for a module that already is specialized for another one, and for
+    one that is built for its resolution and asked to take any.
     """
     name = lowering.split(":")[0]
     if name not in LOWERINGS:
@@ -48,8 +56,19 @@ def specialize(module: nn.Module, lowering: str) -> nn.Module:
             part.specialize(name)
     if name == "eager":
         use_eager_linears(module)
+    if any(option.startswith("resolutions=") for option in lowering.split(":")[1:]):
+        free_resolution(module)
     setattr(module, DONE, name)
     return module
+
+
+def free_resolution(module: nn.Module) -> None:
+    """Let a module take inputs of any resolution, in place. ValueError names a part that is built for one."""
+    for part in module.modules():
+        if isinstance(part, Resizable):
+            part.free_resolution()
+        elif hasattr(part, "resolution"):
+            raise ValueError(f"{type(part).__name__} is built for one resolution: its engine cannot vary it")
 
 
 def use_eager_linears(module: nn.Module) -> None:

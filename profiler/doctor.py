@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any
 
 from profiler import load, lowerings
+from profiler.engines import cache
+from profiler.engines.flavours import is_installed
+from profiler.types import UsageError
 
 OPTIONAL = {
     "tensorrt": "pip install 'mixprof[tensorrt]'",
@@ -27,6 +29,7 @@ def examine(environment: dict[str, Any]) -> dict[str, Any]:
         "testbed": environment["testbed"],
         "lowerings": {name: _verdict(lowerings.missing(name)) for name in lowerings.LOWERINGS},
         "packages": {name: _verdict(_package(name, install)) for name, install in OPTIONAL.items()},
+        "engine cache": {str(cache.folder()): _verdict(_cache_trouble())},
         "sensors": {name: _verdict(reason) for name, reason in _sensors(environment["devices"]).items()},
     }
 
@@ -35,8 +38,19 @@ def _verdict(reason: str | None) -> dict[str, Any]:
     return {"works": reason is None, "reason": reason}
 
 
+def _cache_trouble() -> str | None:
+    """Why engines cannot be kept in the cache folder, None if they can; the folder is not made."""
+    if not cache.folder().exists():
+        return None
+    try:
+        cache.own_folder(cache.folder())
+    except (UsageError, OSError) as error:
+        return str(error)
+    return None
+
+
 def _package(name: str, install: str) -> str | None:
-    return None if importlib.util.find_spec(name) else f"not installed: {install}"
+    return None if is_installed(name) else f"not installed: {install}"
 
 
 def _sensors(devices: list[str]) -> dict[str, str | None]:
@@ -54,7 +68,7 @@ def as_text(found: dict[str, Any]) -> str:
     """The examination for a person."""
     lines = [f"devices      {', '.join(found['devices'])} (default: {found['devices'][-1]})"]
     lines += [f"versions     {', '.join(f'{name} {version}' for name, version in found['versions'].items())}"]
-    for part in ("lowerings", "packages", "sensors"):
+    for part in ("lowerings", "packages", "engine cache", "sensors"):
         lines.append(part)
         for name, verdict in found[part].items():
             lines.append(f"  {name:24} {'works' if verdict['works'] else verdict['reason']}")

@@ -78,7 +78,10 @@ def _specialize(source: dict[str, Any], module: torch.nn.Module, lowering: str) 
     if source["specialize"] is None:
         return module
     name, _, attribute = source["specialize"].partition(":")
-    specialized: torch.nn.Module = getattr(importlib.import_module(name), attribute)(module, lowering)
+    try:
+        specialized: torch.nn.Module = getattr(importlib.import_module(name), attribute)(module, lowering)
+    except ValueError as error:
+        raise Unsupported(f"lowering '{lowering}': {error}") from error
     return specialized
 
 

@@ -1,6 +1,10 @@
 """Engines, built for real by TensorRT-RTX on a machine that need not have a GPU."""
 
 import os
+import random
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -126,6 +130,88 @@ def test_a_batch_can_vary_within_a_profile(tmp_path):
     least, usual, most = next(iter(lowered.proof["profile"].values()))
     assert (least[0], usual[0], most[0]) == (1, 2, 8)
     assert accuracy.relative_error(lowered.read(), expected) < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "resolutions"),
+    [
+        ("depthwise_conv", (1, 9, 11, 96), "7-14"),
+        ("conv", (1, 9, 11, 96), "7-14"),
+        ("dwnet_t", (1, 3, 64, 96), "32-128"),
+    ],
+)
+def test_the_resolution_can_vary_within_a_profile(tmp_path, name, size, resolutions):
+    images = models.kind(name) == "network"
+    sides = size[2:] if images else size[1:3]
+    lowering = f"tensorrt_rtx:dynamic:resolutions={resolutions}"
+    module = models.build(name, resolution=sides, window=7, lowering=lowering).requires_grad_(False)
+    x = torch.randn(size, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = module(x)
+        options = {"dynamic": "", "resolutions": resolutions}
+        lowered = lower(module, (x,), target(tmp_path, dtype="float32", images=images, **options))
+    least, _, most = next(iter(lowered.proof["profile"].values()))
+    axis = 2 if images else 1
+    assert f"{least[axis]}-{most[axis]}" == resolutions
+    assert accuracy.relative_error(lowered.read(), expected.double()) < 1e-5
+
+
+def test_a_module_that_is_built_for_its_resolution_says_so():
+    with pytest.raises(ValueError, match="WindowAttention is built for one resolution"):
+        models.build("window_attention", resolution=14, lowering="tensorrt_rtx:dynamic:resolutions=7-14")
+
+
+@pytest.mark.parametrize("name", [name for name in models.MODELS if models.kind(name) == "mixer"])
+def test_every_mixer_multiplies_in_half_precision_alone(tmp_path, name):
+    module, x, expected = mixer(name, (9, 11), 3)
+    with torch.no_grad():
+        lowered = lower(module, (x,), target(tmp_path))
+    assert lowered.proof["product_dtypes"] == ["Half"]
+    assert accuracy.relative_error(lowered.read(), expected) < 2e-3
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("name", ["swin_t", "dwnet_t", "dynamic_dwnet_t", "i_dynamic_dwnet_t", "vit_s"])
+def test_networks_of_odd_sizes_are_right_in_single_precision(tmp_path, name, batch):
+    module = models.build(name, resolution=(45, 67), window=7).requires_grad_(False)
+    x = accuracy.random_input((batch, 3, 45, 67), torch.Generator().manual_seed(1), images=True)
+    accuracy.initialize(module, (x[:1],), seed=2)
+    with torch.no_grad():
+        expected = module(x).double()
+        lowered = lower(models.specialize(module, "tensorrt_rtx"), (x,), target(tmp_path, "float32", images=True))
+    assert accuracy.relative_error(lowered.read(), expected[[0, -1]] if batch > 1 else expected) < 1e-5
+    assert lowered.proof["product_dtypes"] == ["Float"]
+
+
+BUILDS = """
+import sys
+from pathlib import Path
+import torch, models
+from profiler.lowerings import Target
+from profiler.lowerings.tensorrt import lower
+module = models.build("depthwise_conv", resolution=14, lowering="tensorrt_rtx").requires_grad_(False)
+print("ready", flush=True)
+for batch in range(1, 100):
+    with torch.no_grad():
+        lower(module, (torch.ones(batch, 14, 14, 96),), Target(
+            "cuda:0", "float32", "channels_last", {}, 1, Path(sys.argv[1]), False, str(batch), "tensorrt_rtx"))
+"""
+
+
+def test_a_build_killed_at_any_moment_leaves_no_damaged_entry(tmp_path):
+    generator = random.Random(5)
+    for _ in range(4):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen([sys.executable, "-c", BUILDS, tmp_path], stdout=subprocess.PIPE, env=environment)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.3 + 3 * generator.random())
+        process.kill()
+        process.communicate()
+    entries = list((cache.folder() / "engines").iterdir())
+    found = [cache.fetch(entry.name) for entry in entries]
+    assert [warning for _, warning in found if warning] == []
+    assert len([entry for entry, _ in found if entry is not None]) >= 1
 
 
 class Refused(nn.Module):

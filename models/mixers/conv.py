@@ -12,6 +12,8 @@ class Conv(nn.Module):
 
     formulation = "conv"
 
+    resolution: tuple[int, int] | None  # None for any
+
     def __init__(
         self, dim: int, resolution: tuple[int, int], window: int, heads: int, *, stage: int = 0, shifted: bool = False
     ):
@@ -19,6 +21,10 @@ class Conv(nn.Module):
         require_odd(window)
         self.dim, self.resolution = dim, resolution
         self.conv = nn.Conv2d(dim, dim, window, padding=window // 2)
+
+    def free_resolution(self) -> None:
+        """Take maps of any resolution: nothing here is built for one."""
+        self.resolution = None
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

@@ -15,6 +15,8 @@ class DepthwiseConv(nn.Module):
     The dynamic mixers are this block with another `conv`.
     """
 
+    resolution: tuple[int, int] | None  # None for any
+
     def __init__(
         self, dim: int, resolution: tuple[int, int], window: int, heads: int, *, stage: int = 0, shifted: bool = False
     ):
@@ -50,6 +52,10 @@ class DepthwiseConv(nn.Module):
         """Fold `bn` into `conv`."""
         assert isinstance(self.conv, nn.Conv2d)
         fold_after(self.conv, self.bn)
+
+    def free_resolution(self) -> None:
+        """Take maps of any resolution: nothing here is built for one."""
+        self.resolution = None
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

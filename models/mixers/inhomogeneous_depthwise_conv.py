@@ -126,6 +126,7 @@ class InhomogeneousDepthwiseConv(DepthwiseConv):
 
     def spatial(self) -> nn.Module:
         """The layer that mixes positions."""
+        assert self.resolution is not None
         return InhomogeneousConv(self.dim, self.window, self.resolution[0] * self.resolution[1])
 
     @property

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from profiler.engines import cache
 from profiler.engines.flavours import messages
 from profiler.types import Unsupported, digest
 
@@ -24,6 +25,7 @@ class Recipe:
     level: int | None = None  # of optimization, 0 to 5; None leaves TensorRT's own
     workspace: int | None = None  # bytes; None leaves TensorRT's own
     target: str | None = None  # compute capability like "89", TensorRT-RTX only; None: the device here, or any
+    device: str | None = None  # the model of GPU that it is built on; None where there is none
 
     def key(self, onnx_sha256: str, version: str) -> str:
         """Names the engine of a graph: equal for equal graphs, recipes and versions of TensorRT."""
@@ -80,7 +82,9 @@ def build(trt: Any, onnx: bytes, recipe: Recipe) -> Build:
         for name, shapes in recipe.profile.items():
             profile.set_shape(name, *shapes)
         config.add_optimization_profile(profile)
+    timings = _with_timing_cache(trt, config, recipe)
     engine = builder.build_serialized_network(network, config)
+    timings()
     if engine is None:
         raise Unsupported(f"{recipe.flavour}: no engine was built: {log.errors() or 'without a reason'}")
     return Build(bytes(memoryview(engine)), tuple(log.lines), time.perf_counter() - start)
@@ -105,6 +109,21 @@ def _configure(trt: Any, config: Any, recipe: Recipe) -> None:
             raise Unsupported(f"{recipe.flavour}: builds for the GPU at hand only: leave out sm={recipe.target}")
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{recipe.target}"), 0)
+
+
+def _with_timing_cache(trt: Any, config: Any, recipe: Recipe) -> Callable[[], None]:
+    """Give the builder what it timed before; what is returned keeps what it timed now.
+
+    TensorRT checks by itself that a cache is of this device and version. TensorRT-RTX times nothing while it builds.
+    """
+    if recipe.flavour != "tensorrt" or not hasattr(config, "create_timing_cache"):
+        return lambda: None
+    path = cache.own_folder(cache.folder() / "timings") / f"{recipe.flavour}-{trt.__version__}.cache"
+    timings = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+    if timings is None:  # damaged: begin anew
+        timings = config.create_timing_cache(b"")
+    config.set_timing_cache(timings, False)
+    return lambda: cache.write(path, bytes(memoryview(config.get_timing_cache().serialize())))
 
 
 def _parse(trt: Any, onnx: bytes, network: Any, log: Any) -> None:

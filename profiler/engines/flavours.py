@@ -16,16 +16,24 @@ INSTALL = {
 
 def load(name: str) -> Any:
     """The package "tensorrt" or "tensorrt_rtx"; Unavailable with the command that installs it."""
+    if not is_installed(name):
+        raise Unavailable(f"lowering '{name}': {name} is not installed: {INSTALL[name]}")
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise Unavailable(f"lowering '{name}': {name} cannot be imported ({error}): {INSTALL[name]}") from error
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported. Stubs alone leave a folder of its name, which is none."""
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None
+
+
 def other_installed(name: str) -> str | None:
     """The other flavour where that one is installed and this one is not."""
-    others = [each for each in INSTALL if each != name and importlib.util.find_spec(each) is not None]
-    return others[0] if others and importlib.util.find_spec(name) is None else None
+    others = [each for each in INSTALL if each != name and is_installed(each)]
+    return others[0] if others and not is_installed(name) else None
 
 
 def messages(trt: Any) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from profiler.engines.proof import Layer
+from profiler.sweep import parse_range
 from profiler.types import Unsupported
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from profiler.lowerings import Target
 
 Shape = tuple[int, ...]
+NETWORK_STEP = 32  # pixels: the patch of a stem and three mergings divide such sides without padding
 ROLES = ("mixer", "mlp", "norm", "merge", "embed", "head", "reshape", "other")
 # The class of a module that a node comes from, innermost first, and what it stands for.
 ROLE_OF_CLASS = {
@@ -106,28 +108,33 @@ def dynamic_axes(inputs: Sequence[torch.Tensor], target: Target) -> tuple[dict[i
 
     varying: dict[int, Any] = {0: Dim("batch", min=1)}
     if "resolutions" in target.options:
-        height, width = (2, 3) if target.images else (1, 2)
-        step = 32 if target.images else 1
-        varying |= {height: step * Dim("height"), width: step * Dim("width")} if step > 1 else {
-            height: Dim("height"), width: Dim("width")}  # fmt: skip
+        height, width = Dim("height", min=1), Dim("width", min=1)
+        sides = (NETWORK_STEP * height, NETWORK_STEP * width) if target.images else (height, width)
+        varying |= dict(zip(_spatial_axes(target), sides, strict=True))
     return tuple(dict(varying) for _ in inputs)
+
+
+def _spatial_axes(target: Target) -> tuple[int, int]:
+    """Height and width in (B, 3, H, W) of images, in (B, H, W, C) of a mixer's map."""
+    return (2, 3) if target.images else (1, 2)
 
 
 def profile(graph: Graph, inputs: Sequence[torch.Tensor], target: Target) -> dict[str, tuple[Shape, Shape, Shape]]:
     """Least, usual and greatest shape of each input of a dynamic engine; the case's own shape is the usual one."""
     if "dynamic" not in target.options:
         return {}
-    from profiler.sweep import parse_range
-
-    axes = (2, 3) if target.images else (1, 2)
     found = {}
     for name, each in zip(graph.inputs, inputs, strict=True):
-        usual = list(each.shape)
-        least, most = list(usual), list(usual)
-        least[0], most[0] = parse_range(target.options.get("batches", f"1-{2 * usual[0]}"))
+        least, most = list(each.shape), list(each.shape)
+        least[0], most[0] = parse_range(target.options.get("batches", f"1-{2 * each.shape[0]}"))
         if "resolutions" in target.options:
             low, high = parse_range(target.options["resolutions"])
-            for axis in axes:
+            if target.images and (low % NETWORK_STEP or high % NETWORK_STEP):
+                raise Unsupported(
+                    f"got resolutions={low}-{high} for a network, expected multiples of {NETWORK_STEP}: "
+                    "its stages halve the map"
+                )
+            for axis in _spatial_axes(target):
                 least[axis], most[axis] = low, high
-        found[name] = (tuple(least), tuple(usual), tuple(most))
+        found[name] = (tuple(least), tuple(each.shape), tuple(most))
     return found

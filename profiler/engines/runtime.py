@@ -28,6 +28,16 @@ def device_count() -> int:
     return count.value
 
 
+def device_name(index: int) -> str | None:
+    """The model of CUDA device `index`, asked of the driver itself; None where there is no such device."""
+    if index >= device_count():
+        return None
+    driver, handle, name = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(0), ctypes.create_string_buffer(256)
+    if driver.cuDeviceGet(ctypes.byref(handle), index) != 0 or driver.cuDeviceGetName(name, len(name), handle) != 0:
+        return None
+    return name.value.decode()
+
+
 @dataclass(frozen=True)
 class CudaStream:
     """What sampling needs of a stream: events, the time between two, waiting, and a flush of the L2 cache."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiler.engines.flavours import INSTALL, other_installed
+from profiler.engines.flavours import INSTALL, is_installed, other_installed
 from profiler.sweep import nearest, parse_bytes, parse_range
 from profiler.types import UsageError
 
@@ -152,7 +151,7 @@ def _why_wrong(option: str, equals: str, value: str, values: tuple[str, ...] | C
 def missing(name: str) -> str | None:
     """Why a lowering is unavailable on this machine, with the command that mends it; None if it is there."""
     entry, _ = parse(name)
-    absent = [package for package in entry.requires if importlib.util.find_spec(package) is None]
+    absent = [package for package in entry.requires if not is_installed(package)]
     if absent:
         said = f"lowering '{name}': {', '.join(absent)} is not installed: {entry.install}"
         other = other_installed(name.split(":")[0]) if entry.engine else None

@@ -33,7 +33,10 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     module = fold_batch_norms(module).to(dtype)
     path = target.cache / f"{target.key}.onnx"
     if not path.exists():
-        export(module, inputs, path, graphs.dynamic_axes(inputs, target))
+        dynamic = graphs.dynamic_axes(inputs, target)
+        # torch.export takes an axis of length 1 for one that is always 1.
+        example = tuple(torch.cat([each, each]) if dynamic and len(each) == 1 else each for each in inputs)
+        export(module, example, path, dynamic)
     return lower_graph(path.read_bytes(), inputs, target)
 
 
@@ -99,6 +102,7 @@ def recipe_of(graph: graphs.Graph, inputs: tuple[Tensor, ...], target: Target) -
         level=int(options["opt"]) if "opt" in options else None,
         workspace=parse_bytes(options["workspace"]) if "workspace" in options else None,
         target=options.get("sm"),
+        device=runtime.device_name(int(target.device.split(":")[1])),
     )
 
 
