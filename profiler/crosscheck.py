@@ -95,7 +95,9 @@ def why_not(record: Record, tools: Mapping[str, str]) -> str | None:
         return f"mode is {record.case.mode}: {trtexec.NAMES[flavour]} uses the same buffers again"
     if flavour not in tools:
         return f"{trtexec.NAMES[flavour]} is not installed, or not named by --with: {trtexec.INSTALL[flavour]}"
-    key = str(proof.get("engine_key"))
+    if proof.get("engine_key") is None:
+        return "its record names no engine of the cache: what a sweep did not build is not checked"
+    key = str(proof["engine_key"])
     stored = cache.fetch(key)[0] if re.fullmatch(r"[0-9a-f]{16}", key) else None
     if stored is None or stored[1]["engine_sha256"] != proof.get("engine_sha256"):
         return f"its engine is not in {cache.folder()}"

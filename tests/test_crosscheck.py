@@ -128,7 +128,7 @@ def test_a_program_belongs_to_the_flavour_in_its_name_and_must_exist(tool, tmp_p
         (engine_record(lowering="tensorrt"), "trtexec is not installed, or not named by --with: it is in bin/"),
         (engine_record(proof={"engine_sha256": "other"}), "its engine is not in"),
         (engine_record(proof={"engine_key": "../../elsewhere"}), "its engine is not in"),
-        (engine_record(proof={"engine_key": None}), "its engine is not in"),
+        (engine_record(proof={"engine_key": None}), "names no engine of the cache"),
         (engine_record(), None),
     ],
 )

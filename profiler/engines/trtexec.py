@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,13 @@ MEDIAN = re.compile(
 # sampleInference.cpp, when a capture fails: "launched without using CUDA graph launch." in TensorRT 10,
 # "launched without using CUDA graph." in 11.
 WITHOUT_GRAPH = re.compile(r"launched\s+without\s+using\s+CUDA\s+graph")
+
+
+def command(
+    flavour: str, version: str, engine: Path, device: int, shapes: Mapping[str, Sequence[int]], *, graphed: bool
+) -> str:
+    """One line for a shell that times an engine as we do, with the program of its flavour; see `arguments`."""
+    return shlex.join([NAMES[flavour], *arguments(flavour, version, engine, device, shapes, graphed=graphed)])
 
 
 def arguments(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +62,14 @@ def lower_graph(onnx: bytes, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         **found,
         "engine_key": key,
         "shapes": {name: list(shape) for name, shape in shapes.items()},
-        "trtexec": trtexec_command(target, trt.__version__, key, {name: shapes[name] for name in recipe.profile}),
+        "trtexec": trtexec.command(
+            flavour,
+            trt.__version__,
+            cache.engine_path(key),
+            int(target.device.split(":")[1]),
+            {name: shapes[name] for name in recipe.profile},
+            graphed="graph" in target.options,
+        ),
         "engine_bytes": len(engine),
         **({"warning": warning} if warning else {}),
     }
@@ -79,13 +85,6 @@ def lower_graph(onnx: bytes, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     if not runtime.device_count():
         return lowered
     return _on_device(lowered, trt, engine, graph, inputs, target, time.perf_counter() - start)
-
-
-def trtexec_command(target: Target, version: str, key: str, shapes: dict[str, tuple[int, ...]]) -> str:
-    """One line for a shell that times this engine as we do, with the program of its flavour."""
-    graphed, device = "graph" in target.options, int(target.device.split(":")[1])
-    parts = trtexec.arguments(target.name, version, cache.engine_path(key), device, shapes, graphed=graphed)
-    return shlex.join([trtexec.NAMES[target.name], *parts])
 
 
 def require_device_name(target: Target) -> None:
