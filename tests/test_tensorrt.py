@@ -205,7 +205,10 @@ def test_a_build_killed_at_any_moment_leaves_no_damaged_entry(tmp_path):
         process = subprocess.Popen([sys.executable, "-c", BUILDS, tmp_path], stdout=subprocess.PIPE, env=environment)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.3 + 3 * generator.random())
+        deadline = time.monotonic() + 120
+        while not list((cache.folder() / "engines").glob("*/*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(3 * generator.random())
         process.kill()
         process.communicate()
     entries = list((cache.folder() / "engines").iterdir())
