@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,7 @@ def command(
     flavour: str, recipe: Recipe, graph: Graph, inputs: Sequence[torch.Tensor], onnx: Path, *, graphed: bool
 ) -> str:
     """One line for a shell: no transfers, work queued ahead, the CUDA graph as the lowering has it."""
-    parts = [NAMES[flavour], f"--onnx={onnx}", "--stronglyTyped", "--noDataTransfers", "--avgRuns=1"]
-    parts += ["--warmUp=1000", "--duration=10", "--useCudaGraph" if graphed else "--noCudaGraph"]
+    parts = [NAMES[flavour], f"--onnx={onnx}", "--stronglyTyped", *_conditions(graphed)]
     if flavour == "tensorrt" and not recipe.tf32:
         parts.append("--noTF32")
     if recipe.level is not None:
@@ -35,3 +34,15 @@ def command(
             parts.append(f"--{flag}Shapes={listed}")
         parts.append("--shapes=" + ",".join(f"{name}:{shape}" for name, shape in shapes.items()))
     return shlex.join(parts)
+
+
+def command_of_engine(flavour: str, path: Path, shapes: Mapping[str, tuple[int, ...]], *, graphed: bool) -> str:
+    """The same for a ready engine."""
+    listed = ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
+    return shlex.join([NAMES[flavour], f"--loadEngine={path}", *_conditions(graphed), f"--shapes={listed}"])
+
+
+def _conditions(graphed: bool) -> list[str]:
+    """No transfers, work queued ahead, the CUDA graph as the lowering has it."""
+    graph = "--useCudaGraph" if graphed else "--noCudaGraph"
+    return ["--noDataTransfers", "--avgRuns=1", "--warmUp=1000", "--duration=10", graph]

@@ -258,7 +258,8 @@ def _too_large(case: Case, counts: dict[str, Any], settings: dict[str, Any]) -> 
     """Why a case will not fit, from its predicted peak; None when it will or nobody can tell."""
     if counts["status"] != "ok" or case.device != "cpu":
         return None
-    predicted = counts["weights_bytes"] + counts["input_bytes"] + counts["predicted_peak_bytes"]
+    # Of a file, only weights and inputs are known ahead.
+    predicted = counts["weights_bytes"] + counts["input_bytes"] + (counts["predicted_peak_bytes"] or 0)
     bound = settings["max_memory"] or total_memory_bytes()
     if predicted <= bound:
         return None
