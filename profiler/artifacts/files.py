@@ -201,12 +201,12 @@ def shapes_of(artifact: Artifact, batch: int, resolution: tuple[int, int]) -> di
 
 
 def _free(artifact: Artifact, each: Input, sizes: Sequence[int | None]) -> UsageError:
-    axis = list(sizes).index(None)
-    name = each.declared[axis]
-    like = "x".join(str(size or 1) for size in sizes)
+    free = [f"{axis} ({each.declared[axis] or 'without a name'})" for axis, size in enumerate(sizes) if size is None]
+    usual = (1, 3, 224, 224) if len(sizes) == 4 else (1,) * len(sizes)
+    like = "x".join(str(size or other) for size, other in zip(sizes, usual, strict=True))
     return UsageError(
-        f"{artifact.path}: got no size for axis {axis}{f' ({name})' if name else ''} of input '{each.name}', which the "
-        f"graph leaves free, expected all of them, like --shape {each.name}:{like}"
+        f"{artifact.path}: got no size for axis {', '.join(free)} of input '{each.name}', which the graph leaves free, "
+        f"expected one for each: --shape {each.name}:{like}"
     )
 
 
@@ -214,7 +214,7 @@ def batches_of(artifact: Artifact, asked: tuple[int, ...] | None) -> tuple[int, 
     """The values of the batch axis: those asked for, else the file's own; UsageError where it has none."""
     batch = own_sizes(artifact)[0]
     if asked is None and batch is None:
-        raise _unsized(artifact, "--batches 1")
+        raise _unsized(artifact)
     return asked or (batch or 1,)
 
 
@@ -222,15 +222,15 @@ def resolutions_of(artifact: Artifact, asked: tuple[tuple[int, int], ...] | None
     """The same for resolutions."""
     _, height, width = own_sizes(artifact)
     if asked is None and None in (height, width):
-        raise _unsized(artifact, "--resolutions 224")
+        raise _unsized(artifact)
     return asked or ((height or 1, width or 1),)
 
 
-def _unsized(artifact: Artifact, option: str) -> UsageError:
+def _unsized(artifact: Artifact) -> UsageError:
     each, _ = lead(artifact)
     names = _names(artifact)
     error = _free(artifact, each, [_size(each, axis, names) for axis in range(len(each.declared))])
-    return UsageError(f"{error}, or {option}")
+    return UsageError(f"{error}, or the axes for batch and resolution")
 
 
 def dtypes_of(artifact: Artifact, asked: tuple[str, ...] | None, usual: str) -> tuple[str, ...]:
@@ -246,6 +246,13 @@ def why_impossible(artifact: Artifact, case: Case) -> str | None:
     if name not in artifact.lowerings:
         kind = "a ready engine" if artifact.is_engine else "an ONNX file"
         return f"lowering '{name}' takes modules, not {kind}: use {' or '.join(artifact.lowerings)}"
+    options = case.lowering.split(":")[1:]
+    if artifact.is_engine and options not in ([], ["graph=on"]):
+        return f"got lowering '{case.lowering}' for a ready engine, which is built: leave out all options but graph=on"
+    if "dynamic" in options:
+        return (
+            f"got lowering '{case.lowering}' for a file, whose engine is built for the case's own shapes: use '{name}'"
+        )
     own = artifact.dtype
     if own is not None and case.dtype != own and (own, case.dtype) != ("float32", "tf32"):
         return f"got dtype {case.dtype} for a graph in {own}: export it in {case.dtype}, or leave out --dtypes"

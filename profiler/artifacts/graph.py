@@ -114,17 +114,19 @@ def inputs_of(model: Any, path: Path) -> dict[str, tuple[str, tuple[int | str | 
         dims = each.type.tensor_type.shape.dim
         # Exporters also write a free axis as -1 or 0.
         sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims]
-        found[each.name] = (
-            TYPES[number],
-            tuple(None if isinstance(size, int) and size < 1 else size for size in sizes),
-        )
+        free = tuple(None if isinstance(size, int) and size < 1 else size for size in sizes)
+        found[each.name] = (TYPES[number], free)
     if not found:
         raise Unsupported(f"{path}: got a graph without inputs, expected at least one")
     return found
 
 
 def weights_bytes(model: Any) -> int:
-    return sum(each.ByteSize() for graph in graphs(model) for each in getattr(graph, "initializer", ()))
+    """Bytes of all initializers."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    weights = [each for graph in graphs(model) for each in getattr(graph, "initializer", ())]
+    return sum(prod(each.dims) * int(tensor_dtype_to_np_dtype(each.data_type).itemsize) for each in weights)
 
 
 def float_elements(model: Any) -> Counter[str]:

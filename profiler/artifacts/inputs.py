@@ -48,7 +48,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], str]:
     content = read_bytes(path)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
+            read = {name: found[name] for name in found.files}
+            arrays = {name: array.astype(array.dtype.newbyteorder("=")) for name, array in read.items()}
     except (ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise Unsupported(

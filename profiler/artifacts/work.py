@@ -47,7 +47,7 @@ def _inspect_inputs(
             Input(name, dtype, sizes, None, inputs.words(dtype, len(sizes))) for name, (dtype, sizes) in known
         ], None
     arrays, sha256 = inputs.read(Path(archive))
-    wanted = {name: None for name in arrays} if declared is None else {name: each[0] for name, each in declared.items()}
+    wanted = dict.fromkeys(arrays) if declared is None else {name: each[0] for name, each in declared.items()}
     inputs.check(Path(archive), arrays, wanted)
     names = declared or {name: (each.dtype.name, tuple(each.shape)) for name, each in arrays.items()}
     said = f"from {archive}"
@@ -136,7 +136,7 @@ def _feeds(artifact: Artifact, case: Case, shapes: Mapping[str, tuple[int, ...]]
     if artifact.inputs_file is not None:
         arrays, sha256 = inputs.read(Path(artifact.inputs_file))
         _refuse_changed(artifact.inputs_file, artifact.inputs_sha256, sha256)
-        return {each.name: torch.from_numpy(arrays[each.name].copy(order="C")) for each in artifact.inputs}
+        return {each.name: torch.from_numpy(arrays[each.name].copy("C")) for each in artifact.inputs}
     generator = torch.Generator().manual_seed(_seed(artifact, case))
     known = [each for each in artifact.inputs if each.dtype != UNKNOWN]
     return {each.name: inputs.random(each.dtype, shapes[each.name], generator) for each in known}

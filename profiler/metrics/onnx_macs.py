@@ -1,7 +1,7 @@
 """Multiply-accumulates of an ONNX graph, from the shapes that ONNX infers.
 
 As in `flops`, a cost is a pure function of shapes and a row of FORMULAS, and an operator that is neither there nor
-known to be light is named in `uncounted_ops`. So is one whose shapes cannot be inferred, and one with a body of its own.
+known to be light is named in `uncounted_ops`; so is one whose shapes cannot be inferred, or with a body of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Shape = tuple[int, ...]
 
 def count(model: Any) -> Counts:
     """Cost of one forward of a ModelProto whose inputs have fixed shapes."""
-    import onnx
+    import onnx.inliner
+    import onnx.shape_inference
 
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
