@@ -157,8 +157,6 @@ def pinned(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
 
     What exporters noted of shapes in between is dropped: it holds the names of axes that are fixed now.
     """
-    import onnx
-
     model = named(model)
     if all(_is_fixed(each, shapes) for each in model.graph.input):
         return model
@@ -170,7 +168,18 @@ def pinned(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
     for each in model.graph.output:
         for dim in each.type.tensor_type.shape.dim:
             dim.Clear()
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    return inferred(model)
+
+
+def inferred(model: Any) -> Any:
+    """The model with the shapes that follow from those of its inputs; Unsupported where these cannot be."""
+    import onnx.shape_inference
+
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise Unsupported(f"onnx: no shapes follow from those of the inputs: {said}") from error
 
 
 def _is_fixed(value: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:

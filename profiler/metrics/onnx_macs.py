@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
+from profiler.artifacts.graph import inferred
 from profiler.metrics.flops import Counts
 
 Shape = tuple[int, ...]
@@ -18,16 +19,15 @@ Shape = tuple[int, ...]
 
 def count(model: Any) -> Counts:
     """Cost of one forward of a ModelProto whose inputs have fixed shapes."""
-    import onnx.inliner
-    import onnx.shape_inference
-
     if model.functions:
+        import onnx.inliner
+
         model = onnx.inliner.inline_local_functions(model)
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    shapes = _shapes(inferred.graph)
+    model = inferred(model)
+    shapes = _shapes(model.graph)
     macs: Counter[str] = Counter()
     uncounted = set()
-    for node in inferred.graph.node:
+    for node in model.graph.node:
         name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
         if name in LIGHT:
             continue
