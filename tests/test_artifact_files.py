@@ -199,9 +199,10 @@ def test_what_is_no_model_is_refused_on_one_line(free, tmp_path):
     for name, content in contents.items():
         (tmp_path / f"{name}.onnx").write_bytes(content)
     (tmp_path / "folder.onnx").mkdir()
-    for name in (*contents, "folder", "missing"):
-        with pytest.raises(Unsupported, match=f"{name}.onnx: got") as caught:
-            source(tmp_path / f"{name}.onnx")
+    (tmp_path / "empty.plan").write_bytes(b"")
+    for name in (*(f"{each}.onnx" for each in (*contents, "folder", "missing")), "missing.plan", "empty.plan"):
+        with pytest.raises(Unsupported, match=f"{name}: got") as caught:
+            source(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 

@@ -74,6 +74,28 @@ def test_free_axes_are_swept_and_fixed_ones_are_not(free, tmp_path):
         cases(source(tmp_path / "net.onnx"), resolutions=((32, 32),))
 
 
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        ({"image": (1, 3, 13)}, "expected 4 axes as the graph has: batchx3xhxw"),
+        ({"image": (1, 4, 13, 9)}, "which the graph fixes at 3"),
+        ({"image": (1, 3, 13, 9), "ids": (2, 4)}, "expected one size"),
+    ],
+)
+def test_a_shape_that_the_graph_cannot_have_is_refused(shapes, said, free):
+    with pytest.raises(UsageError, match=said):
+        source(free[0], shapes)
+
+
+def test_an_axis_that_nothing_sizes_is_named(tmp_path):
+    nodes = [helper.make_node("Identity", ["x"], ["a"]), helper.make_node("Identity", ["m"], ["b"])]
+    listed = {"x": (1, ["n", 3, 8, 8]), "m": (1, [None, 5])}
+    build(tmp_path / "net.onnx", nodes, listed, {"a": (1, None), "b": (1, None)})
+    with pytest.raises(UsageError, match=r"axis 0 \(without a name\) of input 'm', .* --shape m:1x5"):
+        cases(source(tmp_path / "net.onnx"), batches=(2,))
+    assert cases(source(tmp_path / "net.onnx", {"m": (4, 5)}), batches=(2,))[0].reason is None
+
+
 def test_only_graph_runtimes_take_files_and_only_in_the_graph_s_own_precision(free):
     found = source(free[0], {"image": (1, 3, *SIDES)})
     entries = cases(found, lowerings=("eager", "compile", "onnxruntime", "tensorrt_rtx:dynamic", "tensorrt"))
@@ -182,22 +204,16 @@ def test_a_report_time_count_and_plan_take_a_file(run, tmp_path):
     ("arguments", "said"),
     [
         (("net.onnx",), "got no size for axis 0 (batch), 2 (h), 3 (w) of input 'image'"),
-        (("net.onnx", "--shape", "image:1x3x13"), "expected 4 axes as the graph has: batchx3xhxw"),
-        (("net.onnx", "--shape", "image:1x4x13x9"), "which the graph fixes at 3"),
-        (("net.onnx", "--shape", "image:1x3x13x9,ids:2x4"), "expected one size"),
         (("net.onnx", "--shape", "image:1x3x13x9", "--shape", "idz:1x4"), "got input 'idz', expected ids"),
         (("net.onnx", "--inputs", "missing.npz"), "missing.npz: got no file"),
         (("missing.onnx",), "missing.onnx: got no file that can be read"),
         (("depthwise_conv", "--shape", "x:1x3"), "for models that are files"),
-        (("net.plan",), "got no file that can be read"),
-        (("empty.plan", "--shape", "x:1x3x8x8"), "got an empty file"),
         (("junk.plan",), "got 'junk.plan' without --shape"),
         (("junk.plan", "--shape", "x:1x3x8x8"), "count the ONNX file that it was built from"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, said, free, tmp_path):
     shutil.copy(free[0], tmp_path / "net.onnx")
-    (tmp_path / "empty.plan").write_bytes(b"")
     (tmp_path / "junk.plan").write_bytes(b"junk")
     done = mixprof("count", *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr

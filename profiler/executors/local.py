@@ -84,7 +84,7 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
         launches=tuple(launches),
         build_s=slowest.build_s if slowest else None,
         build_cached=slowest.build_cached if slowest else None,
-        artifact_bytes=slowest.artifact_bytes if slowest else None,
+        artifact_bytes=(slowest or told).artifact_bytes,
         params=counts.get("params"),
         macs=counts.get("macs"),
         flops=counts.get("flops"),
@@ -92,7 +92,7 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
         memory=_largest([launch.memory for launch in launches if launch.memory is not None]),
         energy=told.energy,
         relative_error=max(errors, default=None),
-        proof=slowest.proof if slowest else told.proof,
+        proof=(slowest or told).proof,
         environment=told.environment,
     )
 

@@ -104,6 +104,6 @@ def _refuse_damaged(trt: Any, engine: bytes, flavour: str) -> None:
     """
     log = flavours.messages(trt)
     loaded = trt.Runtime(log).deserialize_cuda_engine(engine)
-    said = log.errors()
+    said = log.errors().split(" | ")[0]  # what follows is the missing device in any case
     if loaded is None and said and not re.search(NO_DEVICE, said):
         raise Unsupported(f"{flavour}: this is no engine that it takes: {said}"[:500])
