@@ -258,6 +258,7 @@ def test_files_become_engines_and_engines_are_never_claimed_to_be_more_than_buil
     assert ready.artifact_bytes == (engine / "net.plan").stat().st_size
     assert (ready.macs, ready.params, ready.build_s, ready.relative_error) == (None, None, None, None)
     assert proof_of(ready)["reference"] is None
+    assert proof_of(graphed)["reference_reason"] == "nothing was run here to be compared with it"
     assert "without the graph" in proof_of(ready)["reference_reason"]
     assert f"--loadEngine={engine / 'net.plan'}" in proof_of(ready)["trtexec"]
     assert "image:2x3x13x9,ids:2x4" in proof_of(ready)["trtexec"]

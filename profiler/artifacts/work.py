@@ -256,12 +256,15 @@ def _proof(artifact: Artifact, shapes: Mapping[str, tuple[int, ...]], saved: Map
 
 def _built(lowered: lowerings.Lowered, artifact: Artifact, case: Case) -> dict[str, Any]:
     """A file that no device here can run. Its graph is its own definition, so nothing here could check it."""
-    said = "not run, nor read beyond its header" if artifact.is_engine else "built only, not run"
+    said = "a ready engine, not run" if artifact.is_engine else "built only, not run"
+    proof = lowered.proof
+    if proof["reference"] is not None:
+        proof = {**proof, "reference_reason": "nothing was run here to be compared with it"}
     return Launch(
         "built",
         f"{case.device} is not there: {said}",
         build_s=None if artifact.is_engine else lowered.build_s,
         build_cached=lowered.build_cached,
         artifact_bytes=lowered.artifact_bytes,
-        proof=lowered.proof,
+        proof=proof,
     ).to_json()
