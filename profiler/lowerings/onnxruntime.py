@@ -178,8 +178,10 @@ def _bind(session: Any, inputs: tuple[Tensor, ...], target: Target) -> tuple[Any
 def _poison(buffers: list[Tensor | None]) -> None:
     """What an earlier run left must not pass for an output."""
     for each in buffers:
-        if each is not None:
-            each.fill_(float("nan") if each.is_floating_point() else 1)
+        if each is not None and each.is_floating_point():
+            each.fill_(float("nan"))
+        elif each is not None:
+            each.fill_(True if each.dtype == torch.bool else torch.iinfo(each.dtype).max)
 
 
 def _fetch(binding: Any, buffers: list[Tensor | None]) -> list[Tensor]:
