@@ -18,10 +18,11 @@ from typing import Any, NoReturn
 import models
 from profiler import agreement, crosscheck, doctor, lowerings, plan, store
 from profiler import sweep as sweeps
+from profiler.artifacts.files import Given, parse_shapes
 from profiler.engines import cache
 from profiler.executors import local
 from profiler.progress import Lines
-from profiler.session import manifest_of, planned_cases, refuse_other, session
+from profiler.session import manifest_of, planned_cases, refuse_other, refuse_unused, session
 from profiler.types import Case, NotTrusted, Record, UsageError
 
 DEFAULT_SWEEP = Path(__file__).with_name("default_sweep.toml")
@@ -73,7 +74,7 @@ def parser() -> Parser:
     sweeping = add("sweep", "run a sweep into a run folder", run_sweep)
     for command in (planning, sweeping):
         command.add_argument("file", nargs="?", metavar="SWEEP.toml", help="groups of axes; default: a comparison")
-        command.add_argument("--models", metavar="A,B", help="names, or package.module:factory")
+        command.add_argument("--models", metavar="A,B", help="names, package.module:factory, net.onnx or net.plan")
     for command in (timing, planning, sweeping):
         for axis in sweeps.PARSERS:
             if axis != "models":
@@ -83,6 +84,9 @@ def parser() -> Parser:
         command.add_argument("--energy", action="store_true", help="joules per image, some seconds more a launch")
         for name, help in SETTINGS.items():
             command.add_argument(f"--{name}", metavar=name[0].upper(), help=help)
+    for command in (counting, timing, planning, sweeping):
+        command.add_argument("--shape", action="append", metavar="INPUT:1x3x224x224", help="of an input of a file")
+        command.add_argument("--inputs", metavar="FILE.npz", help="what a file is fed with; default: random")
     sweeping.add_argument("--out", metavar="RUN", help="a new folder (default: runs/<time>)")
     sweeping.add_argument("--resume", action="store_true", help="go on with the run in --out")
     sweeping.add_argument(
@@ -164,6 +168,10 @@ def read_axes(arguments: argparse.Namespace) -> tuple[list[sweeps.Axes], sweeps.
     return groups, measure
 
 
+def _given(arguments: argparse.Namespace) -> Given:
+    return Given(parse_shapes(arguments.shape or ()), arguments.inputs)
+
+
 def run_models(arguments: argparse.Namespace) -> int:
     rows = []
     with session(sweeps.Measure(), models) as asked:
@@ -200,9 +208,10 @@ def run_count(arguments: argparse.Namespace) -> int:
     for axis, values in parsed.items():
         if len(values) > 1:
             raise UsageError(f"--{axis}: got {len(values)} values, expected one: `mixprof plan` counts many cases")
-    with session(sweeps.Measure(), models) as asked:
+    with session(sweeps.Measure(), models, _given(arguments)) as asked:
         groups = [sweeps.Axes(models=(arguments.model,), devices=("cpu",), **parsed)]
         entry = sweeps.expand(groups, asked.describe, ["cpu"])[0]
+        refuse_unused(asked.given, [entry])
         counts = asked.count(entry.case, entry.source)
     if counts["status"] != "ok":
         raise UsageError(counts["reason"])
@@ -222,7 +231,7 @@ def run_count(arguments: argparse.Namespace) -> int:
 
 def run_plan(arguments: argparse.Namespace) -> int:
     groups, measure = read_axes(arguments)
-    with session(measure, models) as asked:
+    with session(measure, models, _given(arguments)) as asked:
         planned, environment = planned_cases(groups, asked)
         found = plan.predict(planned, measure, asked.count, environment)
     _print_json(found) if arguments.json else print(plan.as_text(found))
@@ -234,7 +243,7 @@ def run_time(arguments: argparse.Namespace) -> int:
 
     arguments.models = ",".join(arguments.models)
     groups, measure = read_axes(arguments)
-    with session(measure, models) as asked:
+    with session(measure, models, _given(arguments)) as asked:
         planned, environment = planned_cases(groups, asked)
     with tempfile.TemporaryDirectory(prefix="mixprof-time-") as folder:
         run = Path(folder) / "run"
@@ -254,7 +263,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     if run.exists() and not arguments.resume and not blank:
         raise UsageError(f"got '{run}', which exists, expected a new folder, or --resume to go on with it")
     stored = store.read_manifest(run) if arguments.resume and not blank else None
-    with session(measure, models) as asked:
+    with session(measure, models, _given(arguments)) as asked:
         planned, environment = planned_cases(groups, asked)
     manifest = manifest_of(planned, measure, environment)
     if stored is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler import device, load, lowerings
+from profiler.artifacts import work
 from profiler.types import Case, Launch, Unavailable, Unsupported, digest
 
 if TYPE_CHECKING:
@@ -232,9 +233,9 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     with torch.inference_mode(mode=lowered.runs_in_torch and case.lowering.startswith("eager")), torch.no_grad():
         try:
             if settings.get("profile"):
-                found = _layer_times(lowered)
+                found = layer_times(lowered)
             else:
-                found = _measure(lowered, case, settings, expected, formulation, weights_bytes)
+                found = measure(lowered, case, settings, expected, formulation, weights_bytes)
         finally:
             lowered.close()
     return {**found, "environment": {**found["environment"], "built_s": built_s}}
@@ -265,31 +266,34 @@ def _built(lowered: lowerings.Lowered, case: Case, expected: torch.Tensor, formu
     return replace(found, proof=proof).to_json()
 
 
-def _layer_times(lowered: lowerings.Lowered) -> dict[str, Any]:
+def layer_times(lowered: lowerings.Lowered) -> dict[str, Any]:
     """Milliseconds of each layer and role of an engine, in a launch of its own. Never run on a GPU yet."""
     from profiler.engines import proof
 
     if lowered.layer_times is None:
         raise Unsupported("this lowering has no times of its layers")
     layer_ms = dict(lowered.layer_times(PROFILED_FORWARDS))
-    role_ms = proof.role_times(layer_ms, lowered.proof["roles"])
+    role_ms = proof.role_times(layer_ms, lowered.proof.get("roles", {}))
     return Launch("ok", proof={"layer_ms": layer_ms, "role_ms": role_ms}).to_json()
 
 
-def _measure(
+def measure(
     lowered: lowerings.Lowered,
     case: Case,
     settings: dict[str, Any],
-    expected: torch.Tensor,
+    expected: torch.Tensor | list[torch.Tensor] | None,
     formulation: list[str],
-    weights_bytes: int,
+    weights_bytes: int | None,
 ) -> dict[str, Any]:
-    """What is measured of a lowered case, in this order: output, times, memory."""
+    """What is measured of a lowered case, in this order: output, times, memory.
+
+    expected: the first and the last image, or every output whole, or None where nothing says what is right.
+    """
     from profiler import sampling
     from profiler.metrics import accuracy, latency
 
     start = time.perf_counter()
-    error = accuracy.relative_error(lowered.read(), expected)
+    error = _error(lowered, expected)
     tolerance = accuracy.TOLERANCES[case.dtype]
     built = Launch(
         "ok",
@@ -299,7 +303,7 @@ def _measure(
         relative_error=error if error != float("inf") else None,
         proof={**lowered.proof, "formulation": formulation},
     )
-    if not error <= tolerance:
+    if error is not None and not error <= tolerance:
         said = "the output holds NaN or Inf, or has another shape" if error == float("inf") else f"{error:.2g}"
         reason = f"relative error: {said}, expected at most {tolerance:g} in {case.dtype}"
         return replace(built, status="inaccurate", reason=reason).to_json()
@@ -335,7 +339,17 @@ def _measure(
     return measured.to_json()
 
 
-def _memory(lowered: lowerings.Lowered, case: Case, weights_bytes: int) -> dict[str, int | None]:
+def _error(lowered: lowerings.Lowered, expected: torch.Tensor | list[torch.Tensor] | None) -> float | None:
+    """How far the output is from what is expected, after one forward in any case."""
+    from profiler.metrics import accuracy
+
+    if expected is None or isinstance(expected, list):
+        outputs = lowered.read_all() if lowered.read_all is not None else [lowered.read()]
+        return None if expected is None else accuracy.worst_error(outputs, expected)
+    return accuracy.relative_error(lowered.read(), expected)
+
+
+def _memory(lowered: lowerings.Lowered, case: Case, weights_bytes: int | None) -> dict[str, int | None]:
     """Peaks of further forwards, after the timed ones. What cannot be measured is None."""
     from profiler.metrics import memory
 
@@ -364,10 +378,19 @@ def _energy(lowered: lowerings.Lowered, case: Case) -> dict[str, Any]:
         return {"joules_per_image": None, "reason": str(error)}
 
 
-JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+Job = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def _by_kind(of_module: Job, of_file: Job) -> Job:
+    """A job for models that are modules, and its like for those that are files."""
+    return lambda request: (of_module if request["source"]["artifact"] is None else of_file)(request)
+
+
+JOBS: dict[str, Job] = {
     "environment": environment,
     "describe": describe,
-    "count": count,
-    "prepare": prepare,
-    "launch": launch,
+    "inspect": work.inspect,
+    "count": _by_kind(count, work.count),
+    "prepare": _by_kind(prepare, work.prepare),
+    "launch": _by_kind(launch, work.launch),
 }

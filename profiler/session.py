@@ -6,15 +6,16 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from profiler import lowerings, sources
+from profiler.artifacts.files import Given, is_file
 from profiler.device import default_threads
 from profiler.executors.server import Server, source_request
 from profiler.sources import Registry
-from profiler.sweep import Axes, Measure, Planned, Source, expand
+from profiler.sweep import Axes, Measure, Planned, Source, expand, nearest
 from profiler.types import Case, NotTrusted, UsageError, digest
 
 ASK_TIMEOUT_S = 300.0
@@ -26,6 +27,7 @@ class Session:
 
     server: Server
     registry: Registry
+    given: Given = field(default_factory=Given)  # of the inputs of files
 
     def ask(self, job: str, **request: Any) -> dict[str, Any]:
         """A job's values; UsageError when it has none."""
@@ -35,6 +37,10 @@ class Session:
         return values
 
     def describe(self, name: str) -> Source:
+        if is_file(name):
+            found = self.ask("inspect", path=name, inputs=self.given.inputs)
+            return sources.of_file(name, self.given, found)
+
         def accepted(source: Source) -> list[str]:
             try:
                 found: list[str] = self.ask("describe", source=source_request(source))["accepts"]
@@ -56,20 +62,20 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(measure: Measure, registry: Registry) -> Iterator[Session]:
+def session(measure: Measure, registry: Registry, given: Given | None = None) -> Iterator[Session]:
     """A session with a server of its own, in a folder that is gone afterwards."""
     threads = measure.threads or default_threads()
     with (
         tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
         Server(Path(folder), ("torch", "sympy", "profiler.jobs"), threads, measure.allocator) as server,
     ):
-        yield Session(server, registry)
+        yield Session(server, registry, given or Given())
 
 
 def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], dict[str, Any]]:
     """All cases of a sweep, the anchors first, and the environment they will run in."""
     for group in groups:
-        for name in group.lowerings:
+        for name in group.lowerings or ():
             lowerings.parse(name)
     environment = asked.environment()
     known: dict[str, Source] = {}
@@ -80,11 +86,24 @@ def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], di
         return known[name]
 
     planned = expand(groups, describe, environment["devices"])
+    refuse_unused(asked.given, planned)
     if all(entry.case.model == "anchor_v1" for entry in planned):
         raise UsageError("got anchor_v1 alone, which every sweep times by itself, expected another model")
     possible = [entry.case for entry in planned if entry.reason is None and entry.case.model != "anchor_v1"]
     anchors = [Planned(case, sources.ANCHOR) for case in sources.anchor_cases(possible)]
     return [*anchors, *(entry for entry in planned if entry.case.model != "anchor_v1")], environment
+
+
+def refuse_unused(given: Given, planned: list[Planned]) -> None:
+    """UsageError for a shape or an archive that no file among the models takes."""
+    artifacts = {entry.source.artifact for entry in planned if entry.source.artifact is not None}
+    if not artifacts and (given.shapes or given.inputs):
+        option = "--shape" if given.shapes else "--inputs"
+        raise UsageError(f"got {option}, which is for models that are files, expected a net.onnx or net.plan with it")
+    names = [each.name for artifact in artifacts for each in artifact.inputs]
+    for name in given.shapes:
+        if name not in names:
+            raise UsageError(f"--shape: got input '{name}', expected {nearest(name, names)}")
 
 
 def manifest_of(planned: list[Planned], measure: Measure, environment: dict[str, Any]) -> dict[str, Any]:
@@ -94,12 +113,37 @@ def manifest_of(planned: list[Planned], measure: Measure, environment: dict[str,
         "measure": {**asdict(measure), "launches": measure.rounds},
         "environment": {"testbed": environment["testbed"], "informing": environment["informing"]},
         "versions": environment["versions"],
+        "artifacts": _artifacts(planned),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
+def _artifacts(planned: list[Planned]) -> dict[str, Any]:
+    """The content of every file among the models, and what it is fed with."""
+    found = {entry.case.model: entry.source.artifact for entry in planned if entry.source.artifact is not None}
+    return {
+        name: {
+            "sha256": each.sha256,
+            "inputs_sha256": each.inputs_sha256,
+            "shapes": {one.name: None if one.given is None else list(one.given) for one in each.inputs},
+        }
+        for name, each in found.items()
+    }
+
+
+def _refuse_changed(run: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """NotTrusted for a file, or its inputs, of other content than when the run began."""
+    for name in set(before) & set(now):
+        for part, words in (("sha256", "it"), ("inputs_sha256", "its --inputs")):
+            if before[name][part] != now[name][part]:
+                raise NotTrusted(f"'{run}' was measured with another '{name}': {words} was changed; use a new --out")
+        if before[name]["shapes"] != now[name]["shapes"]:
+            raise UsageError(f"got other shapes for '{name}' than '{run}' has, expected the same --shape with --resume")
+
+
 def refuse_other(run: Path, stored: dict[str, Any], manifest: dict[str, Any]) -> None:
     """Going on with a run needs the same cases and settings (else 2) in the same environment (else 4)."""
+    _refuse_changed(run, stored.get("artifacts", {}), manifest["artifacts"])
     if stored["sweep"] != manifest["sweep"]:
         raise UsageError(
             f"got other axes than those of '{run}' ({manifest['sweep']['cases']} cases, there "

@@ -1,4 +1,4 @@
-"""What a model's name stands for: a registered model, `timm:NAME`, or `package.module:factory`."""
+"""What a model's name stands for: a registered model, `timm:NAME`, `package.module:factory`, or a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from profiler import lowerings
+from profiler.artifacts import files
 from profiler.sweep import Source
 from profiler.types import Case, Unsupported, UsageError
 
@@ -94,3 +96,24 @@ def anchor_cases(cases: list[Case]) -> list[Case]:
             for case in cases
         )
     )
+
+
+def of_file(name: str, given: files.Given, found: dict[str, Any]) -> Source:
+    """The source of a file. found: what a worker read of it (`artifacts.work.inspect`)."""
+    read = {part: found[part] for part in ("sha256", "dtype", "inputs", "inputs_sha256")}
+    if name.endswith(".plan") and given.inputs is None:
+        read["inputs"] = [
+            {"name": each, "dtype": files.UNKNOWN, "declared": shape, "given": shape, "values": ""}
+            for each, shape in given.shapes.items()
+        ]
+        if not given.shapes:
+            raise UsageError(
+                f"got '{name}' without --shape, expected --shape name:1x3x224x224 for each of its inputs, or --inputs: "
+                "an engine does not tell them without its device"
+            )
+    usual = lowerings.usual_for(name)
+    artifact = files.Artifact.from_json(
+        {"path": name, **read, "lowerings": lowerings.taking(name), "default_lowering": usual,
+         "inputs_file": given.inputs}
+    )  # fmt: skip
+    return Source("", {}, (), "file", artifact=files.with_shapes(artifact, given.shapes))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from profiler.artifacts import files
 from profiler.types import Case, UsageError
 
 if sys.version_info >= (3, 11):
@@ -30,10 +31,11 @@ class Source:
     factory: str  # "module:function", called in a worker
     arguments: dict[str, Any]  # what it is called with besides the case's own values
     accepts: tuple[str, ...]  # of "resolution", "window", "batch", "channels", "lowering"
-    kind: str  # "mixer" or "network"
+    kind: str  # "mixer", "network" or "file"
     specialize: str | None = None  # "module:function" that turns a loaded module into its form for a lowering
     user: bool = False  # imported from the current folder
     check: Callable[..., str | None] = field(default=lambda **_: None, compare=False)  # why values are impossible
+    artifact: files.Artifact | None = None  # the file that it is, in a factory's place
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,15 @@ class Planned:
 
 @dataclass(frozen=True)
 class Axes:
-    """A product of experiments. None stands for the default of the model's kind or the device."""
+    """A product of experiments. None stands for the default of the model or the device."""
 
     models: tuple[str, ...] = ()
-    lowerings: tuple[str, ...] = ("eager",)
+    lowerings: tuple[str, ...] | None = None
     devices: tuple[str, ...] | None = None
     dtypes: tuple[str, ...] | None = None
     layouts: tuple[str, ...] = ("channels_last",)
     modes: tuple[str, ...] = ("hot",)
-    batches: tuple[int, ...] = (1,)
+    batches: tuple[int, ...] | None = None
     resolutions: tuple[tuple[int, int], ...] | None = None
     windows: tuple[int, ...] = (7,)
     channels: tuple[int, ...] = (96,)
@@ -290,19 +292,35 @@ def expand(groups: Iterable[Axes], describe: Callable[[str], Source], devices: S
 
 
 def _why_impossible(case: Case, source: Source) -> str | None:
+    if source.artifact is not None:
+        return files.why_impossible(source.artifact, case)
     return source.check(resolution=case.resolution, window=case.window, channels=case.channels)
 
 
 def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str]) -> Iterable[Case]:
     """The product of a group's axes for one model. An axis that the model does not have collapses."""
+    if source.artifact is not None:
+        yield from _cases_of_file(axes, model, source.artifact, machine)
+        return
     mixer = source.kind == "mixer"
     resolutions = axes.resolutions or ((56, 56) if mixer else (224, 224),)
     windows: tuple[int | None, ...] = axes.windows if "window" in source.accepts else (None,)
     channels: tuple[int | None, ...] = axes.channels if "channels" in source.accepts else (None,)
-    for lowering, device in itertools.product(axes.lowerings, axes.devices or (machine[-1],)):
+    for lowering, device in itertools.product(axes.lowerings or ("eager",), axes.devices or (machine[-1],)):
         dtypes = axes.dtypes or (("float32",) if device == "cpu" else ("float16",))
         # A graph runtime chooses its own memory layout: the axis would repeat one experiment.
         layouts = axes.layouts[:1] if lowering.split(":")[0] not in ("eager", "compile") else axes.layouts
-        product = itertools.product(dtypes, layouts, axes.modes, axes.batches, resolutions, windows, channels)
+        product = itertools.product(dtypes, layouts, axes.modes, axes.batches or (1,), resolutions, windows, channels)
         for dtype, layout, mode, batch, resolution, window, width in product:
             yield Case(model, lowering, device, dtype, layout, mode, batch, resolution, window, width)
+
+
+def _cases_of_file(axes: Axes, model: str, artifact: files.Artifact, machine: Sequence[str]) -> Iterable[Case]:
+    """The same for a file, which brings its own element type and sizes; layout, window and channels collapse."""
+    names = axes.lowerings or (artifact.default_lowering,)
+    batches = files.batches_of(artifact, axes.batches)
+    resolutions = files.resolutions_of(artifact, axes.resolutions)
+    for lowering, device in itertools.product(names, axes.devices or (machine[-1],)):
+        dtypes = files.dtypes_of(artifact, axes.dtypes, "float32" if device == "cpu" else "float16")
+        for dtype, mode, batch, resolution in itertools.product(dtypes, axes.modes, batches, resolutions):
+            yield Case(model, lowering, device, dtype, "contiguous", mode, batch, resolution, None, None)

@@ -73,8 +73,8 @@ def test_a_launch_for_the_layers_returns_them_with_their_roles():
     lowered = lowerings.Lowered(
         None, lambda: torch.empty(0), 0.0, proof={"roles": {"a": "mixer"}}, layer_times=layer_times
     )
-    found = Launch.from_json(jobs._layer_times(lowered))
+    found = Launch.from_json(jobs.layer_times(lowered))
     assert found.status == "ok"
     assert found.proof == {"layer_ms": {"a": 0.5, "b": 0.25}, "role_ms": {"mixer": 0.5, "other": 0.25}}
     with pytest.raises(Unsupported, match="no times of its layers"):
-        jobs._layer_times(lowerings.Lowered(None, lambda: torch.empty(0), 0.0))
+        jobs.layer_times(lowerings.Lowered(None, lambda: torch.empty(0), 0.0))

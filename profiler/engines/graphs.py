@@ -64,7 +64,8 @@ class Graph:
         """The element type of an input or output, as torch has it."""
         import torch
 
-        found = {1: torch.float32, 10: torch.float16, 16: torch.bfloat16, 7: torch.int64, 6: torch.int32, 9: torch.bool}
+        found = {1: torch.float32, 10: torch.float16, 16: torch.bfloat16, 11: torch.float64, 7: torch.int64,
+                 6: torch.int32, 3: torch.int8, 2: torch.uint8, 9: torch.bool}  # fmt: skip
         if self.dtypes[name] not in found:
             raise Unsupported(f"got element type {self.dtypes[name]} of '{name}', expected a float, an integer or bool")
         return found[self.dtypes[name]]

@@ -68,12 +68,13 @@ class CudaStream:
 class Runner:
     """An engine with its buffers bound, ready to be enqueued.
 
-    inputs: name -> bytes of a contiguous array; shapes: name -> its shape. Everything is freed by `close`, in order.
+    inputs: name -> bytes of a contiguous array, or what makes these once the engine is loaded and can tell its element
+    types; shapes: name -> its shape. Everything is freed by `close`, in order.
     """
 
     def __init__(
-        self, trt: Any, engine: bytes, index: int, inputs: Mapping[str, Bytes], shapes: Mapping[str, tuple[int, ...]],
-        log: Any, *, graph: bool = False,
+        self, trt: Any, engine: bytes, index: int, inputs: Mapping[str, Bytes] | Callable[[Any], Mapping[str, Bytes]],
+        shapes: Mapping[str, tuple[int, ...]], log: Any, *, graph: bool = False,
     ):  # fmt: skip
         try:
             import pycuda.driver as driver
@@ -94,7 +95,7 @@ class Runner:
             self.context = self._execution_context(trt, graph)
             attribute = driver.device_attribute.L2_CACHE_SIZE
             self.stream = CudaStream(driver.Stream(), driver, int(device.get_attribute(attribute)))
-            self._buffers = self._bind(trt, inputs, shapes)
+            self._buffers = self._bind(trt, inputs(self.engine) if callable(inputs) else inputs, shapes)
             self._graph = None if not graph or self._captures_itself else _capture(self.stream, self._enqueue)
         except BaseException:
             self.close()

@@ -89,7 +89,7 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
         launches=tuple(launches),
         build_s=slowest.build_s if slowest else None,
         build_cached=slowest.build_cached if slowest else None,
-        artifact_bytes=slowest.artifact_bytes if slowest else None,
+        artifact_bytes=(slowest or told).artifact_bytes,
         params=counts.get("params"),
         macs=counts.get("macs"),
         flops=counts.get("flops"),
@@ -97,7 +97,7 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
         memory=_largest([launch.memory for launch in launches if launch.memory is not None]),
         energy=told.energy,
         relative_error=max(errors, default=None),
-        proof=slowest.proof if slowest else told.proof,
+        proof=(slowest or told).proof,
         environment=told.environment,
     )
 
@@ -283,7 +283,8 @@ def _too_large(case: Case, counts: dict[str, Any], settings: dict[str, Any]) -> 
     """Why a case will not fit, from its predicted peak; None when it will or nobody can tell."""
     if counts["status"] != "ok" or case.device != "cpu":
         return None
-    predicted = counts["weights_bytes"] + counts["input_bytes"] + counts["predicted_peak_bytes"]
+    # Of a file, only weights and inputs are known ahead.
+    predicted = counts["weights_bytes"] + counts["input_bytes"] + (counts["predicted_peak_bytes"] or 0)
     bound = settings["max_memory"] or total_memory_bytes()
     if predicted <= bound:
         return None

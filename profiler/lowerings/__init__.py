@@ -50,6 +50,7 @@ class Lowered:
     stream: Stream | None = None  # it enqueues on; None: a CPU, or torch's current stream
     layer_times: Callable[[int], list[tuple[str, float]]] | None = None  # forwards -> (layer, milliseconds)
     close: Callable[[], None] = lambda: None  # frees what it holds on the device
+    read_all: Callable[[], list[torch.Tensor]] | None = None  # like `read`, every output
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Entry:
     options: dict[str, tuple[str, ...] | Callable[[str], object]]  # values, () for a bare one, or a parser of them
     preload: tuple[str, ...]  # modules a fork server imports once for all launches
     compiles: bool = False  # needs a C++ compiler
+    files: tuple[str, ...] = ()  # endings of those that it takes in a module's place, by `lower_file`
     engine: bool = False  # built without a device, kept across runs, run in a process without torch's CUDA
 
 
@@ -95,6 +97,7 @@ LOWERINGS: dict[str, Entry] = {
         requires=("onnx", "onnxscript", "onnxruntime"),
         install="pip install onnx onnxscript onnxruntime",
         options={"opt": ("disable", "basic", "extended", "all")},
+        files=(".onnx",),
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
     ),
     "tensorrt": Entry(
@@ -103,6 +106,7 @@ LOWERINGS: dict[str, Entry] = {
         install=INSTALL["tensorrt"],
         options=ENGINE_OPTIONS,
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
+        files=(".onnx", ".plan"),
         engine=True,
     ),
     "tensorrt_rtx": Entry(
@@ -111,6 +115,7 @@ LOWERINGS: dict[str, Entry] = {
         install=INSTALL["tensorrt_rtx"],
         options={**ENGINE_OPTIONS, "sm": ("75", "80", "86", "89", "120", "121")},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
+        files=(".onnx", ".plan"),
         engine=True,
     ),
 }
@@ -167,3 +172,21 @@ def lower(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], 
     entry, _ = parse(name)
     lowered: Lowered = importlib.import_module(entry.module).lower(module, inputs, target)
     return lowered
+
+
+def lower_file(name: str, path: Path, inputs: tuple[torch.Tensor, ...], target: Target) -> Lowered:
+    """Lower a file that the lowering takes. inputs: those of an ONNX graph in its order and element types."""
+    entry, _ = parse(name)
+    lowered: Lowered = importlib.import_module(entry.module).lower_file(path, inputs, target)
+    return lowered
+
+
+def taking(path: str) -> tuple[str, ...]:
+    """The lowerings, without options, that take such a file in a module's place."""
+    return tuple(name for name, entry in LOWERINGS.items() if path.endswith(entry.files or ("\0",)))
+
+
+def usual_for(path: str) -> str:
+    """The lowering that a file gets where none is asked for: the first that takes it and is installed here."""
+    names = taking(path)
+    return next((name for name in names if missing(name) is None), names[0])

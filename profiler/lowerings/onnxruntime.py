@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ from profiler.worker import is_out_of_memory
 
 OPSET = 20
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CODES = {  # onnx.TensorProto's numbers
+    torch.float32: 1, torch.uint8: 2, torch.int8: 3, torch.int16: 5, torch.int32: 6, torch.int64: 7, torch.bool: 9,
+    torch.float16: 10, torch.float64: 11, torch.bfloat16: 16,
+}  # fmt: skip
+NAMES = {torch.float32: "float", torch.float64: "double"}  # where onnxruntime's differ from torch's
+TYPES = {f"tensor({NAMES.get(dtype, str(dtype).removeprefix('torch.'))})": dtype for dtype in CODES}
 LEVELS = {"disable": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED"}
 
 
@@ -56,12 +63,18 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     cached = path.exists()
     if not cached:
         export(module.to(dtype), inputs, path)
+    lowered = lower_file(path, inputs, target, start)
+    return replace(lowered, build_cached=cached, proof={**lowered.proof, "opset": OPSET})
+
+
+def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: float | None = None) -> Lowered:
+    """Load an ONNX graph, its inputs in the graph's order and element types. start: when its building began."""
+    start = time.perf_counter() if start is None else start
     session = _session(path, target)
-    binding, outputs = _bind(session, inputs, target)
+    binding, buffers = _bind(session, inputs, target)
     proof = {
         "onnx_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "provider": session.get_providers()[0],
-        "opset": OPSET,
         "layout": "chosen by onnxruntime",
     }
 
@@ -71,11 +84,25 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         session.run_with_iobinding(binding, settings)
 
     def read() -> Tensor:
-        outputs[0].fill_(float("nan"))
+        _poison(buffers)
         run()
-        return outputs[0].cpu()
+        return _fetch(binding, buffers)[0]
 
-    return Lowered(run, read, time.perf_counter() - start, cached, path.stat().st_size, proof, runs_in_torch=False)
+    def read_all() -> list[Tensor]:
+        _poison(buffers)
+        run()
+        return _fetch(binding, buffers)
+
+    return Lowered(
+        run,
+        read,
+        time.perf_counter() - start,
+        None,
+        path.stat().st_size,
+        proof,
+        runs_in_torch=False,
+        read_all=read_all,
+    )
 
 
 def _session(path: Path, target: Target) -> Any:
@@ -125,23 +152,56 @@ def _run_options(target: Target) -> Any:
     return options
 
 
-def _bind(session: Any, inputs: tuple[Tensor, ...], target: Target) -> tuple[Any, list[Tensor]]:
-    """Bind the inputs and freshly allocated outputs, torch tensors on the device, for all runs."""
+def _bind(session: Any, inputs: tuple[Tensor, ...], target: Target) -> tuple[Any, list[Tensor | None]]:
+    """Bind the inputs and freshly allocated outputs, torch tensors on the device, for all runs.
+
+    None stands for an output whose shape depends on values: onnxruntime allocates it anew in every run.
+    """
     binding = session.io_binding()
     kind, _, index = target.device.partition(":")
     keep = [each.to(target.device) for each in inputs]
-    dtype = keep[0].dtype
-    shapes = [tuple(output.shape) for output in session.get_outputs()]
-    outputs = [torch.empty(shape, dtype=dtype, device=target.device) for shape in shapes]
-    code = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}[dtype]  # onnx.TensorProto's numbers
+    outputs = [_buffer(node, target.device) for node in session.get_outputs()]
     for bind, nodes, tensors in (
         (binding.bind_input, session.get_inputs(), keep),
         (binding.bind_output, session.get_outputs(), outputs),
     ):
         for node, tensor in zip(nodes, tensors, strict=True):
-            bind(node.name, kind, int(index or 0), code, tuple(tensor.shape), tensor.data_ptr())
+            if tensor is None:
+                bind(node.name, kind, int(index or 0))
+            else:
+                code = CODES[tensor.dtype]
+                bind(node.name, kind, int(index or 0), code, tuple(tensor.shape), tensor.data_ptr())
     binding.kept_alive = keep
     return binding, outputs
+
+
+def _poison(buffers: list[Tensor | None]) -> None:
+    """What an earlier run left must not pass for an output."""
+    for each in buffers:
+        if each is not None and each.is_floating_point():
+            each.fill_(float("nan"))
+        elif each is not None:
+            each.fill_(True if each.dtype == torch.bool else torch.iinfo(each.dtype).max)
+
+
+def _fetch(binding: Any, buffers: list[Tensor | None]) -> list[Tensor]:
+    """Every output, on the CPU: from its buffer, or from where onnxruntime allocated it."""
+    if all(each is not None for each in buffers):
+        return [each.cpu() for each in buffers if each is not None]
+    binding.synchronize_outputs()
+    values = binding.get_outputs()
+    return [
+        torch.from_numpy(values[index].numpy()) if each is None else each.cpu() for index, each in enumerate(buffers)
+    ]
+
+
+def _buffer(node: Any, device: str) -> Tensor | None:
+    dtype = TYPES.get(node.type)
+    if dtype is None:
+        raise Unsupported(f"onnxruntime: got output '{node.name}' of type {node.type}, expected a tensor of numbers")
+    if not all(isinstance(size, int) for size in node.shape):
+        return None
+    return torch.empty(tuple(node.shape), dtype=dtype, device=device)
 
 
 def reason_of(error: BaseException) -> str:

@@ -87,6 +87,11 @@ def lower_graph(onnx: bytes, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     return _on_device(lowered, trt, engine, graph, inputs, target, time.perf_counter() - start)
 
 
+def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
+    """An engine of an ONNX file at its inputs' shapes."""
+    return lower_graph(path.read_bytes(), inputs, target)
+
+
 def require_device_name(target: Target) -> None:
     if target.device == "cpu":
         raise Unsupported(f"lowering '{target.name}': engines run on CUDA devices only: use --devices cuda:0")
@@ -147,22 +152,25 @@ def _on_device(
         found |= {**proof.summarize(layers, graph.operators, graph.outputs), "source": "engine inspector"}
         found["roles"] = graph.roles_of(layers)
     found |= {"activation_bytes": runner.activation_bytes, "cuda_graph": "graph" in target.options}
-    first = next(iter(runner.outputs))
-    dtype = graph.dtype_of(first)
+    dtypes = {name: graph.dtype_of(name) for name in graph.outputs}
 
-    def read() -> Tensor:
-        content = runner.read()[first]
-        return torch.frombuffer(bytearray(content), dtype=dtype).view(runner.outputs[first][0])
+    def read_all() -> list[Tensor]:
+        content = runner.read()
+        return [
+            torch.frombuffer(bytearray(content[name]), dtype=dtype).view(runner.outputs[name][0])
+            for name, dtype in dtypes.items()
+        ]
 
     return replace(
         lowered,
         forward=runner.forward,
-        read=read,
+        read=lambda: read_all()[0],
         build_s=spent_s + time.perf_counter() - start,
         proof=found,
         stream=runner.stream,
         layer_times=lambda forwards: runner.layer_times(trt, forwards),
         close=runner.close,
+        read_all=read_all,
     )
 
 

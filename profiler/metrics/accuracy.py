@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -109,3 +109,24 @@ def relative_error(output: Tensor, expected: Tensor) -> float:
         return float("inf")
     largest = float(expected.abs().max())
     return float((ends.double() - expected.double()).abs().max()) / max(largest, 1e-300)
+
+
+def worst_error(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest error among several outputs, each compared whole; infinite where their number differs.
+
+    Of floats max|y - r| / max|r|, of integers the share of the elements that differ.
+    """
+    if len(outputs) != len(expected):
+        return float("inf")
+    return max(_whole_error(output, right) for output, right in zip(outputs, expected, strict=True))
+
+
+def _whole_error(output: Tensor, expected: Tensor) -> float:
+    if output.shape != expected.shape or not bool(torch.isfinite(output).all()):
+        return float("inf")
+    if not expected.numel():
+        return 0.0
+    if not expected.is_floating_point():
+        return float((output != expected).double().mean())
+    largest = float(expected.double().abs().max())
+    return float((output.double() - expected.double()).abs().max()) / max(largest, 1e-300)
