@@ -5,7 +5,7 @@ ifndef RUN
 RUN := runs/$(shell date +%Y%m%d-%H%M%S)
 endif
 
-.PHONY: sweep test lint clean
+.PHONY: sweep test gpu lint clean
 
 sweep: .venv/ready
 	$(BIN)/mixprof sweep --out $(RUN)
@@ -14,13 +14,17 @@ sweep: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest
 
+# What only a machine with an NVIDIA GPU can prove, into gpu_acceptance.json; elsewhere it says that nothing ran.
+gpu: .venv/ready
+	$(BIN)/python scripts/gpu_acceptance.py
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-.venv/ready: pyproject.toml constraints.txt scripts/setup.sh
+.venv/ready: pyproject.toml constraints.txt scripts/setup.sh scripts/type_stubs.py
 	PYTHON=$(PYTHON) sh scripts/setup.sh
 
 clean:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from profiler.driver import device_uuid
+
 # Reasons that make samples worthless. A power cap is not among them: a hungrier candidate is really slower.
 THROTTLES = {
     "HwSlowdown": "hardware slowdown",
@@ -63,12 +65,10 @@ def _handle(index: int) -> tuple[Any, Any] | None:
         import pynvml
     except ImportError:
         return None
-    import torch
-
+    uuid = device_uuid(index)  # not asked of torch, which would initialise its CUDA beside an engine
     try:
         pynvml.nvmlInit()
-        uuid = str(torch.cuda.get_device_properties(index).uuid)
-        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
+        return None if uuid is None else (pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid))
     except (pynvml.NVMLError, AttributeError):
         return None
 

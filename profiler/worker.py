@@ -127,8 +127,9 @@ def bound_memory(most: int) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocation failed, on any device."""
-    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
-    return named or "not enough memory" in str(error) or "allocate memory" in str(error)
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return True
+    return any(each in str(error) for each in ("not enough memory", "allocate memory", "out of memory"))
 
 
 def one_line(error: BaseException) -> str:

@@ -19,4 +19,5 @@ else
     $pip "torch==$torch+cpu" 2>/dev/null || $pip "torch==$torch+cpu" --index-url "$cpu_index"
 fi
 $pip --constraint constraints.txt --editable '.[dev]'
+.venv/bin/python scripts/type_stubs.py
 touch .venv/ready

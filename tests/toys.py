@@ -101,6 +101,10 @@ def too_large(channels):
     return Toy(channels, lambda x: torch.empty(2**50))
 
 
+def too_large_for_a_gpu(channels):
+    return Toy(channels, lambda x: x + torch.empty(2**44, device=x.device)[:1].to(x.dtype) if x.is_cuda else x)
+
+
 class Different(Toy):
     """Another function in the process that is timed than in the one that made the reference."""
 

@@ -6,11 +6,16 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from profiler.engines import cache
 from profiler.engines.flavours import messages
 from profiler.types import Unsupported, digest
+
+if TYPE_CHECKING:
+    import tensorrt as stubs
+
+    from profiler.engines.flavours import Messages, TensorRT
 
 Shape = tuple[int, ...]
 
@@ -67,7 +72,7 @@ def check_profile(
                 )
 
 
-def build(trt: Any, onnx: bytes, recipe: Recipe) -> Build:
+def build(trt: TensorRT, onnx: bytes, recipe: Recipe) -> Build:
     """Build an engine. Unsupported, in TensorRT's own words, where it refuses the graph or fails to build it."""
     start = time.perf_counter()
     log = messages(trt)
@@ -80,7 +85,7 @@ def build(trt: Any, onnx: bytes, recipe: Recipe) -> Build:
     if recipe.profile:
         profile = builder.create_optimization_profile()
         for name, shapes in recipe.profile.items():
-            profile.set_shape(name, *shapes)
+            profile.set_shape(name, *(trt.Dims(list(shape)) for shape in shapes))
         config.add_optimization_profile(profile)
     timings = _with_timing_cache(trt, config, recipe)
     engine = builder.build_serialized_network(network, config)
@@ -90,14 +95,14 @@ def build(trt: Any, onnx: bytes, recipe: Recipe) -> Build:
     return Build(bytes(memoryview(engine)), tuple(log.lines), time.perf_counter() - start)
 
 
-def _network_flags(trt: Any) -> int:
+def _network_flags(trt: TensorRT) -> int:
     """Precision comes from the graph alone, on every flavour; TensorRT 11 takes that for granted."""
     flags = trt.NetworkDefinitionCreationFlag
     names = [name for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH") if hasattr(flags, name)]
     return sum(1 << int(getattr(flags, name)) for name in names)
 
 
-def _configure(trt: Any, config: Any, recipe: Recipe) -> None:
+def _configure(trt: TensorRT, config: stubs.IBuilderConfig, recipe: Recipe) -> None:
     if hasattr(trt.BuilderFlag, "TF32"):
         (config.set_flag if recipe.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
     if recipe.level is not None:
@@ -105,13 +110,17 @@ def _configure(trt: Any, config: Any, recipe: Recipe) -> None:
     if recipe.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, recipe.workspace)
     if recipe.target is not None:
-        if not hasattr(config, "set_compute_capability"):
+        if (
+            not hasattr(trt, "ComputeCapability")
+            or not hasattr(config, "num_compute_capabilities")
+            or not hasattr(config, "set_compute_capability")
+        ):
             raise Unsupported(f"{recipe.flavour}: builds for the GPU at hand only: leave out sm={recipe.target}")
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{recipe.target}"), 0)
 
 
-def _with_timing_cache(trt: Any, config: Any, recipe: Recipe) -> Callable[[], None]:
+def _with_timing_cache(trt: TensorRT, config: stubs.IBuilderConfig, recipe: Recipe) -> Callable[[], None]:
     """Give the builder what it timed before; what is returned keeps what it timed now.
 
     TensorRT checks by itself that a cache is of this device and version. TensorRT-RTX times nothing while it builds.
@@ -126,7 +135,7 @@ def _with_timing_cache(trt: Any, config: Any, recipe: Recipe) -> Callable[[], No
     return lambda: cache.write(path, bytes(memoryview(config.get_timing_cache().serialize())))
 
 
-def _parse(trt: Any, onnx: bytes, network: Any, log: Any) -> None:
+def _parse(trt: TensorRT, onnx: bytes, network: stubs.INetworkDefinition, log: Messages) -> None:
     parser = trt.OnnxParser(network, log)
     if parser.parse(onnx):
         return
@@ -135,7 +144,7 @@ def _parse(trt: Any, onnx: bytes, network: Any, log: Any) -> None:
     raise Unsupported(f"tensorrt's ONNX parser: {said or log.errors()}"[:800])
 
 
-def _refusal(error: Any, onnx: bytes) -> str:
+def _refusal(error: stubs.ParserError, onnx: bytes) -> str:
     """The operator, the module it comes from and what the parser says of it."""
     import onnx as onnx_package
 

@@ -1,10 +1,10 @@
-"""The two packages that build engines, imported where they are used."""
+"""The two packages that build engines, imported where they are used, and what is asked of either."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from profiler.types import Unavailable
 
@@ -13,13 +13,47 @@ INSTALL = {
     "tensorrt_rtx": "pip install 'mixprof[rtx]'",
 }
 
+if TYPE_CHECKING:
+    import tensorrt as stubs
 
-def load(name: str) -> Any:
+    class Messages(stubs.ILogger):
+        """A logger that keeps what TensorRT says: (severity, text), severity "ERROR", "WARNING", …"""
+
+        lines: list[tuple[str, str]]
+
+        def errors(self) -> str: ...  # what went wrong, in TensorRT's own words, on one line
+
+    class Names(Protocol):
+        """Of the module of either flavour, what both have: mypy holds it against the stubs of TensorRT 10.
+
+        What one flavour alone has is asked for with `hasattr`, which mypy takes for an answer.
+        """
+
+        Builder: type[stubs.Builder]
+        BuilderFlag: type[stubs.BuilderFlag]
+        Dims: type[stubs.Dims]
+        LayerInformationFormat: type[stubs.LayerInformationFormat]
+        MemoryPoolType: type[stubs.MemoryPoolType]
+        NetworkDefinitionCreationFlag: type[stubs.NetworkDefinitionCreationFlag]
+        OnnxParser: type[stubs.OnnxParser]
+        ProfilingVerbosity: type[stubs.ProfilingVerbosity]
+        Runtime: type[stubs.Runtime]
+        TensorIOMode: type[stubs.TensorIOMode]
+        TensorLocation: type[stubs.TensorLocation]
+
+    class TensorRT(Names, Protocol):
+        @property
+        def __version__(self) -> str: ...  # no name of a protocol that mypy asks of a module
+
+    _checked_by_mypy: Names = stubs
+
+
+def load(name: str) -> TensorRT:
     """The package "tensorrt" or "tensorrt_rtx"; Unavailable with the command that installs it."""
     if not is_installed(name):
         raise Unavailable(f"lowering '{name}': {name} is not installed: {INSTALL[name]}")
     try:
-        return importlib.import_module(name)
+        return cast("TensorRT", importlib.import_module(name))
     except ImportError as error:
         raise Unavailable(f"lowering '{name}': {name} cannot be imported ({error}): {INSTALL[name]}") from error
 
@@ -36,20 +70,20 @@ def other_installed(name: str) -> str | None:
     return others[0] if others and not is_installed(name) else None
 
 
-def messages(trt: Any) -> Any:
-    """A logger that keeps what TensorRT says: `lines` of (severity, text), severity "ERROR", "WARNING", …"""
+def messages(trt: TensorRT) -> Messages:
+    """A logger of this flavour that keeps what TensorRT says."""
+    package: Any = trt  # no attribute of a protocol is a base class to mypy
 
-    class Messages(trt.ILogger):
+    class Kept(package.ILogger):
         def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+            package.ILogger.__init__(self)
             self.lines: list[tuple[str, str]] = []
 
         def log(self, severity: Any, text: str) -> None:
             self.lines.append((str(severity).rsplit(".", 1)[-1], text))
 
         def errors(self) -> str:
-            """What went wrong, in TensorRT's own words, on one line."""
             wrong = [text for severity, text in self.lines if severity in ("ERROR", "INTERNAL_ERROR")]
             return " ".join(" | ".join(dict.fromkeys(wrong)).split())[:800]
 
-    return Messages()
+    return cast("Messages", Kept())

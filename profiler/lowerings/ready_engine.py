@@ -48,7 +48,8 @@ def lower(
             target.name, trt.__version__, path, int(target.device.split(":")[1]), shapes, graphed=graphed
         ),
     }
-    if not runtime.device_count():
+    index = int(target.device.split(":")[1])
+    if runtime.device_count() <= index:
         _refuse_damaged(trt, engine, target.name)
         return Lowered(None, _cannot_be_read, 0.0, artifact_bytes=len(engine), proof=found, runs_in_torch=False)
     log = flavours.messages(trt)
@@ -56,7 +57,6 @@ def lower(
     def feeds(loaded: Any) -> dict[str, Any]:
         return {name: raw_bytes(feed(name, dtype_of(loaded, name))) for name in shapes}
 
-    index = int(target.device.split(":")[1])
     runner = runtime.Runner(trt, engine, index, feeds, shapes, log, graph=graphed)
     layers = proof.parse_layers(runner.inspect(trt))
     if layers:
@@ -99,7 +99,7 @@ def dtype_of(engine: Any, name: str) -> str:
     return DTYPES[found]
 
 
-def _refuse_damaged(trt: Any, engine: bytes, flavour: str) -> None:
+def _refuse_damaged(trt: flavours.TensorRT, engine: bytes, flavour: str) -> None:
     """Let TensorRT try: without a device it gets as far as missing one, unless the file is none of its engines.
 
     Tried with TensorRT-RTX only. Damage beyond the engine's outline shows on a device alone.

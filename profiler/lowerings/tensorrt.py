@@ -82,7 +82,7 @@ def lower_graph(onnx: bytes, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         proof=found,
         runs_in_torch=False,
     )
-    if not runtime.device_count():
+    if runtime.device_count() <= int(target.device.split(":")[1]):
         return lowered
     return _on_device(lowered, trt, engine, graph, inputs, target, time.perf_counter() - start)
 
@@ -110,7 +110,9 @@ def recipe_of(graph: graphs.Graph, inputs: tuple[Tensor, ...], target: Target) -
     )
 
 
-def _proof_of(built: builder.Build, graph: graphs.Graph, recipe: Recipe, trt: Any, kept: Path) -> dict[str, Any]:
+def _proof_of(
+    built: builder.Build, graph: graphs.Graph, recipe: Recipe, trt: flavours.TensorRT, kept: Path
+) -> dict[str, Any]:
     """What is stored beside an engine: it is the same whenever the engine is fetched again."""
     layers = proof.parse_layers(proof.layers_text(built.lines))
     return {
@@ -128,7 +130,7 @@ def _proof_of(built: builder.Build, graph: graphs.Graph, recipe: Recipe, trt: An
 
 def _on_device(
     lowered: Lowered,
-    trt: Any,
+    trt: flavours.TensorRT,
     engine: bytes,
     graph: graphs.Graph,
     inputs: tuple[Tensor, ...],

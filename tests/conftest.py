@@ -1,0 +1,36 @@
+"""What tests share: the one fixture that skips what needs a CUDA device."""
+
+import importlib.util
+
+import pytest
+
+from profiler import driver
+
+
+@pytest.fixture(scope="session")
+def gpu():
+    """The first CUDA device's name; without one the test is skipped. A device that torch cannot use is a failure."""
+    if not driver.device_count():
+        pytest.skip("no CUDA device: the NVIDIA driver is not installed, or shows none to this process")
+    import torch
+
+    if not torch.backends.cuda.is_built():
+        pytest.fail("there is a CUDA device, and this torch is built without CUDA: install its CUDA build")
+    return "cuda:0"
+
+
+@pytest.fixture(scope="session", params=["tensorrt", "tensorrt_rtx"])
+def flavour(request, gpu):
+    """Each TensorRT in turn, skipped where it is not installed, lacks pycuda, or builds nothing for this device."""
+    from profiler import lowerings
+    from profiler.engines import flavours
+
+    if reason := lowerings.missing(request.param):
+        pytest.skip(reason)
+    if importlib.util.find_spec("pycuda") is None:
+        pytest.skip("an engine runs through pycuda: pip install 'mixprof[cuda]'")
+    targets = getattr(flavours.load(request.param), "ComputeCapability", None)
+    major, minor = driver.compute_capability(0)
+    if targets is not None and f"SM{major}{minor}" not in targets.__members__:
+        pytest.skip(f"{request.param} builds no engine for compute capability {major}.{minor}")
+    return request.param
