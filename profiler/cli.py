@@ -268,6 +268,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     manifest = manifest_of(planned, measure, environment)
     if stored is not None:
         refuse_other(run, stored, manifest)
+    local.check_cache(planned)
     run.mkdir(parents=True, exist_ok=True)
     with store.lock(run):
         if stored is None and (run / store.MANIFEST).exists():

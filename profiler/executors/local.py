@@ -130,6 +130,12 @@ def preload(planned: Iterable[Planned]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*names, "profiler.jobs", *(f"profiler.metrics.{each}" for each in metrics))))
 
 
+def check_cache(planned: Iterable[Planned]) -> None:
+    """Raise UsageError where engines are asked for and others could have written what is kept of them."""
+    if any(lowerings.parse(entry.case.lowering)[0].engine for entry in planned):
+        own_folder(cache_folder())
+
+
 def execute(
     planned: list[Planned], run: Path, measure: Measure, progress: Progress, stop: Callable[[], bool] = lambda: False
 ) -> None:
@@ -143,8 +149,7 @@ def execute(
     threads = measure.threads or default_threads()
     settings = {**asdict(measure), "threads": threads}
     scratch = own_folder(run / "scratch")
-    if any(lowerings.parse(entry.case.lowering)[0].engine for entry in planned):
-        own_folder(cache_folder())
+    check_cache(planned)
     for entry in planned:
         journal.close(entry.case, measure.rounds)
         reason = _impossible(entry)
