@@ -1,0 +1,120 @@
+"""Two sets of launches to verdicts: pure functions over paired log differences. MEASUREMENT.md, 'Two revisions'.
+
+A difference d_k is the log of HEAD's time over BASE's in round k, one for each case and round. Positive is slower.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+LOOKS = (5, 8, 12, 16)  # rounds after which verdicts are looked for
+RATE = 0.0025  # false discovery rate at each look
+THRESHOLD, SAME, FAMILY_THRESHOLD = 0.02, 0.03, 0.01  # relative changes
+PRIOR = 4  # degrees of freedom that the grid's variance counts for in a case's own
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a look says of one case, family or grid. Changes are relative: 0.05 is 5 % slower."""
+
+    verdict: str  # "regressed", "improved", "same" or "inconclusive"
+    change: float
+    low: float  # two-sided 95 % interval
+    high: float
+    rounds: int
+    p: float  # of a slow-down, one-sided
+
+    @property
+    def open(self) -> bool:
+        return self.verdict == "inconclusive"
+
+
+def judge(
+    differences: Mapping[Key, Sequence[float]], threshold: float | Mapping[Key, float] = THRESHOLD
+) -> dict[Key, Verdict]:
+    """The verdicts of one look over a grid of cases, each with at least two rounds.
+
+    A variance is never taken below the grid's: with few rounds, the smallest of many is small by chance.
+    """
+    errors = _errors(differences)
+    means = {key: float(np.mean(values)) for key, values in differences.items()}
+    freedom = {key: len(values) - 1 for key, values in differences.items()}
+    slower = {key: float(stdtr(freedom[key], -_t(means[key], errors[key]))) for key in differences}
+    faster = {key: float(stdtr(freedom[key], _t(means[key], errors[key]))) for key in differences}
+    regressed, improved = discoveries(slower), discoveries(faster)
+    found = {}
+    for key, mean in means.items():
+        least = math.log1p(threshold[key] if isinstance(threshold, Mapping) else threshold)
+        upper = mean + float(stdtrit(freedom[key], 0.95)) * errors[key]
+        if key in regressed and mean > least:
+            said = "regressed"
+        elif key in improved and -mean > least:
+            said = "improved"
+        elif upper < math.log1p(SAME + max(0.0, math.expm1(least) - THRESHOLD)):
+            said = "same"
+        else:
+            said = "inconclusive"
+        half = float(stdtrit(freedom[key], 0.975)) * errors[key]
+        low, high = math.expm1(mean - half), math.expm1(mean + half)
+        found[key] = Verdict(said, math.expm1(mean), low, high, len(differences[key]), slower[key])
+    return found
+
+
+def _t(mean: float, error: float) -> float:
+    return mean / error if error > 0 else math.copysign(math.inf, mean) if mean else 0.0
+
+
+def _errors(differences: Mapping[Key, Sequence[float]]) -> dict[Key, float]:
+    """Standard error of each mean, its variance moderated: max(s^2, (4 s0^2 + (K-1) s^2) / (K+3)), s0^2 the median."""
+    variances = {key: float(np.var(values, ddof=1)) for key, values in differences.items()}
+    prior = float(np.median(list(variances.values()))) if variances else 0.0
+    errors = {}
+    for key, variance in variances.items():
+        rounds = len(differences[key])
+        moderated = (PRIOR * prior + (rounds - 1) * variance) / (PRIOR + rounds - 1)
+        errors[key] = math.sqrt(max(variance, moderated) / rounds)
+    return errors
+
+
+def discoveries(p: Mapping[Key, float], rate: float = RATE) -> set[Key]:
+    """Whose hypotheses Benjamini and Hochberg (1995) reject at a false discovery rate."""
+    ordered = sorted(p, key=lambda key: p[key])
+    last = max((rank for rank, key in enumerate(ordered, 1) if p[key] <= rate * rank / len(ordered)), default=0)
+    return set(ordered[:last])
+
+
+def together(differences: Mapping[Key, Sequence[float]]) -> list[float]:
+    """A family's difference in each round: the mean over the cases that have that round."""
+    rounds = max((len(values) for values in differences.values()), default=0)
+    columns = [[values[k] for values in differences.values() if len(values) > k] for k in range(rounds)]
+    return [float(np.mean(column)) for column in columns]
+
+
+def rounds_to_decide(verdict: Verdict, deviation: float, threshold: float = THRESHOLD) -> int | None:
+    """How many rounds in all would decide an open verdict if its mean stays; None when no number of them would.
+
+    deviation: of the rounds' differences, in log units. A mean between the threshold and what counts as same stays open.
+    """
+    mean = math.log1p(verdict.change)
+    below, above = math.log1p(SAME) - mean, abs(mean) - math.log1p(threshold)
+    for rounds in range(verdict.rounds + 1, 1000):
+        error = deviation / math.sqrt(rounds)
+        is_same = below > float(stdtrit(rounds - 1, 0.95)) * error
+        is_changed = above > 0 and abs(mean) > float(stdtrit(rounds - 1, 1 - RATE)) * error
+        if is_same or is_changed:
+            return rounds
+    return None
+
+
+def smallest_detectable(deviation: float, rounds: int, power: float = 0.8) -> float:
+    """The relative slow-down that is found with this power after so many rounds: (t(1 - a) + t(power)) s / sqrt(K)."""
+    t = float(stdtrit(rounds - 1, 1 - RATE)) + float(stdtrit(rounds - 1, power))
+    return max(THRESHOLD, math.expm1(t * deviation / math.sqrt(rounds)))
