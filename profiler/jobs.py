@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -9,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,8 +194,31 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     return {"status": "ok"}
 
 
-def launch(request: dict[str, Any]) -> dict[str, Any]:
-    """One launch of a case: lower, check the output, time, measure memory. The fields of a Launch."""
+@dataclass(frozen=True)
+class Ready:
+    """A case that is lowered, and what its output is compared with."""
+
+    case: Case
+    lowered: lowerings.Lowered
+    expected: torch.Tensor
+    formulation: list[str]
+    weights_bytes: int
+    built_s: float
+
+    def inference(self) -> contextlib.AbstractContextManager[object]:
+        """The mode its forwards run in."""
+        import torch
+
+        held = contextlib.ExitStack()
+        eager = self.lowered.runs_in_torch and self.case.lowering.startswith("eager")
+        held.enter_context(torch.inference_mode(mode=eager))
+        held.enter_context(torch.no_grad())
+        held.callback(self.lowered.close)
+        return held
+
+
+def lower_case(request: dict[str, Any]) -> Ready:
+    """Make a case's module with the reference's weights and lower it."""
     import torch
 
     from profiler.metrics import memory
@@ -225,20 +249,23 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
         weights_bytes = memory.weights_bytes(module.to(dtype))
         lowered = lowerings.lower(case.lowering, module, tuple(saved["inputs"]), target)
     expected = saved["expected"].clone()
-    del saved, module
-    built_s = time.perf_counter() - start
-    if lowered.forward is None:
-        found = _built(lowered, case, expected, formulation)
-        return {**found, "environment": {"built_s": built_s}}
-    with torch.inference_mode(mode=lowered.runs_in_torch and case.lowering.startswith("eager")), torch.no_grad():
-        try:
-            if settings.get("profile"):
-                found = layer_times(lowered)
-            else:
-                found = measure(lowered, case, settings, expected, formulation, weights_bytes)
-        finally:
-            lowered.close()
-    return {**found, "environment": {**found["environment"], "built_s": built_s}}
+    return Ready(case, lowered, expected, formulation, weights_bytes, time.perf_counter() - start)
+
+
+def launch(request: dict[str, Any]) -> dict[str, Any]:
+    """One launch of a case: lower, check the output, time, measure memory. The fields of a Launch."""
+    ready = lower_case(request)
+    if ready.lowered.forward is None:
+        found = _built(ready.lowered, ready.case, ready.expected, ready.formulation)
+        return {**found, "environment": {"built_s": ready.built_s}}
+    with ready.inference():
+        if request["measure"].get("profile"):
+            found = layer_times(ready.lowered)
+        else:
+            found = measure(
+                ready.lowered, ready.case, request["measure"], ready.expected, ready.formulation, ready.weights_bytes
+            )
+    return {**found, "environment": {**found["environment"], "built_s": ready.built_s}}
 
 
 def _built(lowered: lowerings.Lowered, case: Case, expected: torch.Tensor, formulation: list[str]) -> dict[str, Any]:
@@ -378,6 +405,13 @@ def _energy(lowered: lowerings.Lowered, case: Case) -> dict[str, Any]:
         return {"joules_per_image": None, "reason": str(error)}
 
 
+def resident(request: dict[str, Any]) -> dict[str, Any]:
+    """A case that stays, and takes samples when it is told to."""
+    from profiler.compare.resident import serve
+
+    return serve(lower_case(request), request)
+
+
 Job = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -393,4 +427,5 @@ JOBS: dict[str, Job] = {
     "count": _by_kind(count, work.count),
     "prepare": _by_kind(prepare, work.prepare),
     "launch": _by_kind(launch, work.launch),
+    "resident": resident,
 }

@@ -85,7 +85,7 @@ def sample(take: Callable[[], float], clock: Callable[[], float], budget: Budget
     """
     start = clock()
     samples: list[float] = []
-    while not _is_steady(samples, clock() - start, budget):
+    while not is_steady(samples, clock() - start, budget):
         if len(samples) >= budget.cap_samples and clock() - start >= budget.steady_cap_s:
             return Series(tuple(samples), truncation(samples), steady=False)
         samples.append(take())
@@ -101,7 +101,7 @@ def sample(take: Callable[[], float], clock: Callable[[], float], budget: Budget
         taken += 1
 
 
-def _is_steady(samples: Sequence[float], elapsed_s: float, budget: Budget) -> bool:
+def is_steady(samples: Sequence[float], elapsed_s: float, budget: Budget) -> bool:
     """The median over the first three of the last six windows is that over the last three, within the drift."""
     if len(samples) < STEADY_SAMPLES or elapsed_s < budget.min_work_s:
         return False

@@ -101,7 +101,7 @@ def together(differences: Mapping[Key, Sequence[float]]) -> list[float]:
 def rounds_to_decide(verdict: Verdict, deviation: float, threshold: float = THRESHOLD) -> int | None:
     """How many rounds in all would decide an open verdict if its mean stays; None when no number of them would.
 
-    deviation: of the rounds' differences, in log units. A mean between the threshold and what counts as same stays open.
+    deviation: of the rounds' differences, in log units. A mean between the threshold and what is same stays open.
     """
     mean = math.log1p(verdict.change)
     below, above = math.log1p(SAME) - mean, abs(mean) - math.log1p(threshold)

@@ -30,6 +30,16 @@ class Outcome:
     wall_s: float  # as the parent saw it
 
 
+@dataclass(frozen=True)
+class Running:
+    """A job that was begun."""
+
+    result: Path
+    log: Path
+    start: float
+    oom_kills: int | None
+
+
 class ServerDied(Exception):
     """The fork server itself ended."""
 
@@ -44,20 +54,32 @@ def source_request(source: Source) -> dict[str, Any]:
 class Server:
     """A process that has imported what the jobs need and forks one process for each of them."""
 
-    def __init__(self, scratch: Path, preload: tuple[str, ...], threads: int, allocator: str):
+    def __init__(
+        self,
+        scratch: Path,
+        preload: tuple[str, ...],
+        threads: int,
+        allocator: str,
+        *,
+        python: str = sys.executable,
+        path: tuple[str, ...] = (),
+        folder: Path | None = None,
+    ):
+        """python: the interpreter; path: first on its module path; folder: where user code is imported from."""
         scratch.mkdir(parents=True, exist_ok=True)
         scratch = scratch.resolve()  # the server's current folder is another one
         self.scratch = scratch
         self.threads = threads
         self.allocator = allocator
+        self.folder = folder
         self._number = itertools.count()
         self._pid: int | None = None
         self._errors = (scratch / "server.log").open("ab")
         # The scratch folder as current folder: nothing of the user's can shadow a module of ours.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "profiler.worker", "--serve", "--preload", ",".join(preload)],
+            [python, "-m", "profiler.worker", "--serve", "--preload", ",".join(preload)],
             cwd=scratch,
-            env={**_inherited(), **worker_environment(threads, allocator, scratch / "cache")},
+            env={**_inherited(), **_module_path(path), **worker_environment(threads, allocator, scratch / "cache")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -72,43 +94,58 @@ class Server:
 
     def run(self, job: str, timeout_s: float, **request: Any) -> Outcome:
         """Run one job in a process of its own; ended when it takes longer than `timeout_s`."""
+        return self.finish(self.begin(job, **request), timeout_s)
+
+    def begin(self, job: str, **request: Any) -> Running:
+        """Start one job in a process of its own. The next one waits for its `finish`."""
         name = self.scratch / f"job-{os.getpid()}-{next(self._number)}"
         result, log = name.with_suffix(".json"), name.with_suffix(".log")
         line = {
             "job": job,
             "result": str(result),
             "log": str(log),
-            "cwd": os.getcwd(),
+            "cwd": str(self.folder or os.getcwd()),
             "threads": self.threads,
             "allocator": self.allocator,
             "cache": str(self.scratch / "cache"),
             **request,
         }
-        start, kills = time.perf_counter(), oom_kills()
+        running = Running(result, log, time.perf_counter(), oom_kills())
         try:
-            ended, timed_out = self._exchange(line, timeout_s)
-            values = _read_result(result, log, ended, timed_out, timeout_s)
-            if ended == -signal.SIGKILL and not timed_out and oom_kills() != kills:
+            assert self._process.stdin is not None
+            try:
+                self._process.stdin.write(json.dumps(line).encode() + b"\n")
+                self._process.stdin.flush()
+            except BrokenPipeError as error:
+                raise ServerDied("a worker server closed its pipe") from error
+            started = self._answer(START_TIMEOUT_S)
+            if started is None:
+                raise ServerDied("a worker server did not start a job")
+            self._pid = int(started["pid"])
+        except BaseException:
+            self._forget(running)
+            raise
+        return running
+
+    def finish(self, running: Running, timeout_s: float) -> Outcome:
+        """Wait for a job that was begun; ended when it takes longer than `timeout_s` from now."""
+        try:
+            ended, timed_out = self._ended(timeout_s)
+            values = _read_result(running.result, running.log, ended, timed_out, timeout_s)
+            if ended == -signal.SIGKILL and not timed_out and oom_kills() != running.oom_kills:
                 values = {"status": "oom", "reason": "the worker was ended by the kernel's out-of-memory killer"}
         finally:
-            self._pid = None
-            for path in (result, log):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-        return Outcome(values, time.perf_counter() - start)
+            self._forget(running)
+        return Outcome(values, time.perf_counter() - running.start)
 
-    def _exchange(self, line: dict[str, Any], timeout_s: float) -> tuple[int, bool]:
-        """Send a request; the exit code of its process and whether it was ended for its time."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(line).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError as error:
-            raise ServerDied("a worker server closed its pipe") from error
-        started = self._answer(START_TIMEOUT_S)
-        if started is None:
-            raise ServerDied("a worker server did not start a job")
-        self._pid = int(started["pid"])
+    def _forget(self, running: Running) -> None:
+        self._pid = None
+        for path in (running.result, running.log):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _ended(self, timeout_s: float) -> tuple[int, bool]:
+        """The exit code of the job that runs, and whether it was ended for its time."""
         ended = self._answer(timeout_s)
         if ended is not None:
             return int(ended["exit"]), False
@@ -117,6 +154,17 @@ class Server:
         if ended is None:
             raise ServerDied("a job could not be ended")
         return int(ended["exit"]), True
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job was begun and is not finished."""
+        return self._pid is not None
+
+    @property
+    def descriptor(self) -> int:
+        """Readable when the job that runs has ended, or the server has."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
 
     def kill_job(self) -> None:
         """End the job that runs now, with everything it started."""
@@ -164,6 +212,11 @@ def _inherited() -> dict[str, str]:
     return {
         name: value for name, value in os.environ.items() if not name.startswith(("TORCHDYNAMO_", "TORCH_COMPILE_"))
     }
+
+
+def _module_path(path: tuple[str, ...]) -> dict[str, str]:
+    before = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join((*path, *([before] if before else [])))} if path else {}
 
 
 def _read_result(result: Path, log: Path, ended: int, timed_out: bool, timeout_s: float) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Two sides measured in one job, interleaved: revisions, environments or settings."""
