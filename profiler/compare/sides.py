@@ -127,7 +127,7 @@ def _prepared(tree: Path, scratch: Path, command: str) -> str:
 
 
 def _own_models(tree: Path, scratch: Path) -> tuple[str, ...]:
-    """In a checkout of this project, its `models` alone: the registered models are the side's, what measures is ours."""
+    """In a checkout of this project its `models` alone: registered models are the side's, what measures is ours."""
     if not (tree / "models" / "specialization.py").exists() or not (tree / "profiler" / "worker.py").exists():
         return ()
     folder = scratch / "path"
