@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import models
-from profiler import agreement, crosscheck, doctor, lowerings, plan, store
+from profiler import agreement, crosscheck, doctor, gate_commands, lowerings, plan, store
 from profiler import sweep as sweeps
 from profiler.artifacts.files import Given, parse_shapes
 from profiler.engines import cache
@@ -72,10 +72,13 @@ def parser() -> Parser:
     timing.add_argument("models", nargs="+", metavar="MODEL")
     planning = add("plan", "what a sweep would run; runs nothing", run_plan, json_too=True)
     sweeping = add("sweep", "run a sweep into a run folder", run_sweep)
+    comparing = add("ab", "two revisions, environments or settings, interleaved in one job", run_ab)
+    gate_commands.add_options(comparing)
+    comparing.add_argument("--models", metavar="A,B", help="names, or package.module:factory")
     for command in (planning, sweeping):
         command.add_argument("file", nargs="?", metavar="SWEEP.toml", help="groups of axes; default: a comparison")
         command.add_argument("--models", metavar="A,B", help="names, package.module:factory, net.onnx or net.plan")
-    for command in (timing, planning, sweeping):
+    for command in (timing, planning, sweeping, comparing):
         for axis in sweeps.PARSERS:
             if axis != "models":
                 command.add_argument(f"--{axis}", metavar="A,B")
@@ -353,6 +356,11 @@ def run_crosscheck(arguments: argparse.Namespace) -> int:
     _print_json(found) if arguments.json else print(plain_table(agreement.rows(found)))
     print(f"{run}: {agreement.summary(found)}", file=sys.stderr if arguments.json else sys.stdout)
     return agreement.exit_code(found)
+
+
+def run_ab(arguments: argparse.Namespace) -> int:
+    groups, measure = read_axes(arguments)
+    return gate_commands.run_ab(arguments, groups, measure)
 
 
 def run_report(arguments: argparse.Namespace) -> int:

@@ -62,12 +62,12 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(measure: Measure, registry: Registry, given: Given | None = None) -> Iterator[Session]:
-    """A session with a server of its own, in a folder that is gone afterwards."""
+def session(measure: Measure, registry: Registry, given: Given | None = None, **side: Any) -> Iterator[Session]:
+    """A session with a server of its own, whose folder is gone afterwards. side: python, path, folder of a Server."""
     threads = measure.threads or default_threads()
     with (
         tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
-        Server(Path(folder), ("torch", "sympy", "profiler.jobs"), threads, measure.allocator) as server,
+        Server(Path(folder), ("torch", "sympy", "profiler.jobs"), threads, measure.allocator, **side) as server,
     ):
         yield Session(server, registry, given or Given())
 

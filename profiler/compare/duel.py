@@ -25,9 +25,9 @@ BLOCK_S = 1.0  # and for as long as this
 class Ended(Exception):
     """A resident process ended before it was told to; `values` say how."""
 
-    def __init__(self, values: dict[str, Any]):
+    def __init__(self, values: dict[str, Any], side: str = ""):
         super().__init__(values.get("reason"))
-        self.values = values
+        self.values, self.side = values, side
 
 
 class Resident:
@@ -35,8 +35,8 @@ class Resident:
 
     _number = itertools.count()
 
-    def __init__(self, server: Server, timeout_s: float, **request: Any):
-        self.server, self.timeout_s = server, timeout_s
+    def __init__(self, side: str, server: Server, timeout_s: float, **request: Any):
+        self.side, self.server, self.timeout_s = side, server, timeout_s
         name = f"pipe-{os.getpid()}-{next(self._number)}"
         self._paths = [server.scratch / f"{name}.{way}" for way in ("asks", "answers")]
         for path in self._paths:
@@ -85,7 +85,7 @@ class Resident:
                     values = self.server.finish(self.running, 0.0 if not found else self.timeout_s).values
                 finally:
                     self._close()
-                raise Ended(values)
+                raise Ended(values, self.side)
         line, self._buffer = self._buffer.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -125,8 +125,10 @@ def fight(base: Resident, head: Resident, generator: random.Random, seconds: flo
         first, second = (base, head) if generator.random() < 0.5 else (head, base)
         taken: dict[Resident, list[float]] = {base: [], head: []}
         for side in (first, second, second, first):
-            samples, share = side.take(ITERATIONS)
-            taken[side] += samples
+            samples, share = side.take(1 + ITERATIONS)
+            taken[side] += samples[
+                1:
+            ]  # the first finds caches full of the other side's, and its threads still spinning
             lost += [] if share is None else [share]
         blocks.append((taken[base], taken[head]))
     shares = statistics.fmean(lost) if lost else None
@@ -134,17 +136,19 @@ def fight(base: Resident, head: Resident, generator: random.Random, seconds: flo
 
 
 def round_of(
-    servers: tuple[Server, Server],
-    requests: tuple[dict[str, Any], dict[str, Any]],
+    sides: dict[str, tuple[Server, dict[str, Any]]],
     generator: random.Random,
     timeout_s: float,
     seconds: float = BLOCK_S,
 ) -> tuple[Duel, dict[str, Any], dict[str, Any]]:
-    """One round of one case: the samples, and each side's Launch. Ended or ServerDied when a side fails."""
+    """One round of one case: the samples, and each side's Launch. Ended or ServerDied when a side fails.
+
+    sides: name -> server and request, BASE first.
+    """
     held: list[Resident] = []
     try:
-        for server, request in zip(servers, requests, strict=True):
-            held.append(Resident(server, timeout_s, **request))
+        for name, (server, request) in sides.items():
+            held.append(Resident(name, server, timeout_s, **request))
             held[-1].ready()  # one after the other: building is not to be raced
         duel = fight(held[0], held[1], generator, seconds)
         return duel, held[0].end(), held[1].end()

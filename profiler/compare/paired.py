@@ -15,7 +15,7 @@ from profiler.compare.sides import Side
 from profiler.executors.local import preload
 from profiler.executors.server import Server, ServerDied, source_request
 from profiler.sweep import Measure, Planned
-from profiler.types import Case, digest
+from profiler.types import digest
 
 CANARY = "canary"
 TRIES = 3  # of a round that others disturbed; then it is given up
@@ -64,7 +64,9 @@ class Rounds:
                     return
                 for name in ("base", against):
                     if name not in servers:
-                        servers[name] = self._server(name, (each for pair, _ in waiting for each in (pair.base, pair.head)))
+                        servers[name] = self._server(
+                            name, (each for pair, _ in waiting for each in (pair.base, pair.head))
+                        )
                 self._fight(entry, against, servers)
         finally:
             for server in servers.values():
@@ -85,10 +87,15 @@ class Rounds:
             try:
                 requests = [self._request(servers[name], name, planned) for name, planned in sides.items()]
                 duel, *launches = round_of(
-                    (servers["base"], servers[against]), (requests[0], requests[1]), self._generator, self.measure.timeout
+                    {name: (servers[name], each) for name, each in zip(sides, requests, strict=True)},
+                    self._generator,
+                    self.measure.timeout,
                 )
             except Failed as failure:
                 self.pairs.failed[key] = failure.where
+                return
+            except Ended as ended:
+                self.pairs.failed[key] = (ended.side, ended.values["status"], str(ended.values.get("reason")))
                 return
             except ServerDied as error:
                 servers.pop(against).close()
@@ -135,13 +142,3 @@ class Failed(Exception):
     def __init__(self, side: str, values: dict[str, Any]):
         super().__init__(values.get("reason"))
         self.where = (side, str(values["status"]), str(values.get("reason") or ""))
-
-
-def same_case(case: Case, overrides: dict[str, str]) -> Case:
-    """A case with what a side overrides."""
-    from dataclasses import replace
-
-    return replace(case, **overrides)  # type: ignore[arg-type]
-
-
-__all__ = ["CANARY", "Ended", "Entry", "Failed", "Pairs", "Rounds", "same_case"]

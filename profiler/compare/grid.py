@@ -1,0 +1,95 @@
+"""The cases of an `ab` job: what each side can do of the same axes, and what is exactly known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from profiler import lowerings, sources
+from profiler.compare.paired import Entry
+from profiler.compare.sides import Side
+from profiler.session import Session
+from profiler.sweep import Axes, Planned, expand, parse_axis
+from profiler.types import Case, UsageError
+
+AXIS_OF = {
+    "lowering": "lowerings",
+    "device": "devices",
+    "dtype": "dtypes",
+    "layout": "layouts",
+    "mode": "modes",
+    "model": "models",
+}
+EXACT = ("params", "macs", "predicted_peak_bytes")  # of the counts; more of them is worse
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A case that one side has and the other has not."""
+
+    name: str
+    case: Case
+    side: str  # the side that lacks it
+    reason: str
+
+
+def parse_overrides(text: list[str], option: str) -> dict[str, str]:
+    """["lowering=compile"] -> {"lowering": "compile"}. UsageError for a setting that a side cannot have of its own."""
+    found = {}
+    for each in text:
+        name, equals, value = each.partition("=")
+        if name not in AXIS_OF or not equals:
+            raise UsageError(
+                f"{option}: got '{each}', expected one of {', '.join(AXIS_OF)} and its value, like lowering=eager"
+            )
+        (found[name],) = parse_axis(AXIS_OF[name], [value], option)
+        if name == "lowering":
+            lowerings.parse(value)
+    return found
+
+
+def of_side(groups: list[Axes], side: Side, asked: Session) -> dict[Case, Planned]:
+    """What a side would run, by the case before its own settings: those of the other side find it there."""
+    found: dict[Case, Planned] = {}
+    devices = asked.environment()["devices"]
+    for group in groups:
+        for model in group.models:
+            try:
+                planned = expand([replace(group, models=(model,))], asked.describe, devices)
+                sources_of = {name: asked.describe(side.overrides.get("model", name)) for name in (model,)}
+            except UsageError as error:
+                case = Case(model, group.lowerings[0], "cpu", "float32", "channels_last", "hot", 1, (0, 0), None, None)
+                found[case] = Planned(case, sources.ANCHOR, str(error))
+                continue
+            for entry in planned:
+                case = replace(entry.case, **side.overrides)  # type: ignore[arg-type]
+                found[entry.case] = Planned(case, sources_of[model], entry.reason)
+    return found
+
+
+def match(base: Mapping[Case, Planned], head: Mapping[Case, Planned]) -> tuple[list[Entry], list[Missing], list[str]]:
+    """The pairs of cases; what HEAD lacks of BASE; and a note for each case that only HEAD has."""
+    entries, missing, notes = [], [], []
+    broken = {case.model: entry.reason for case, entry in head.items() if case.resolution == (0, 0)}
+    new: dict[str, str | None] = {case.model: entry.reason for case, entry in base.items() if case.resolution == (0, 0)}
+    for case, planned in base.items():
+        if planned.reason is not None:
+            continue
+        other = head.get(case)
+        if other is None or other.reason is not None:
+            reason = (other.reason if other else None) or broken.get(case.model) or "HEAD has no such case"
+            missing.append(Missing(case.label(), case, "head", reason))
+        else:
+            entries.append(Entry(case.label(), planned, other))
+    for model, why in new.items():
+        notes.append(f"{model} is not in BASE ({why}): new, and compared with nothing")
+    return entries, missing, notes
+
+
+def exact(entry: Entry, base: Session, head: Session) -> dict[str, tuple[Any, Any]]:
+    """The exact metrics in which the sides differ, from shapes alone."""
+    counts = [asked.count(planned.case, planned.source) for asked, planned in ((base, entry.base), (head, entry.head))]
+    if any(each["status"] != "ok" for each in counts):
+        return {}
+    return {name: (counts[0][name], counts[1][name]) for name in EXACT if counts[0][name] != counts[1][name]}

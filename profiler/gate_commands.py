@@ -1,0 +1,256 @@
+"""`mixprof ab` and what it takes: the composition of sides, rounds, verdicts and their exporters."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import models
+from profiler.compare import grid
+from profiler.compare.paired import CANARY, Entry, Rounds
+from profiler.compare.sides import HERE, Side, merge_base, sides, uncommitted
+from profiler.device import default_threads
+from profiler.session import session
+from profiler.sweep import Axes, Measure
+from profiler.types import UsageError
+from reports import gate
+from reports.gate import LOOKS
+from reports.outcome import Judged, Outcome, Policy, exit_code, in_words
+from reports.verdict_tables import as_text
+
+LOCK = Path(tempfile.gettempdir()) / f"mixprof-gate-{os.getuid()}.lock"
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options of `ab` beside axes and settings."""
+    command.add_argument("base", nargs="?", default=HERE, metavar="BASE", help="revision, python:PATH, '.', merge-base")
+    command.add_argument("head", nargs="?", default=HERE, metavar="HEAD", help="the same (default: '.', as it is)")
+    command.add_argument(
+        "--prepare", metavar="COMMAND", help="run in each revision's work tree, in an environment of its own"
+    )
+    for side in ("base", "head"):
+        command.add_argument(
+            f"--{side}-set", action="append", default=[], metavar="NAME=VALUE", help="a setting of this side"
+        )
+    command.add_argument("--exact-only", action="store_true", help="counts alone: no time is measured")
+    command.add_argument("--budget", type=float, metavar="S", help="seconds for the whole job, at most")
+    command.add_argument(
+        "--threshold", type=float, default=gate.THRESHOLD, metavar="T", help="relative (default: 0.02)"
+    )
+    for name in ("inconclusive", "incomparable"):
+        command.add_argument(f"--on-{name}", choices=("pass", "fail"), default="fail", help="what it comes to")
+    command.add_argument("--out", metavar="DIR", help="keep samples and verdicts in a new folder")
+    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+
+
+def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) -> int:
+    """Compare BASE with HEAD; the exit code of the policy."""
+    _check(arguments, groups)
+    out = Path(arguments.out) if arguments.out else None
+    if out is not None and out.exists():
+        raise UsageError(f"got --out '{out}', which exists, expected a new folder")
+    overrides = (
+        grid.parse_overrides(arguments.base_set, "--base-set"),
+        grid.parse_overrides(arguments.head_set, "--head-set"),
+    )
+    base = merge_base(arguments.head) if arguments.base == "merge-base" else arguments.base
+    with contextlib.ExitStack() as held:
+        if not arguments.exact_only:
+            held.enter_context(only_one())
+        scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="mixprof-ab-")))
+        both = held.enter_context(sides((base, arguments.head), scratch, arguments.prepare, overrides))
+        outcome = _compare(both, groups, measure, arguments, out or scratch / "job")
+    code = exit_code(outcome, Policy(arguments.on_inconclusive, arguments.on_incomparable))
+    if arguments.json:
+        print(json.dumps({**outcome.to_json(), "exit_code": code}, indent=1))
+    else:
+        print(as_text(outcome))
+        print(in_words(outcome, code))
+    return code
+
+
+def _check(arguments: argparse.Namespace, groups: list[Axes]) -> None:
+    if not any(group.models for group in groups):
+        raise UsageError("got no model, expected --models; `mixprof models` lists them")
+    if arguments.base == arguments.head and not (arguments.base_set or arguments.head_set):
+        raise UsageError(f"got '{arguments.base}' on both sides and no --base-set or --head-set, expected a difference")
+    if arguments.budget is not None and arguments.budget <= 0:
+        raise UsageError(f"--budget: got {arguments.budget:g}, expected seconds above 0")
+    if not 0 < arguments.threshold < 1:
+        raise UsageError(f"--threshold: got {arguments.threshold:g}, expected a share like 0.02")
+    one_is_here = HERE in (arguments.base, arguments.head) and arguments.base != arguments.head
+    if one_is_here and (changed := uncommitted()):
+        print(f"mixprof: '.' is compared as it is, with uncommitted changes in {len(changed)} files", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """Hold this machine for one gate: two at once would disturb each other."""
+    with LOCK.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("mixprof: another gate measures on this machine: waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _compare(
+    both: tuple[Side, Side], groups: list[Axes], measure: Measure, arguments: argparse.Namespace, folder: Path
+) -> Outcome:
+    start = time.monotonic()
+    with contextlib.ExitStack() as held:
+        asked = [
+            held.enter_context(session(measure, models, python=side.python, path=side.path, folder=side.folder))
+            for side in both
+        ]
+        planned = [grid.of_side(groups, side, each) for side, each in zip(both, asked, strict=True)]
+        entries, missing, notes = grid.match(planned[0], planned[1])
+        if not entries and not missing:
+            reasons = [entry.reason for entry in planned[0].values() if entry.reason]
+            raise UsageError(f"BASE can run no case: {reasons[0] if reasons else 'the axes are empty'}")
+        differing = {entry.key: grid.exact(entry, asked[0], asked[1]) for entry in entries}
+    lost = [Judged(each.name, "missing", reason=each.reason, case=each.case.to_json()) for each in missing]
+    names = tuple(side.name if side.revision is None else f"{side.name} ({side.revision[:10]})" for side in both)
+    if arguments.exact_only:
+        cases = [_judge_exactly(entry, differing[entry.key]) for entry in entries]
+        return Outcome("exact", names[0], names[1], [*cases, *lost], spent_s=time.monotonic() - start, notes=notes)
+    folder.mkdir(parents=True, exist_ok=True)
+    rounds = Rounds(both[0], both[1], measure, folder, measure.threads or default_threads())
+    judge = Job(entries, rounds, arguments.threshold, arguments.budget, start)
+    judge.run()
+    outcome = judge.outcome(names[0], names[1], differing, lost, notes)
+    (folder / "ab.json").write_text(json.dumps(outcome.to_json(), indent=1) + "\n")
+    return outcome
+
+
+def _judge_exactly(entry: Entry, differing: dict[str, tuple[Any, Any]]) -> Judged:
+    """More parameters, MACs or memory is a regression, less an improvement; one of each is a regression."""
+    worse = [name for name, (base, head) in differing.items() if head > base]
+    said = "regressed" if worse else "improved" if differing else "same"
+    words = [f"{name} {base:,} -> {head:,} ({head / base - 1:+.1%})" for name, (base, head) in differing.items()]
+    return Judged(entry.key, said, reason="; ".join(words) or None, exact=differing, case=entry.base.case.to_json())
+
+
+class Job:
+    """Rounds until every verdict is decided, the last look is over, or the budget is spent."""
+
+    def __init__(self, entries: list[Entry], rounds: Rounds, threshold: float, budget_s: float | None, start: float):
+        self.entries, self.rounds, self.threshold = entries, rounds, threshold
+        self.budget_s, self.start = budget_s, start
+        self.decided: dict[str, gate.Verdict] = {}
+
+    def run(self) -> None:
+        for number in range(1, LOOKS[-1] + 1):
+            waiting = [entry for entry in self.entries if entry.key not in self.decided]
+            if not waiting or (number > 1 and self._too_late()):
+                return
+            self.rounds.run(waiting, self.entries[0], stop=self._is_over)
+            print(f"mixprof: round {number} of at most {LOOKS[-1]}, {len(waiting)} cases open", file=sys.stderr)
+            if number in LOOKS:
+                found = self.look()
+                self.decided |= {key: verdict for key, verdict in found.items() if not verdict.open}
+
+    def look(self) -> dict[str, gate.Verdict]:
+        """The verdicts now, those of the cases that are decided as they were."""
+        enough = {key: each for key, each in self._of_cases().items() if len(each) >= 2}
+        found = gate.judge(enough, self.threshold) if enough else {}
+        return {**found, **self.decided}
+
+    def _of_cases(self) -> dict[str, list[float]]:
+        return {key: each for key, each in self.rounds.pairs.differences.items() if key != CANARY}
+
+    def _is_over(self) -> bool:
+        return self.budget_s is not None and time.monotonic() - self.start >= self.budget_s
+
+    def _too_late(self) -> bool:
+        """Whether another round would end after the budget."""
+        spent = self.rounds.pairs.spent_s
+        done = max((len(each) for each in self.rounds.pairs.differences.values()), default=1)
+        return self.budget_s is not None and time.monotonic() - self.start + spent / max(done, 1) > self.budget_s
+
+    def outcome(
+        self,
+        base: str,
+        head: str,
+        differing: dict[str, dict[str, tuple[Any, Any]]],
+        lost: list[Judged],
+        notes: list[str],
+    ) -> Outcome:
+        found = self.look()
+        cases = [self._judged(entry, found.get(entry.key), differing[entry.key]) for entry in self.entries]
+        by_case = {entry.key: each for entry in self.entries if (each := self._of_cases().get(entry.key))}
+        canary = self.rounds.pairs.differences.get(CANARY, [])
+        deviations = [statistics.stdev(each) for each in by_case.values() if len(each) >= 2]
+        rounds = max(2, min((len(each) for each in by_case.values()), default=0))
+        return Outcome(
+            "ab", base, head, [*cases, *lost],
+            families=self._families(by_case),
+            grid=_of_many("all cases", by_case) if len(by_case) > 1 else None,
+            canary=Judged.of(CANARY, gate.judge({CANARY: canary})[CANARY]) if len(canary) >= 2 else None,
+            spent_s=time.monotonic() - self.start,
+            detectable=gate.smallest_detectable(statistics.median(deviations), rounds) if deviations else None,
+            notes=notes,
+        )  # fmt: skip
+
+    def _judged(self, entry: Entry, verdict: gate.Verdict | None, differing: dict[str, tuple[Any, Any]]) -> Judged:
+        more: dict[str, Any] = {"exact": {**differing, **self._proofs(entry.key)}, "case": entry.base.case.to_json()}
+        if entry.key in self.rounds.pairs.failed:
+            side, status, reason = self.rounds.pairs.failed[entry.key]
+            said = "missing" if side == "head" else "incomparable"
+            return Judged(entry.key, said, reason=f"{side}: {status}: {reason}", **more)
+        disturbed = self.rounds.pairs.disturbed.get(entry.key, 0)
+        if verdict is None:
+            reason = (
+                f"{disturbed} rounds lost too much of their CPU time to others"
+                if disturbed
+                else "no time was left for it"
+            )
+            return Judged(entry.key, "inconclusive", reason=reason, **more)
+        if verdict.open:
+            values = self.rounds.pairs.differences[entry.key]
+            wanted = gate.rounds_to_decide(verdict, statistics.stdev(values), self.threshold)
+            if wanted is not None:
+                each_s = self.rounds.pairs.spent_s / max(len(values), 1) / len(self.entries)
+                rounds = wanted - verdict.rounds
+                more |= {"more_rounds": rounds, "more_s": rounds * each_s}
+        return Judged.of(entry.key, verdict, **more)
+
+    def _proofs(self, key: str) -> dict[str, tuple[Any, Any]]:
+        """Graph breaks, recompiles and kernels, where the sides differ."""
+        proofs = list(self.rounds.pairs.proofs.get(key, {}).values())
+        names = ("graph_breaks", "recompiles", "kernels")
+        if len(proofs) != 2:
+            return {}
+        found = {name: (proofs[0].get(name), proofs[1].get(name)) for name in names}
+        return {name: (a, b) for name, (a, b) in found.items() if a is not None and b is not None and a != b}
+
+    def _families(self, by_case: dict[str, list[float]]) -> list[Judged]:
+        """One verdict for each lowering and model that several cases share."""
+        names: dict[str, dict[str, list[float]]] = {}
+        for entry in self.entries:
+            if entry.key in by_case:
+                case = entry.base.case
+                names.setdefault(f"{case.model} {case.lowering}", {})[entry.key] = by_case[entry.key]
+        return [_of_many(name, members) for name, members in names.items() if len(members) > 1]
+
+
+def _of_many(name: str, members: dict[str, list[float]]) -> Judged:
+    rounds = min(len(each) for each in members.values())
+    differences = gate.together({key: each[:rounds] for key, each in members.items()})
+    if len(differences) < 2:
+        return Judged(name, "inconclusive", rounds=len(differences))
+    return Judged.of(name, gate.judge({name: differences}, gate.FAMILY_THRESHOLD)[name])
+
+
+Run = Callable[[argparse.Namespace], int]
