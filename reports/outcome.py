@@ -63,7 +63,7 @@ class Policy:
 
 
 def exit_code(outcome: Outcome, policy: Policy) -> int:
-    """Canary flagged 4, regressed or missing 1, incomparable 4, inconclusive 3, else 0. A waived case does not count."""
+    """Canary flagged 4, regressed or missing 1, incomparable 4, inconclusive 3, else 0. Waived cases do not count."""
     judged = [*outcome.cases, *outcome.families, *([outcome.grid] if outcome.grid else [])]
     verdicts = {each.verdict for each in judged if each.waived is None}
     if outcome.canary is not None and outcome.canary.verdict in ("regressed", "improved"):

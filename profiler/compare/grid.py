@@ -59,7 +59,8 @@ def of_side(groups: list[Axes], side: Side, asked: Session) -> dict[Case, Planne
                 planned = expand([replace(group, models=(model,))], asked.describe, devices)
                 sources_of = {name: asked.describe(side.overrides.get("model", name)) for name in (model,)}
             except UsageError as error:
-                case = Case(model, (group.lowerings or ("eager",))[0], "cpu", "float32", "channels_last", "hot", 1, (0, 0), None, None)
+                lowering = (group.lowerings or ("eager",))[0]
+                case = Case(model, lowering, "cpu", "float32", "channels_last", "hot", 1, (0, 0), None, None)
                 found[case] = Planned(case, sources.ANCHOR, str(error))
                 continue
             for entry in planned:
