@@ -1,0 +1,214 @@
+"""How often the gate blames a change that is none, and finds one that is: on real launches, beside other rules.
+
+    python scripts/gate_power.py [--duels 192] [--slower 96] [--jobs 60]
+
+Records a pool of duels of a stage-1 depth-wise block (56x56, 96 channels, window 7, eager): twelve copies of it a
+round, each with a pair of processes of its own that take samples in turn, under servers executed afresh for each round
+and side, as `mixprof ab` does. First against itself, then with 2, 5 and 10 % of extra real work on one side (a matrix
+product whose share of the forward is measured first). Then plays jobs of twelve cases: every case's rounds are duels
+drawn from a pool without replacement, looks, moderated variance and Benjamini-Hochberg are the real rule of
+reports/gate.py. An A/A job draws from the first pool alone; an A/B job one case from a slower pool and eleven from
+the first. A duel of the A/A pool counts with a random sign: either side could have been called BASE.
+
+The other rules get what they would get in CI: all samples of BASE in one duel and all of HEAD in another one, two
+processes at two times; "interleaved" rows give them both sides of one duel. pytest-benchmark: mean (or min) of HEAD over
+that of BASE above 1.05 or 1.10. Welch and Mann-Whitney: one-sided p < 0.01 on the samples. asv: ratio of medians above
+1.1 and p < 0.002 of Mann-Whitney (its `compare`).
+
+Ends with 1 if more than 1 % of at least 400 comparisons are false alarms, or power at 5 % is below 95 %, at 10 % below
+99 %. `--pool FILE` keeps the pools as JSON, and reads them if they are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from coverage import wilson
+from scipy.stats import mannwhitneyu, ttest_ind
+from slower import COLUMNS
+
+import models
+from profiler.compare.paired import Entry, Rounds
+from profiler.compare.sides import Side
+from profiler.device import default_threads
+from profiler.sweep import Axes, Measure, Planned, Source, expand
+from reports import gate
+
+COPIES = 12
+SLOWER = (0.02, 0.05, 0.10)
+Samples = tuple[list[float], list[float]]  # of BASE and HEAD in one duel, milliseconds
+Pool = list[tuple[float, Samples]]  # difference and samples of each duel
+
+
+def source(rows: int) -> Source:
+    return Source(
+        "slower:build", {"name": "depthwise_conv", "rows": rows}, ("channels", "resolution", "window"), "mixer",
+        "models:specialize", user=True,
+    )  # fmt: skip
+
+
+def rows_for(share: float, threads: int) -> int:
+    """How many rows of the extra product take this share of the forward's time, measured now."""
+    torch.set_num_threads(threads)
+    module, x = (
+        models.build("depthwise_conv", channels=96, resolution=56, window=7, lowering="eager"),
+        torch.randn(1, 56, 56, 96),
+    )
+    rows = 1024
+    work = torch.ones(rows, COLUMNS)
+    with torch.inference_mode():
+        forward_s, product_s = best_s(lambda: module(x)), best_s(lambda: work @ work[:COLUMNS])
+    return max(1, round(rows * share * forward_s / product_s))
+
+
+def best_s(run: Callable[[], object]) -> float:
+    """The median of a hundred runs after fifty."""
+    times = []
+    for _ in range(150):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[50:])
+
+
+def record(rows: int, duels: int, threads: int) -> tuple[Pool, float]:
+    """A pool of duels of the block against itself with extra work, and the seconds that it took."""
+    (entry,) = expand([Axes(models=("depthwise_conv",))], lambda _: source(0), ["cpu"])
+    copies = [replace(entry.case, model=f"copy {number}") for number in range(COPIES)]
+    entries = [Entry(case.model, Planned(case, source(0)), Planned(case, source(rows))) for case in copies]
+    side = Side("here", Path(__file__).parent, sys.executable)
+    start, pool = time.monotonic(), Pool()
+    with tempfile.TemporaryDirectory(prefix="mixprof-power-") as folder:
+        rounds = Rounds(side, side, Measure(seed=rows, max_lost_cpu=1.0), Path(folder), threads)
+        while len(pool) < duels:
+            rounds.run(entries, None, lambda: False)
+            lines = [json.loads(line) for line in (Path(folder) / "duels.jsonl").read_text().splitlines()]
+            pool = [(line["difference"], (flat(line["base_ms"]), flat(line["head_ms"]))) for line in lines]
+            print(f"{len(pool)} of {duels} duels", file=sys.stderr)
+    return pool, time.monotonic() - start
+
+
+def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
+    return [sample for block in blocks for sample in block]
+
+
+def play(pools: Sequence[Pool], generator: random.Random) -> list[str]:
+    """The verdicts of a job whose cases draw their rounds from these pools."""
+    drawn = []
+    for pool in pools:
+        signed = pool is pools[-1]  # the last pool is that of the block against itself
+        duels = generator.sample(pool, gate.LOOKS[-1])
+        drawn.append([d * (generator.choice((-1, 1)) if signed else 1) for d, _ in duels])
+    decided: dict[int, str] = {}
+    rounds = [gate.LOOKS[0]] * len(pools)  # a case that is decided gets no more
+    for look in gate.LOOKS:
+        rounds = [number if case in decided else look for case, number in enumerate(rounds)]
+        found = gate.judge({case: values[: rounds[case]] for case, values in enumerate(drawn)})
+        decided = {case: verdict.verdict for case, verdict in found.items() if not verdict.open} | decided
+    return [decided.get(case, "inconclusive") for case in range(len(pools))]
+
+
+def alarms(base: Sequence[float], head: Sequence[float]) -> dict[str, bool]:
+    """Which of the other rules call HEAD slower."""
+    mean, least = statistics.fmean(head) / statistics.fmean(base), min(head) / min(base)
+    greater = mannwhitneyu(head, base, alternative="greater").pvalue
+    return {
+        "pytest-benchmark, mean +5 %": mean > 1.05,
+        "pytest-benchmark, mean +10 %": mean > 1.10,
+        "pytest-benchmark, min +5 %": least > 1.05,
+        "pytest-benchmark, min +10 %": least > 1.10,
+        "Welch, p < 0.01": bool(ttest_ind(head, base, equal_var=False, alternative="greater").pvalue < 0.01),
+        "Mann-Whitney, p < 0.01": bool(greater < 0.01),
+        "asv compare": statistics.median(head) / statistics.median(base) > 1.1 and bool(greater < 0.002),
+    }
+
+
+def others(base: Pool, head: Pool, generator: random.Random, count: int, *, interleaved: bool) -> dict[str, float]:
+    """The rate of alarms of each other rule, over pairs of processes."""
+    totals: dict[str, int] = {}
+    for _ in range(count):
+        if interleaved:
+            pair = generator.choice(head)[1]
+        else:
+            pair = (generator.choice(base)[1][0], generator.choice(head)[1][1])
+        for name, alarm in alarms(*pair).items():
+            totals[name] = totals.get(name, 0) + alarm
+    return {name: total / count for name, total in totals.items()}
+
+
+def said(successes: int, trials: int) -> str:
+    low, high = wilson(successes, trials)
+    return f"{successes / trials:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--duels", type=int, default=192, help="of the block against itself")
+    parser.add_argument("--slower", type=int, default=96, help="for each slow-down")
+    parser.add_argument("--jobs", type=int, default=400, help="of each kind")
+    parser.add_argument("--pool", type=Path, help="keep the pools here")
+    options = parser.parse_args()
+    threads = default_threads()
+    pools, spent = recorded(options, threads)
+    same = pools["0"]
+    generator = random.Random(0)
+    deviation = statistics.stdev(d for d, _ in same)
+    print(
+        f"{len(same)} duels of the block against itself: standard deviation {deviation:.2%}, recorded in {spent:.0f} s"
+    )
+    print(f"smallest slow-down found with 80 % power after {gate.LOOKS[-1]} rounds: "
+          f"{gate.smallest_detectable(deviation, gate.LOOKS[-1]):.1%}")  # fmt: skip
+    verdicts = [verdict for _ in range(options.jobs) for verdict in play([same] * COPIES, generator)]
+    false = verdicts.count("regressed")
+    print(
+        "\n| rule | false alarms | "
+        + " | ".join(f"found at {share:.0%}" for share in SLOWER)
+        + " |\n|---|---|---|---|---|"
+    )
+    found = []
+    for share in SLOWER:
+        jobs = [play([pools[str(share)], *[same] * (COPIES - 1)], generator)[0][0] for _ in range(options.jobs)]
+        found.append(jobs.count("regressed"))
+        print(f"measured slow-down of the pool at {share:.0%}: {math.expm1(statistics.fmean(d for d, _ in pools[str(share)])):+.1%}",
+              file=sys.stderr)  # fmt: skip
+    cells = " | ".join(said(each, options.jobs) for each in found)
+    print(f"| mixprof ab, jobs of {COPIES} cases | {said(false, len(verdicts))} | {cells} |")
+    for interleaved in (False, True):
+        rates = [others(same, pools[key], generator, 1000, interleaved=interleaved) for key in ("0", *map(str, SLOWER))]
+        for name in rates[0]:
+            how = ", interleaved" if interleaved else ""
+            print(f"| {name}{how} | " + " | ".join(f"{rate[name]:.1%}" for rate in rates) + " |")
+    failed = len(verdicts) < 400 or false > 0.01 * len(verdicts)
+    failed |= found[1] < 0.95 * options.jobs or found[2] < 0.99 * options.jobs
+    return int(failed)
+
+
+def recorded(options: argparse.Namespace, threads: int) -> tuple[dict[str, Pool], float]:
+    """The pools by slow-down, and the seconds that recording took; read from --pool if they are there."""
+    if options.pool and options.pool.exists():
+        stored = json.loads(options.pool.read_text())
+        pools = {key: [(d, (base, head)) for d, (base, head) in pool] for key, pool in stored["pools"].items()}
+        return pools, stored["spent_s"]
+    pools, spent = {}, 0.0
+    for share in (0.0, *SLOWER):
+        rows = rows_for(share, threads) if share else 0
+        pool, seconds = record(rows, options.slower if share else options.duels, threads)
+        pools[f"{share:g}"], spent = pool, spent + seconds
+        if options.pool:
+            options.pool.write_text(json.dumps({"pools": pools, "spent_s": spent}))
+    return pools, spent
+
+
+if __name__ == "__main__":
+    sys.exit(main())
