@@ -11,8 +11,8 @@ reports/gate.py. An A/A job draws from the first pool alone; an A/B job one case
 the first. A duel of the A/A pool counts with a random sign: either side could have been called BASE.
 
 The other rules get what they would get in CI: all samples of BASE in one duel and all of HEAD in another one, two
-processes at two times; "interleaved" rows give them both sides of one duel. pytest-benchmark: mean (or min) of HEAD over
-that of BASE above 1.05 or 1.10. Welch and Mann-Whitney: one-sided p < 0.01 on the samples. asv: ratio of medians above
+processes at two times; "interleaved" rows give them both sides of one duel. pytest-benchmark: mean (or min) of HEAD
+over that of BASE above 1.05 or 1.10. Welch and Mann-Whitney: one-sided p < 0.01 on the samples. asv: ratio of medians above
 1.1 and p < 0.002 of Mann-Whitney (its `compare`).
 
 Ends with 1 if more than 1 % of at least 400 comparisons are false alarms, or power at 5 % is below 95 %, at 10 % below
@@ -159,29 +159,18 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=400, help="of each kind")
     parser.add_argument("--pool", type=Path, help="keep the pools here")
     options = parser.parse_args()
-    threads = default_threads()
-    pools, spent = recorded(options, threads)
-    same = pools["0"]
-    generator = random.Random(0)
-    deviation = statistics.stdev(d for d, _ in same)
-    print(
-        f"{len(same)} duels of the block against itself: standard deviation {deviation:.2%}, recorded in {spent:.0f} s"
-    )
-    print(f"smallest slow-down found with 80 % power after {gate.LOOKS[-1]} rounds: "
-          f"{gate.smallest_detectable(deviation, gate.LOOKS[-1]):.1%}")  # fmt: skip
+    pools, spent = recorded(options, default_threads())
+    describe(pools, spent)
+    same, generator = pools["0"], random.Random(0)
     verdicts = [verdict for _ in range(options.jobs) for verdict in play([same] * COPIES, generator)]
     false = verdicts.count("regressed")
+    found = [
+        sum(play([pools[str(share)], *[same] * (COPIES - 1)], generator)[0] == "regressed" for _ in range(options.jobs))
+        for share in SLOWER
+    ]
     print(
-        "\n| rule | false alarms | "
-        + " | ".join(f"found at {share:.0%}" for share in SLOWER)
-        + " |\n|---|---|---|---|---|"
+        f"\n| rule | false alarms | {' | '.join(f'found at {share:.0%}' for share in SLOWER)} |\n|---|---|---|---|---|"
     )
-    found = []
-    for share in SLOWER:
-        jobs = [play([pools[str(share)], *[same] * (COPIES - 1)], generator)[0][0] for _ in range(options.jobs)]
-        found.append(jobs.count("regressed"))
-        print(f"measured slow-down of the pool at {share:.0%}: {math.expm1(statistics.fmean(d for d, _ in pools[str(share)])):+.1%}",
-              file=sys.stderr)  # fmt: skip
     cells = " | ".join(said(each, options.jobs) for each in found)
     print(f"| mixprof ab, jobs of {COPIES} cases | {said(false, len(verdicts))} | {cells} |")
     for interleaved in (False, True):
@@ -192,6 +181,18 @@ def main() -> int:
     failed = len(verdicts) < 400 or false > 0.01 * len(verdicts)
     failed |= found[1] < 0.95 * options.jobs or found[2] < 0.99 * options.jobs
     return int(failed)
+
+
+def describe(pools: dict[str, Pool], spent_s: float) -> None:
+    """What the pools hold."""
+    deviation = statistics.stdev(d for d, _ in pools["0"])
+    last = gate.LOOKS[-1]
+    print(f"{len(pools['0'])} duels of the block against itself, {len(pools[str(SLOWER[0])])} for each slow-down")
+    print(f"recorded in {spent_s:.0f} s; standard deviation of a difference {deviation:.2%}")
+    print(f"smallest slow-down found with 80 % power in {last} rounds: {gate.smallest_detectable(deviation, last):.1%}")
+    for share in SLOWER:
+        slower = math.expm1(statistics.fmean(d for d, _ in pools[str(share)]))
+        print(f"asked for {share:.0%} more work, measured {slower:+.1%}")
 
 
 def recorded(options: argparse.Namespace, threads: int) -> tuple[dict[str, Pool], float]:
