@@ -12,8 +12,8 @@ the first. A duel of the A/A pool counts with a random sign: either side could h
 
 The other rules get what they would get in CI: all samples of BASE in one duel and all of HEAD in another one, two
 processes at two times; "interleaved" rows give them both sides of one duel. pytest-benchmark: mean (or min) of HEAD
-over that of BASE above 1.05 or 1.10. Welch and Mann-Whitney: one-sided p < 0.01 on the samples. asv: ratio of medians above
-1.1 and p < 0.002 of Mann-Whitney (its `compare`).
+over that of BASE above 1.05 or 1.10. Welch and Mann-Whitney: one-sided p < 0.01 on the samples. asv: ratio of medians
+above 1.1 and p < 0.002 of Mann-Whitney (its `compare`).
 
 Ends with 1 if more than 1 % of at least 400 comparisons are false alarms, or power at 5 % is below 95 %, at 10 % below
 99 %. `--pool FILE` keeps the pools as JSON, and reads them if they are there.
