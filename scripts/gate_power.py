@@ -1,14 +1,14 @@
 """How often the gate blames a change that is none, and finds one that is: on real launches, beside other rules.
 
-    python scripts/gate_power.py [--duels 192] [--slower 96] [--jobs 60]
+    python scripts/gate_power.py [--duels 192] [--slower 96] [--jobs 400]
 
 Records a pool of duels of a stage-1 depth-wise block (56x56, 96 channels, window 7, eager): twelve copies of it a
 round, each with a pair of processes of its own that take samples in turn, under servers executed afresh for each round
-and side, as `mixprof ab` does. First against itself, then with 2, 5 and 10 % of extra real work on one side (a matrix
-product whose share of the forward is measured first). Then plays jobs of twelve cases: every case's rounds are duels
+and side, as `mixprof ab` does. First against itself, then with 2, 5 and 10 % of extra real work on one side (sines that
+nobody needs, as many as a first round of duels says). Then plays jobs of twelve cases: every case's rounds are duels
 drawn from a pool without replacement, looks, moderated variance and Benjamini-Hochberg are the real rule of
 reports/gate.py. An A/A job draws from the first pool alone; an A/B job one case from a slower pool and eleven from
-the first. A duel of the A/A pool counts with a random sign: either side could have been called BASE.
+the first.
 
 The other rules get what they would get in CI: all samples of BASE in one duel and all of HEAD in another one, two
 processes at two times; "interleaved" rows give them both sides of one duel. pytest-benchmark: mean (or min) of HEAD
@@ -29,16 +29,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from coverage import wilson
 from scipy.stats import mannwhitneyu, ttest_ind
-from slower import COLUMNS
 
-import models
 from profiler.compare.paired import Entry, Rounds
 from profiler.compare.sides import Side
 from profiler.device import default_threads
@@ -46,51 +43,35 @@ from profiler.sweep import Axes, Measure, Planned, Source, expand
 from reports import gate
 
 COPIES = 12
+GUESS = 1e6  # elements of extra work as long as the block
 SLOWER = (0.02, 0.05, 0.10)
 Samples = tuple[list[float], list[float]]  # of BASE and HEAD in one duel, milliseconds
 Pool = list[tuple[float, Samples]]  # difference and samples of each duel
 
 
-def source(rows: int) -> Source:
+def source(elements: int) -> Source:
     return Source(
-        "slower:build", {"name": "depthwise_conv", "rows": rows}, ("channels", "resolution", "window"), "mixer",
+        "slower:build", {"name": "depthwise_conv", "elements": elements}, ("channels", "resolution", "window"), "mixer",
         "models:specialize", user=True,
     )  # fmt: skip
 
 
-def rows_for(share: float, threads: int) -> int:
-    """How many rows of the extra product take this share of the forward's time, measured now."""
-    torch.set_num_threads(threads)
-    module, x = (
-        models.build("depthwise_conv", channels=96, resolution=56, window=7, lowering="eager"),
-        torch.randn(1, 56, 56, 96),
-    )
-    rows = 1024
-    work = torch.ones(rows, COLUMNS)
-    with torch.inference_mode():
-        forward_s, product_s = best_s(lambda: module(x)), best_s(lambda: work @ work[:COLUMNS])
-    return max(1, round(rows * share * forward_s / product_s))
+def elements_for(share: float, threads: int) -> int:
+    """How much extra work makes the block slower by this share, by a round of duels at a first guess."""
+    guess = GUESS * share
+    pool, _ = record(round(guess), COPIES, threads)
+    return round(guess * math.log1p(share) / statistics.median(d for d, _ in pool))
 
 
-def best_s(run: Callable[[], object]) -> float:
-    """The median of a hundred runs after fifty."""
-    times = []
-    for _ in range(150):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[50:])
-
-
-def record(rows: int, duels: int, threads: int) -> tuple[Pool, float]:
+def record(elements: int, duels: int, threads: int) -> tuple[Pool, float]:
     """A pool of duels of the block against itself with extra work, and the seconds that it took."""
     (entry,) = expand([Axes(models=("depthwise_conv",))], lambda _: source(0), ["cpu"])
     copies = [replace(entry.case, model=f"copy {number}") for number in range(COPIES)]
-    entries = [Entry(case.model, Planned(case, source(0)), Planned(case, source(rows))) for case in copies]
+    entries = [Entry(case.model, Planned(case, source(0)), Planned(case, source(elements))) for case in copies]
     side = Side("here", Path(__file__).parent, sys.executable)
     start, pool = time.monotonic(), Pool()
     with tempfile.TemporaryDirectory(prefix="mixprof-power-") as folder:
-        rounds = Rounds(side, side, Measure(seed=rows, max_lost_cpu=1.0), Path(folder), threads)
+        rounds = Rounds(side, side, Measure(seed=elements, max_lost_cpu=1.0), Path(folder), threads)
         while len(pool) < duels:
             rounds.run(entries, None, lambda: False)
             lines = [json.loads(line) for line in (Path(folder) / "duels.jsonl").read_text().splitlines()]
@@ -105,11 +86,7 @@ def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
 
 def play(pools: Sequence[Pool], generator: random.Random) -> list[str]:
     """The verdicts of a job whose cases draw their rounds from these pools."""
-    drawn = []
-    for pool in pools:
-        signed = pool is pools[-1]  # the last pool is that of the block against itself
-        duels = generator.sample(pool, gate.LOOKS[-1])
-        drawn.append([d * (generator.choice((-1, 1)) if signed else 1) for d, _ in duels])
+    drawn = [[difference for difference, _ in generator.sample(pool, gate.LOOKS[-1])] for pool in pools]
     decided: dict[int, str] = {}
     rounds = [gate.LOOKS[0]] * len(pools)  # a case that is decided gets no more
     for look in gate.LOOKS:
@@ -203,8 +180,8 @@ def recorded(options: argparse.Namespace, threads: int) -> tuple[dict[str, Pool]
         return pools, stored["spent_s"]
     pools, spent = {}, 0.0
     for share in (0.0, *SLOWER):
-        rows = rows_for(share, threads) if share else 0
-        pool, seconds = record(rows, options.slower if share else options.duels, threads)
+        elements = elements_for(share, threads) if share else 0
+        pool, seconds = record(elements, options.slower if share else options.duels, threads)
         pools[f"{share:g}"], spent = pool, spent + seconds
         if options.pool:
             options.pool.write_text(json.dumps({"pools": pools, "spent_s": spent}))

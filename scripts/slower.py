@@ -7,26 +7,27 @@ from torch import Tensor, nn
 
 import models
 
-COLUMNS = 96
+CHUNK = 4096  # elements: below what torch gives to a second thread
 
 
 class Slower(nn.Module):
-    """A mixer, and a product of `rows` x 96 by 96 x 96 that nobody needs. (B, H, W, C) -> (B, H, W, C)."""
+    """A mixer, and the sines of so many numbers, which nobody needs. (B, H, W, C) -> (B, H, W, C)."""
 
-    def __init__(self, mixer: nn.Module, rows: int):
+    def __init__(self, mixer: nn.Module, elements: int):
         super().__init__()
-        self.mixer, self.rows = mixer, rows
+        self.mixer, self.elements = mixer, elements
         self.work: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.rows and self.work is None:
-            self.work = torch.ones(self.rows + COLUMNS, COLUMNS)
+        if self.elements and self.work is None:
+            self.work = torch.ones(self.elements)
         if self.work is not None:
-            torch.mm(self.work[: self.rows], self.work[self.rows :])
+            for part in self.work.split(CHUNK):
+                torch.sin(part)
         mixed: Tensor = self.mixer(x)
         return mixed
 
 
-def build(name: str, rows: int, channels: int, resolution: int | tuple[int, int], window: int) -> nn.Module:
-    """The registered mixer `name` with extra work; none of it for rows=0."""
-    return Slower(models.build(name, channels=channels, resolution=resolution, window=window), int(rows))
+def build(name: str, elements: int, channels: int, resolution: int | tuple[int, int], window: int) -> nn.Module:
+    """The registered mixer `name` with extra work; none of it for elements=0."""
+    return Slower(models.build(name, channels=channels, resolution=resolution, window=window), int(elements))
