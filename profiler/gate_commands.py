@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +49,15 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     for name in ("inconclusive", "incomparable"):
         command.add_argument(f"--on-{name}", choices=("pass", "fail"), default="fail", help="what it comes to")
-    command.add_argument("--out", metavar="DIR", help="keep samples and verdicts in a new folder")
+    command.add_argument("--out", metavar="DIR", help="a new folder for samples and verdicts (default: runs/ab-<time>)")
     command.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
 
 def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) -> int:
     """Compare BASE with HEAD; the exit code of the policy."""
     _check(arguments, groups)
-    out = Path(arguments.out) if arguments.out else None
-    if out is not None and out.exists():
+    out = Path(arguments.out or time.strftime("runs/ab-%Y%m%d-%H%M%S"))
+    if out.exists():
         raise UsageError(f"got --out '{out}', which exists, expected a new folder")
     overrides = (
         grid.parse_overrides(arguments.base_set, "--base-set"),
@@ -69,7 +69,7 @@ def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) 
             held.enter_context(only_one())
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="mixprof-ab-")))
         both = held.enter_context(sides((base, arguments.head), scratch, arguments.prepare, overrides))
-        outcome = _compare(both, groups, measure, arguments, out or scratch / "job")
+        outcome = _compare(both, groups, measure, arguments, out)
     code = exit_code(outcome, Policy(arguments.on_inconclusive, arguments.on_incomparable))
     if arguments.json:
         print(json.dumps({**outcome.to_json(), "exit_code": code}, indent=1))
@@ -251,6 +251,3 @@ def _of_many(name: str, members: dict[str, list[float]]) -> Judged:
     if len(differences) < 2:
         return Judged(name, "inconclusive", rounds=len(differences))
     return Judged.of(name, gate.judge({name: differences}, gate.FAMILY_THRESHOLD)[name])
-
-
-Run = Callable[[argparse.Namespace], int]

@@ -1,14 +1,14 @@
 """How often the gate blames a change that is none, and finds one that is: on real launches, beside other rules.
 
-    python scripts/gate_power.py [--duels 192] [--slower 96] [--jobs 400]
+    python scripts/gate_power.py [--rounds 24] [--slower 12] [--jobs 400]
 
 Records a pool of duels of a stage-1 depth-wise block (56x56, 96 channels, window 7, eager): twelve copies of it a
-round, each with a pair of processes of its own that take samples in turn, under servers executed afresh for each round
-and side, as `mixprof ab` does. First against itself, then with 2, 5 and 10 % of extra real work on one side (sines that
-nobody needs, as many as a first round of duels says). Then plays jobs of twelve cases: every case's rounds are duels
-drawn from a pool without replacement, looks, moderated variance and Benjamini-Hochberg are the real rule of
-reports/gate.py. An A/A job draws from the first pool alone; an A/B job one case from a slower pool and eleven from
-the first.
+round, each with a pair of processes of its own that take samples in turn, under servers executed afresh for each
+round and side, as `mixprof ab` does. First against itself, then with 2, 5 and 10 % of extra real work on one side
+(sines that nobody needs, as many as a first round of duels says). Then plays jobs of twelve cases: round k of a job
+is a recorded round, drawn without replacement, its twelve duels given to the cases at random; looks, moderated
+variance and Benjamini-Hochberg are the real rule of reports/gate.py. An A/A job draws from the first pool alone; an
+A/B job one case from a slower pool and eleven from the first.
 
 The other rules get what they would get in CI: all samples of BASE in one duel and all of HEAD in another one, two
 processes at two times; "interleaved" rows give them both sides of one duel. pytest-benchmark: mean (or min) of HEAD
@@ -46,7 +46,8 @@ COPIES = 12
 GUESS = 1e6  # elements of extra work as long as the block
 SLOWER = (0.02, 0.05, 0.10)
 Samples = tuple[list[float], list[float]]  # of BASE and HEAD in one duel, milliseconds
-Pool = list[tuple[float, Samples]]  # difference and samples of each duel
+Duel = tuple[float, Samples]  # its difference and its samples
+Pool = list[list[Duel]]  # recorded rounds, each of twelve duels
 
 
 def source(elements: int) -> Source:
@@ -59,41 +60,50 @@ def source(elements: int) -> Source:
 def elements_for(share: float, threads: int) -> int:
     """How much extra work makes the block slower by this share, by a round of duels at a first guess."""
     guess = GUESS * share
-    pool, _ = record(round(guess), COPIES, threads)
-    return round(guess * math.log1p(share) / statistics.median(d for d, _ in pool))
+    ((*duels,), *_), _ = record(round(guess), 1, threads)
+    return round(guess * math.log1p(share) / statistics.median(difference for difference, _ in duels))
 
 
-def record(elements: int, duels: int, threads: int) -> tuple[Pool, float]:
-    """A pool of duels of the block against itself with extra work, and the seconds that it took."""
+def record(elements: int, rounds: int, threads: int) -> tuple[Pool, float]:
+    """Rounds of the block against itself with extra work, and the seconds that they took."""
     (entry,) = expand([Axes(models=("depthwise_conv",))], lambda _: source(0), ["cpu"])
     copies = [replace(entry.case, model=f"copy {number}") for number in range(COPIES)]
     entries = [Entry(case.model, Planned(case, source(0)), Planned(case, source(elements))) for case in copies]
     side = Side("here", Path(__file__).parent, sys.executable)
-    start, pool = time.monotonic(), Pool()
+    start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mixprof-power-") as folder:
-        rounds = Rounds(side, side, Measure(seed=elements, max_lost_cpu=1.0), Path(folder), threads)
-        while len(pool) < duels:
-            rounds.run(entries, None, lambda: False)
-            lines = [json.loads(line) for line in (Path(folder) / "duels.jsonl").read_text().splitlines()]
-            pool = [(line["difference"], (flat(line["base_ms"]), flat(line["head_ms"]))) for line in lines]
-            print(f"{len(pool)} of {duels} duels", file=sys.stderr)
-    return pool, time.monotonic() - start
+        job = Rounds(side, side, Measure(seed=elements, max_lost_cpu=1.0), Path(folder), threads)
+        for number in range(rounds):
+            job.run(entries, None, lambda: False)
+            print(f"{number + 1} of {rounds} rounds", file=sys.stderr)
+        lines = [json.loads(line) for line in (Path(folder) / "duels.jsonl").read_text().splitlines()]
+    duels = [(line["difference"], (flat(line["base_ms"]), flat(line["head_ms"]))) for line in lines]
+    return [duels[start : start + COPIES] for start in range(0, len(duels), COPIES)], time.monotonic() - start
 
 
 def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
     return [sample for block in blocks for sample in block]
 
 
-def play(pools: Sequence[Pool], generator: random.Random) -> list[str]:
-    """The verdicts of a job whose cases draw their rounds from these pools."""
-    drawn = [[difference for difference, _ in generator.sample(pool, gate.LOOKS[-1])] for pool in pools]
+def play(same: Pool, slower: Pool | None, generator: random.Random) -> list[str]:
+    """The verdicts of a job of twelve cases. With `slower`, the first case draws from that pool."""
+    rounds_of_job = [generator.sample(each, COPIES) for each in drawn(same, generator)]
+    differences = [[duels[case][0] for duels in rounds_of_job] for case in range(COPIES)]
+    if slower is not None:
+        differences[0] = [generator.choice(each)[0] for each in drawn(slower, generator)]
     decided: dict[int, str] = {}
-    rounds = [gate.LOOKS[0]] * len(pools)  # a case that is decided gets no more
+    rounds = [gate.LOOKS[0]] * COPIES  # a case that is decided gets no more
     for look in gate.LOOKS:
         rounds = [number if case in decided else look for case, number in enumerate(rounds)]
-        found = gate.judge({case: values[: rounds[case]] for case, values in enumerate(drawn)})
+        found = gate.judge({case: values[: rounds[case]] for case, values in enumerate(differences)})
         decided = {case: verdict.verdict for case, verdict in found.items() if not verdict.open} | decided
-    return [decided.get(case, "inconclusive") for case in range(len(pools))]
+    return [decided.get(case, "inconclusive") for case in range(COPIES)]
+
+
+def drawn(pool: Pool, generator: random.Random) -> list[list[Duel]]:
+    """Recorded rounds for all of a job's: each once, again from the start only when there are no more."""
+    order = generator.sample(pool, len(pool))
+    return [order[number % len(order)] for number in range(gate.LOOKS[-1])]
 
 
 def alarms(base: Sequence[float], head: Sequence[float]) -> dict[str, bool]:
@@ -116,9 +126,10 @@ def others(base: Pool, head: Pool, generator: random.Random, count: int, *, inte
     totals: dict[str, int] = {}
     for _ in range(count):
         if interleaved:
-            pair = generator.choice(head)[1]
+            pair = generator.choice(generator.choice(head))[1]
         else:
-            pair = (generator.choice(base)[1][0], generator.choice(head)[1][1])
+            first, second = (generator.choice(generator.choice(pool))[1] for pool in (base, head))
+            pair = (first[0], second[1])
         for name, alarm in alarms(*pair).items():
             totals[name] = totals.get(name, 0) + alarm
     return {name: total / count for name, total in totals.items()}
@@ -131,19 +142,18 @@ def said(successes: int, trials: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--duels", type=int, default=192, help="of the block against itself")
-    parser.add_argument("--slower", type=int, default=96, help="for each slow-down")
+    parser.add_argument("--rounds", type=int, default=24, help="of the block against itself")
+    parser.add_argument("--slower", type=int, default=12, help="for each slow-down")
     parser.add_argument("--jobs", type=int, default=400, help="of each kind")
     parser.add_argument("--pool", type=Path, help="keep the pools here")
     options = parser.parse_args()
     pools, spent = recorded(options, default_threads())
     describe(pools, spent)
     same, generator = pools["0"], random.Random(0)
-    verdicts = [verdict for _ in range(options.jobs) for verdict in play([same] * COPIES, generator)]
+    verdicts = [verdict for _ in range(options.jobs) for verdict in play(same, None, generator)]
     false = verdicts.count("regressed")
     found = [
-        sum(play([pools[str(share)], *[same] * (COPIES - 1)], generator)[0] == "regressed" for _ in range(options.jobs))
-        for share in SLOWER
+        sum(play(same, pools[str(share)], generator)[0] == "regressed" for _ in range(options.jobs)) for share in SLOWER
     ]
     print(
         f"\n| rule | false alarms | {' | '.join(f'found at {share:.0%}' for share in SLOWER)} |\n|---|---|---|---|---|"
@@ -162,13 +172,13 @@ def main() -> int:
 
 def describe(pools: dict[str, Pool], spent_s: float) -> None:
     """What the pools hold."""
-    deviation = statistics.stdev(d for d, _ in pools["0"])
+    deviation = statistics.stdev(difference for duels in pools["0"] for difference, _ in duels)
     last = gate.LOOKS[-1]
-    print(f"{len(pools['0'])} duels of the block against itself, {len(pools[str(SLOWER[0])])} for each slow-down")
+    print(f"{len(pools['0'])} rounds of the block against itself, {len(pools[str(SLOWER[0])])} for each slow-down")
     print(f"recorded in {spent_s:.0f} s; standard deviation of a difference {deviation:.2%}")
     print(f"smallest slow-down found with 80 % power in {last} rounds: {gate.smallest_detectable(deviation, last):.1%}")
     for share in SLOWER:
-        slower = math.expm1(statistics.fmean(d for d, _ in pools[str(share)]))
+        slower = math.expm1(statistics.fmean(difference for duels in pools[str(share)] for difference, _ in duels))
         print(f"asked for {share:.0%} more work, measured {slower:+.1%}")
 
 
@@ -176,12 +186,11 @@ def recorded(options: argparse.Namespace, threads: int) -> tuple[dict[str, Pool]
     """The pools by slow-down, and the seconds that recording took; read from --pool if they are there."""
     if options.pool and options.pool.exists():
         stored = json.loads(options.pool.read_text())
-        pools = {key: [(d, (base, head)) for d, (base, head) in pool] for key, pool in stored["pools"].items()}
-        return pools, stored["spent_s"]
+        return stored["pools"], stored["spent_s"]
     pools, spent = {}, 0.0
     for share in (0.0, *SLOWER):
         elements = elements_for(share, threads) if share else 0
-        pool, seconds = record(elements, options.slower if share else options.duels, threads)
+        pool, seconds = record(elements, options.slower if share else options.rounds, threads)
         pools[f"{share:g}"], spent = pool, spent + seconds
         if options.pool:
             options.pool.write_text(json.dumps({"pools": pools, "spent_s": spent}))
