@@ -15,8 +15,9 @@ processes at two times; "interleaved" rows give them both sides of one duel. pyt
 over that of BASE above 1.05 or 1.10. Welch and Mann-Whitney: one-sided p < 0.01 on the samples. asv: ratio of medians
 above 1.1 and p < 0.002 of Mann-Whitney (its `compare`).
 
-Ends with 1 if more than 1 % of at least 400 comparisons are false alarms, or power at 5 % is below 95 %, at 10 % below
-99 %. `--pool FILE` keeps the pools as JSON, and reads them if they are there.
+Ends with 1 if more than 1 % of at least 400 comparisons are false alarms, or power at 5 % is below 95 %, at 10 %
+below 99 %. With --burn, jobs of the block against itself on a busy machine instead. `--pool FILE` keeps the pools as
+JSON, and reads them if they are there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import json
 import math
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -43,11 +45,12 @@ from profiler.sweep import Axes, Measure, Planned, Source, expand
 from reports import gate
 
 COPIES = 12
+BURN = "import time\nwhile True:\n    end = time.time() + 0.1\n    while time.time() < end: pass\n    time.sleep(0.2)"
 GUESS = 1e6  # elements of extra work as long as the block
 SLOWER = (0.02, 0.05, 0.10)
 Samples = tuple[list[float], list[float]]  # of BASE and HEAD in one duel, milliseconds
 Duel = tuple[float, Samples]  # its difference and its samples
-Pool = list[list[Duel]]  # recorded rounds, each of twelve duels
+Pool = list[list[Duel | None]]  # recorded rounds, each of twelve duels; None: given up
 
 
 def source(elements: int) -> Source:
@@ -60,25 +63,35 @@ def source(elements: int) -> Source:
 def elements_for(share: float, threads: int) -> int:
     """How much extra work makes the block slower by this share, by a round of duels at a first guess."""
     guess = GUESS * share
-    ((*duels,), *_), _ = record(round(guess), 1, threads)
-    return round(guess * math.log1p(share) / statistics.median(difference for difference, _ in duels))
+    pool, _ = record(round(guess), 1, threads)
+    return round(guess * math.log1p(share) / statistics.median(differences_of(pool)))
 
 
-def record(elements: int, rounds: int, threads: int) -> tuple[Pool, float]:
-    """Rounds of the block against itself with extra work, and the seconds that they took."""
+def record(elements: int, rounds: int, threads: int, *, most_lost: float = 1.0) -> tuple[Pool, float]:
+    """Rounds of the block against itself with extra work, and the seconds that they took.
+
+    A duel that lost more of its CPU time than `most_lost` in each of three tries is None.
+    """
     (entry,) = expand([Axes(models=("depthwise_conv",))], lambda _: source(0), ["cpu"])
     copies = [replace(entry.case, model=f"copy {number}") for number in range(COPIES)]
     entries = [Entry(case.model, Planned(case, source(0)), Planned(case, source(elements))) for case in copies]
     side = Side("here", Path(__file__).parent, sys.executable)
-    start = time.monotonic()
+    start, pool = time.monotonic(), Pool()
     with tempfile.TemporaryDirectory(prefix="mixprof-power-") as folder:
-        job = Rounds(side, side, Measure(seed=elements, max_lost_cpu=1.0), Path(folder), threads)
+        job = Rounds(side, side, Measure(seed=elements, max_lost_cpu=most_lost), Path(folder), threads)
         for number in range(rounds):
+            before = {entry.key: len(job.pairs.differences.get(entry.key, [])) for entry in entries}
             job.run(entries, None, lambda: False)
+            lines = [json.loads(line) for line in (Path(folder) / "duels.jsonl").read_text().splitlines()]
+            last = {line["key"]: (line["difference"], (flat(line["base_ms"]), flat(line["head_ms"]))) for line in lines}
+            counted = {key for key, count in before.items() if len(job.pairs.differences.get(key, [])) > count}
+            pool.append([last[entry.key] if entry.key in counted else None for entry in entries])
             print(f"{number + 1} of {rounds} rounds", file=sys.stderr)
-        lines = [json.loads(line) for line in (Path(folder) / "duels.jsonl").read_text().splitlines()]
-    duels = [(line["difference"], (flat(line["base_ms"]), flat(line["head_ms"]))) for line in lines]
-    return [duels[start : start + COPIES] for start in range(0, len(duels), COPIES)], time.monotonic() - start
+    return pool, time.monotonic() - start
+
+
+def differences_of(pool: Pool) -> list[float]:
+    return [duel[0] for duels in pool for duel in duels if duel]
 
 
 def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
@@ -88,22 +101,29 @@ def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
 def play(same: Pool, slower: Pool | None, generator: random.Random) -> list[str]:
     """The verdicts of a job of twelve cases. With `slower`, the first case draws from that pool."""
     rounds_of_job = [generator.sample(each, COPIES) for each in drawn(same, generator)]
-    differences = [[duels[case][0] for duels in rounds_of_job] for case in range(COPIES)]
+    differences = [[duels[case] for duels in rounds_of_job] for case in range(COPIES)]
     if slower is not None:
-        differences[0] = [generator.choice(each)[0] for each in drawn(slower, generator)]
+        differences[0] = [generator.choice(each) for each in drawn(slower, generator)]
     decided: dict[int, str] = {}
     rounds = [gate.LOOKS[0]] * COPIES  # a case that is decided gets no more
     for look in gate.LOOKS:
         rounds = [number if case in decided else look for case, number in enumerate(rounds)]
-        found = gate.judge({case: values[: rounds[case]] for case, values in enumerate(differences)})
+        known = {case: [duel[0] for duel in duels[: rounds[case]] if duel] for case, duels in enumerate(differences)}
+        enough = {case: values for case, values in known.items() if len(values) >= gate.LOOKS[0]}
+        found = gate.judge(enough) if enough else {}
         decided = {case: verdict.verdict for case, verdict in found.items() if not verdict.open} | decided
     return [decided.get(case, "inconclusive") for case in range(COPIES)]
 
 
-def drawn(pool: Pool, generator: random.Random) -> list[list[Duel]]:
+def drawn(pool: Pool, generator: random.Random) -> list[list[Duel | None]]:
     """Recorded rounds for all of a job's: each once, again from the start only when there are no more."""
     order = generator.sample(pool, len(pool))
     return [order[number % len(order)] for number in range(gate.LOOKS[-1])]
+
+
+def one(pool: Pool, generator: random.Random) -> Samples:
+    """Both sides' samples in one recorded duel."""
+    return generator.choice([duel for duels in pool for duel in duels if duel])[1]
 
 
 def alarms(base: Sequence[float], head: Sequence[float]) -> dict[str, bool]:
@@ -126,9 +146,9 @@ def others(base: Pool, head: Pool, generator: random.Random, count: int, *, inte
     totals: dict[str, int] = {}
     for _ in range(count):
         if interleaved:
-            pair = generator.choice(generator.choice(head))[1]
+            pair = one(head, generator)
         else:
-            first, second = (generator.choice(generator.choice(pool))[1] for pool in (base, head))
+            first, second = one(base, generator), one(head, generator)
             pair = (first[0], second[1])
         for name, alarm in alarms(*pair).items():
             totals[name] = totals.get(name, 0) + alarm
@@ -146,7 +166,10 @@ def main() -> int:
     parser.add_argument("--slower", type=int, default=12, help="for each slow-down")
     parser.add_argument("--jobs", type=int, default=400, help="of each kind")
     parser.add_argument("--pool", type=Path, help="keep the pools here")
+    parser.add_argument("--burn", action="store_true", help="another process burns a core for a third of the time")
     options = parser.parse_args()
+    if options.burn:
+        return burned(options.rounds)
     pools, spent = recorded(options, default_threads())
     describe(pools, spent)
     same, generator = pools["0"], random.Random(0)
@@ -170,15 +193,34 @@ def main() -> int:
     return int(failed)
 
 
+def burned(rounds: int) -> int:
+    """A/A jobs beside a process that burns a core for a third of the time; 1 if over one in a hundred regressed."""
+    burner = subprocess.Popen([sys.executable, "-c", BURN])
+    try:
+        pool, _ = record(0, rounds, default_threads(), most_lost=Measure().max_lost_cpu)
+    finally:
+        burner.kill()
+        burner.wait()
+    jobs = [play(pool, None, random.Random(seed)) for seed in range(1000)]
+    given_up = sum(duel is None for duels in pool for duel in duels) / (COPIES * len(pool))
+    blamed = sum("regressed" in verdicts for verdicts in jobs)
+    open_ones = sum(verdicts.count("inconclusive") for verdicts in jobs) / (COPIES * len(jobs))
+    print(f"{given_up:.0%} of {COPIES * len(pool)} duels given up: too much of their CPU time was lost to others")
+    print(
+        f"{blamed} of {len(jobs)} jobs of {COPIES} cases called one regressed; {open_ones:.0%} of verdicts inconclusive"
+    )
+    return int(blamed > len(jobs) / 100)
+
+
 def describe(pools: dict[str, Pool], spent_s: float) -> None:
     """What the pools hold."""
-    deviation = statistics.stdev(difference for duels in pools["0"] for difference, _ in duels)
+    deviation = statistics.stdev(differences_of(pools["0"]))
     last = gate.LOOKS[-1]
     print(f"{len(pools['0'])} rounds of the block against itself, {len(pools[str(SLOWER[0])])} for each slow-down")
     print(f"recorded in {spent_s:.0f} s; standard deviation of a difference {deviation:.2%}")
     print(f"smallest slow-down found with 80 % power in {last} rounds: {gate.smallest_detectable(deviation, last):.1%}")
     for share in SLOWER:
-        slower = math.expm1(statistics.fmean(difference for duels in pools[str(share)] for difference, _ in duels))
+        slower = math.expm1(statistics.fmean(differences_of(pools[str(share)])))
         print(f"asked for {share:.0%} more work, measured {slower:+.1%}")
 
 
