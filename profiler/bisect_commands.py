@@ -11,14 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import models
 from profiler import gate_commands
 from profiler.compare import grid
 from profiler.compare.alone import only_one
 from profiler.compare.bisection import Found, Word, bisect
 from profiler.compare.revisions import DEEPEN, is_ancestor, is_shallow, resolve, subject, work_tree
 from profiler.compare.sides import Side, side
-from profiler.session import session
 from profiler.sweep import Axes, Measure
 from profiler.types import Case, UsageError
 from reports import gate
@@ -131,7 +129,7 @@ def _retries(arguments: argparse.Namespace) -> int:
 
 def _only_case(good: Side, groups: list[Axes], measure: Measure) -> Case:
     """The one case that the axes give at GOOD."""
-    with session(measure, models, python=good.python, path=good.path, folder=good.folder) as asked:
+    with gate_commands.ask(good, measure) as asked:
         planned = grid.of_side(groups, good, asked)
     possible = [entry for entry in planned.values() if entry.reason is None]
     if not possible:

@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from profiler.compare.paired import CANARY, Entry, Rounds
 from profiler.compare.revisions import merge_base, uncommitted
 from profiler.compare.sides import HERE, Side, sides
 from profiler.device import default_threads
-from profiler.session import session
+from profiler.executors.server import ServerDied
+from profiler.session import Session, session
 from profiler.sweep import Axes, Measure
 from profiler.types import UsageError
 from reports import gate
@@ -102,16 +103,25 @@ def _say_what_is_compared(base: str, head: str) -> None:
         print(f"mixprof: {files} are not compared: '{head}' is a commit, '.' would be the folder", file=sys.stderr)
 
 
+@contextlib.contextmanager
+def ask(side: Side, measure: Measure) -> Iterator[Session]:
+    """A session with a side's own interpreter and folder. UsageError where it cannot have one."""
+    with contextlib.ExitStack() as held:
+        where = {"python": side.python, "path": side.path, "folder": side.folder}
+        try:
+            asked = held.enter_context(session(measure, models, **where))
+        except ServerDied as error:
+            raise UsageError(f"'{side.name}' cannot run a worker ({error}), expected a working torch there") from None
+        yield asked
+
+
 def compare(
     both: tuple[Side, Side], groups: list[Axes], measure: Measure, arguments: argparse.Namespace, folder: Path
 ) -> Outcome:
     """What a job finds: exact metrics first, then times, unless the arguments say that they are not wanted."""
     start = time.monotonic()
     with contextlib.ExitStack() as held:
-        asked = [
-            held.enter_context(session(measure, models, python=side.python, path=side.path, folder=side.folder))
-            for side in both
-        ]
+        asked = [held.enter_context(ask(side, measure)) for side in both]
         planned = [grid.of_side(groups, side, each) for side, each in zip(both, asked, strict=True)]
         entries, missing, notes = grid.match(planned[0], planned[1])
         if not entries and not missing:

@@ -64,14 +64,16 @@ def _python(path: str) -> str:
     found = found / "bin" / "python" if found.is_dir() else found
     if not os.access(found, os.X_OK) or found.is_dir():
         raise UsageError(f"got python:{path}, expected an environment's folder or its interpreter")
-    ask = "import importlib.util as u; print(*(name for name in ('torch', 'numpy', 'scipy') if not u.find_spec(name)))"
+    ask = "import importlib.util as u; print('lacks', *(n for n in ('torch', 'numpy', 'scipy') if not u.find_spec(n)))"
     try:
         done = subprocess.run([found, "-c", ask], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"got python:{path}, which does not run ({error}), expected an interpreter") from None
-    if done.returncode or done.stdout.strip():
-        lacks = done.stdout.strip() or (done.stderr.strip().splitlines() or ["it does not run"])[-1]
-        raise UsageError(f"got python:{path}, which lacks {lacks}, expected an environment with torch, numpy and scipy")
+    word, *lacks = done.stdout.split() or [""]
+    if done.returncode or word != "lacks":
+        raise UsageError(f"got python:{path}, which is no Python, expected an environment's folder or its interpreter")
+    if lacks:
+        raise UsageError(f"got python:{path}, which lacks {', '.join(lacks)}, expected an environment that has them")
     return str(found.absolute())
 
 
