@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from profiler.compare.paired import CANARY, Entry, Rounds
 from profiler.compare.revisions import merge_base, uncommitted
 from profiler.compare.sides import HERE, Side, sides
 from profiler.device import default_threads
-from profiler.executors.server import ServerDied
-from profiler.session import Session, session
+from profiler.session import session
 from profiler.sweep import Axes, Measure
 from profiler.types import UsageError
 from reports import gate
@@ -70,7 +69,7 @@ def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) 
             held.enter_context(only_one())
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="mixprof-ab-")))
         both = held.enter_context(sides((base, arguments.head), scratch, arguments.prepare, overrides))
-        outcome = compare(both, groups, measure, arguments, out or scratch / "job")
+        outcome = _compare(both, groups, measure, arguments, out or scratch / "job")
     code = exit_code(outcome, Policy(arguments.on_inconclusive, arguments.on_incomparable))
     if arguments.json:
         print(json.dumps({**outcome.to_json(), "exit_code": code}, indent=1))
@@ -103,33 +102,21 @@ def _say_what_is_compared(base: str, head: str) -> None:
         print(f"mixprof: {files} are not compared: '{head}' is a commit, '.' would be the folder", file=sys.stderr)
 
 
-@contextlib.contextmanager
-def ask(side: Side, measure: Measure) -> Iterator[Session]:
-    """A session with a side's own interpreter and folder. UsageError where it cannot have one."""
-    with contextlib.ExitStack() as held:
-        where = {"python": side.python, "path": side.path, "folder": side.folder}
-        try:
-            asked = held.enter_context(session(measure, models, **where))
-        except ServerDied as error:
-            raise UsageError(f"'{side.name}' cannot run a worker ({error}), expected a working torch there") from None
-        yield asked
-
-
-def compare(
+def _compare(
     both: tuple[Side, Side], groups: list[Axes], measure: Measure, arguments: argparse.Namespace, folder: Path
 ) -> Outcome:
-    """What a job finds: exact metrics first, then times, unless the arguments say that they are not wanted."""
     start = time.monotonic()
     with contextlib.ExitStack() as held:
-        asked = [held.enter_context(ask(side, measure)) for side in both]
+        asked = [
+            held.enter_context(session(measure, models, python=side.python, path=side.path, folder=side.folder))
+            for side in both
+        ]
         planned = [grid.of_side(groups, side, each) for side, each in zip(both, asked, strict=True)]
         entries, missing, notes = grid.match(planned[0], planned[1])
         if not entries and not missing:
             reasons = [entry.reason for entry in planned[0].values() if entry.reason]
             raise UsageError(f"BASE can run no case: {reasons[0] if reasons else 'the axes are empty'}")
         counted = {entry.key: grid.exact(entry, asked[0], asked[1]) for entry in entries}
-    if both[0].revision is not None and both[0].revision == both[1].revision:
-        notes = [*notes, "BASE and HEAD are one commit: what differs is not the code"]
     lost = [Judged(each.name, "missing", reason=each.reason, case=each.case.to_json()) for each in missing]
     names = tuple(side.name if side.revision is None else f"{side.name} ({side.revision[:10]})" for side in both)
     if arguments.exact_only:

@@ -23,8 +23,8 @@ class Found:
     suspects: tuple[str, ...]
 
 
-def bisect(good: str, bad: str, tree: Path, judge: Callable[[str, int], Word]) -> Found:
-    """Find the first bad commit. judge: a commit and how many steps are left, about, to what git is told of it.
+def bisect(good: str, bad: str, tree: Path, judge: Callable[[str], Word]) -> Found:
+    """Find the first bad commit. judge: what git is told of a commit.
 
     tree: a linked work tree, which has a bisect of its own: the user's checkout, and a bisect in it, stay as they are.
     Nothing is checked out in it.
@@ -32,8 +32,7 @@ def bisect(good: str, bad: str, tree: Path, judge: Callable[[str, int], Word]) -
     said = _say(tree, "start", "--no-checkout", bad, good)
     while (found := _found(said)) is None:
         candidate = ask("rev-parse", "--verify", "BISECT_HEAD", folder=tree).stdout.strip()
-        left = re.search(r"roughly (\d+) step", said)
-        said = _say(tree, judge(candidate, int(left[1]) if left else 0), candidate)
+        said = _say(tree, judge(candidate), candidate)
     return found
 
 
