@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import models
-from profiler import agreement, crosscheck, doctor, gate_commands, lowerings, plan, store
+from profiler import agreement, bisect_commands, crosscheck, doctor, gate_commands, lowerings, plan, store
 from profiler import sweep as sweeps
 from profiler.artifacts.files import Given, parse_shapes
 from profiler.engines import cache
@@ -74,11 +74,16 @@ def parser() -> Parser:
     sweeping = add("sweep", "run a sweep into a run folder", run_sweep)
     comparing = add("ab", "two revisions, environments or settings, interleaved in one job", run_ab)
     gate_commands.add_options(comparing)
-    comparing.add_argument("--models", metavar="A,B", help="names, or package.module:factory")
+    bisecting = add(
+        "bisect", "the commit at which one case regressed, through git's own bisect", bisect_commands.run_bisect
+    )
+    bisect_commands.add_options(bisecting)
+    for command in (comparing, bisecting):
+        command.add_argument("--models", metavar="A,B", help="names, or package.module:factory")
     for command in (planning, sweeping):
         command.add_argument("file", nargs="?", metavar="SWEEP.toml", help="groups of axes; default: a comparison")
         command.add_argument("--models", metavar="A,B", help="names, package.module:factory, net.onnx or net.plan")
-    for command in (timing, planning, sweeping, comparing):
+    for command in (timing, planning, sweeping, comparing, bisecting):
         for axis in sweeps.PARSERS:
             if axis != "models":
                 command.add_argument(f"--{axis}", metavar="A,B")

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
-import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import models
 from profiler.compare import grid
+from profiler.compare.alone import only_one
 from profiler.compare.paired import CANARY, Entry, Rounds
-from profiler.compare.sides import HERE, Side, merge_base, sides, uncommitted
+from profiler.compare.revisions import merge_base, uncommitted
+from profiler.compare.sides import HERE, Side, sides
 from profiler.device import default_threads
 from profiler.session import session
 from profiler.sweep import Axes, Measure
@@ -27,8 +26,6 @@ from reports import gate
 from reports.gate import LOOKS
 from reports.outcome import Judged, Outcome, Policy, exit_code, in_words
 from reports.verdict_tables import as_text
-
-LOCK = Path(tempfile.gettempdir()) / f"mixprof-gate-{os.getuid()}.lock"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -63,7 +60,9 @@ def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) 
         grid.parse_overrides(arguments.base_set, "--base-set"),
         grid.parse_overrides(arguments.head_set, "--head-set"),
     )
-    base = merge_base(arguments.head) if arguments.base == "merge-base" else arguments.base
+    base = arguments.base
+    if base == "merge-base":
+        base = merge_base("HEAD" if arguments.head == HERE else arguments.head)
     with contextlib.ExitStack() as held:
         if not arguments.exact_only:
             held.enter_context(only_one())
@@ -88,21 +87,18 @@ def _check(arguments: argparse.Namespace, groups: list[Axes]) -> None:
         raise UsageError(f"--budget: got {arguments.budget:g}, expected seconds above 0")
     if not 0 < arguments.threshold < 1:
         raise UsageError(f"--threshold: got {arguments.threshold:g}, expected a share like 0.02")
-    one_is_here = HERE in (arguments.base, arguments.head) and arguments.base != arguments.head
-    if one_is_here and (changed := uncommitted()):
-        print(f"mixprof: '.' is compared as it is, with uncommitted changes in {len(changed)} files", file=sys.stderr)
+    _say_what_is_compared(arguments.base, arguments.head)
 
 
-@contextlib.contextmanager
-def only_one() -> Iterator[None]:
-    """Hold this machine for one gate: two at once would disturb each other."""
-    with LOCK.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("mixprof: another gate measures on this machine: waiting for it", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _say_what_is_compared(base: str, head: str) -> None:
+    """Uncommitted changes are part of '.', and of nothing else."""
+    if all(each == HERE or each.startswith("python:") for each in (base, head)) or not (changed := uncommitted()):
+        return
+    files = f"uncommitted changes in {len(changed)} files ({', '.join(changed[:3])}{', …' if changed[3:] else ''})"
+    if HERE in (base, head):
+        print(f"mixprof: '.' is compared as it is, with {files}", file=sys.stderr)
+    else:
+        print(f"mixprof: {files} are not compared: '{head}' is a commit, '.' would be the folder", file=sys.stderr)
 
 
 def _compare(
@@ -119,27 +115,36 @@ def _compare(
         if not entries and not missing:
             reasons = [entry.reason for entry in planned[0].values() if entry.reason]
             raise UsageError(f"BASE can run no case: {reasons[0] if reasons else 'the axes are empty'}")
-        differing = {entry.key: grid.exact(entry, asked[0], asked[1]) for entry in entries}
+        counted = {entry.key: grid.exact(entry, asked[0], asked[1]) for entry in entries}
     lost = [Judged(each.name, "missing", reason=each.reason, case=each.case.to_json()) for each in missing]
     names = tuple(side.name if side.revision is None else f"{side.name} ({side.revision[:10]})" for side in both)
     if arguments.exact_only:
-        cases = [_judge_exactly(entry, differing[entry.key]) for entry in entries]
+        cases = [_judge_exactly(entry, counted[entry.key]) for entry in entries]
         return Outcome("exact", names[0], names[1], [*cases, *lost], spent_s=time.monotonic() - start, notes=notes)
     folder.mkdir(parents=True, exist_ok=True)
     rounds = Rounds(both[0], both[1], measure, folder, measure.threads or default_threads())
     judge = Job(entries, rounds, arguments.threshold, arguments.budget, start)
     judge.run()
+    differing = {key: each.differing for key, each in counted.items()}
     outcome = judge.outcome(names[0], names[1], differing, lost, notes)
     (folder / "ab.json").write_text(json.dumps(outcome.to_json(), indent=1) + "\n")
     return outcome
 
 
-def _judge_exactly(entry: Entry, differing: dict[str, tuple[Any, Any]]) -> Judged:
+def _judge_exactly(entry: Entry, counted: grid.Exact) -> Judged:
     """More parameters, MACs or memory is a regression, less an improvement; one of each is a regression."""
+    case = entry.base.case.to_json()
+    if counted.lost is not None:
+        side, reason = counted.lost
+        return Judged(entry.key, "missing" if side == "head" else "incomparable", reason=reason, case=case)
+    differing = counted.differing
     worse = [name for name, (base, head) in differing.items() if head > base]
     said = "regressed" if worse else "improved" if differing else "same"
-    words = [f"{name} {base:,} -> {head:,} ({head / base - 1:+.1%})" for name, (base, head) in differing.items()]
-    return Judged(entry.key, said, reason="; ".join(words) or None, exact=differing, case=entry.base.case.to_json())
+    words = [
+        f"{name} {base:,} -> {head:,}" + (f" ({head / base - 1:+.1%})" if base else "")
+        for name, (base, head) in differing.items()
+    ]
+    return Judged(entry.key, said, reason="; ".join(words) or None, exact=differing, case=case)
 
 
 class Job:

@@ -64,10 +64,10 @@ def _kill_group(leader: int) -> None:
         return
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when the one that made it ends (Linux)."""
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Ask the kernel to send this process a signal when the one that made it ends (Linux)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def _run_child(request: dict[str, Any], server: int) -> None:

@@ -88,9 +88,19 @@ def match(base: Mapping[Case, Planned], head: Mapping[Case, Planned]) -> tuple[l
     return entries, missing, notes
 
 
-def exact(entry: Entry, base: Session, head: Session) -> dict[str, tuple[Any, Any]]:
-    """The exact metrics in which the sides differ, from shapes alone."""
+@dataclass(frozen=True)
+class Exact:
+    """What is known of a pair of cases from shapes alone."""
+
+    differing: dict[str, tuple[Any, Any]]  # metric -> (base, head)
+    lost: tuple[str, str] | None = None  # the side that could not be counted, and why; BASE where neither could
+
+
+def exact(entry: Entry, base: Session, head: Session) -> Exact:
+    """The exact metrics in which the sides differ, without noise and without a device."""
     counts = [asked.count(planned.case, planned.source) for asked, planned in ((base, entry.base), (head, entry.head))]
-    if any(each["status"] != "ok" for each in counts):
-        return {}
-    return {name: (counts[0][name], counts[1][name]) for name in EXACT if counts[0][name] != counts[1][name]}
+    for side, each in zip(("base", "head"), counts, strict=True):
+        if each["status"] != "ok":
+            return Exact({}, (side, f"{side} cannot be counted: {each['reason']}"))
+    pairs = {name: (counts[0][name], counts[1][name]) for name in EXACT}
+    return Exact({name: (a, b) for name, (a, b) in pairs.items() if a is not None and b is not None and a != b})

@@ -98,8 +98,11 @@ class Rounds:
                 self.pairs.failed[key] = (ended.side, ended.values["status"], str(ended.values.get("reason")))
                 return
             except ServerDied as error:
-                servers.pop(against).close()
-                self.pairs.failed[key] = (against, "crashed", str(error))
+                # Blamed on the side whose server has ended: that of BASE is no finding about HEAD.
+                died = next((name for name in sides if servers[name].ended), against)
+                for name in sides:
+                    servers.pop(name).close()
+                self.pairs.failed[key] = (died, "crashed", str(error))
                 return
             self._write(key, entry, duel)
             if (duel.lost_share or 0.0) <= self.measure.max_lost_cpu:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from profiler.compare.revisions import git, resolve, work_tree
 from profiler.types import UsageError
 
 HERE = "."  # the current folder as it is, with what is not committed
@@ -29,48 +29,6 @@ class Side:
     path: tuple[str, ...] = ()  # before all else on the workers' module path
 
 
-def git(*arguments: str, folder: Path | None = None) -> str:
-    """What a git command prints. UsageError, with the fix where it is known, when it fails."""
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
-    if done.returncode == 0:
-        return done.stdout.strip()
-    said = " ".join(done.stderr.split())
-    if "dubious ownership" in said:
-        raise UsageError(f"git does not trust this folder: git config --global --add safe.directory {Path.cwd()}")
-    if "not a git repository" in said:
-        raise UsageError(f"got '{Path.cwd()}', which is no git repository, expected one, or python:PATH sides")
-    raise UsageError(f"git {shlex.join(arguments)}: {said}")
-
-
-def resolve(name: str) -> str:
-    """The commit that a revision names. UsageError for one that does not exist, or that a shallow clone lacks."""
-    try:
-        return git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
-    except UsageError as error:
-        if "git does not trust" in str(error) or "no git repository" in str(error):
-            raise
-    shallow = git("rev-parse", "--is-shallow-repository") == "true"
-    hint = "this clone is shallow: git fetch --unshallow" if shallow else "`git log` and `git branch -a` list them"
-    raise UsageError(f"got revision '{name}', which does not exist here, expected one that does; {hint}")
-
-
-def merge_base(head: str) -> str:
-    """The commit at which HEAD left the default branch. UsageError where a shallow clone hides it."""
-    for branch in ("origin/HEAD", "origin/main", "origin/master", "main", "master"):
-        with contextlib.suppress(UsageError):
-            commit = resolve(branch)
-            with contextlib.suppress(UsageError):
-                return git("merge-base", commit, resolve(head))
-    if git("rev-parse", "--is-shallow-repository") == "true":
-        raise UsageError("got merge-base in a shallow clone, which has no common commit: git fetch --unshallow")
-    raise UsageError("got merge-base, but no main or master branch is known here, expected one: name the revision")
-
-
-def uncommitted() -> list[str]:
-    """Files with changes that no commit holds."""
-    return [line[3:] for line in git("status", "--porcelain").splitlines()]
-
-
 @contextlib.contextmanager
 def sides(names: tuple[str, str], scratch: Path, prepare: str | None, overrides: tuple[dict[str, str], dict[str, str]]
           ) -> Iterator[tuple[Side, Side]]:  # fmt: skip
@@ -85,39 +43,52 @@ def sides(names: tuple[str, str], scratch: Path, prepare: str | None, overrides:
 def side(name: str, scratch: Path, prepare: str | None, overrides: dict[str, str]) -> Iterator[Side]:
     """One side. A revision gets a work tree below `scratch`; `prepare` runs in it, in an environment of its own."""
     if name.startswith("python:"):
-        yield Side(name, Path.cwd(), _python(name.removeprefix("python:")), overrides=overrides)
+        python = _python(name.removeprefix("python:"))
+        yield Side(name, Path.cwd(), python, overrides=overrides, path=_path(Path.cwd(), scratch))
         return
     if name == HERE:
-        yield Side(name, Path.cwd(), sys.executable, overrides=overrides, path=_own_models(Path.cwd(), scratch))
+        yield Side(name, Path.cwd(), sys.executable, overrides=overrides, path=_path(Path.cwd(), scratch))
         return
     commit = resolve(name)
-    top = Path(git("rev-parse", "--show-toplevel"))
-    below = Path.cwd().relative_to(top)
-    tree = scratch / "tree"
-    git("worktree", "add", "--quiet", "--detach", str(tree), commit)
-    try:
+    below = Path.cwd().relative_to(git("rev-parse", "--show-toplevel"))
+    with work_tree(commit, scratch) as tree:
+        # A folder that this commit has not yet is one in which nothing can be imported: `missing`, not an error.
+        (tree / below).mkdir(parents=True, exist_ok=True)
         python = _prepared(tree, scratch, prepare) if prepare else sys.executable
-        yield Side(name, tree / below, python, commit, overrides, _own_models(tree, scratch))
-    finally:
-        git("worktree", "remove", "--force", str(tree), folder=top)
+        yield Side(name, tree / below, python, commit, overrides, _path(tree, scratch))
 
 
 def _python(path: str) -> str:
-    """The interpreter of an environment's folder, or the interpreter itself."""
+    """The interpreter of an environment's folder, or the interpreter itself. UsageError where it cannot be one."""
     found = Path(path).expanduser()
     found = found / "bin" / "python" if found.is_dir() else found
-    if not os.access(found, os.X_OK):
+    if not os.access(found, os.X_OK) or found.is_dir():
         raise UsageError(f"got python:{path}, expected an environment's folder or its interpreter")
+    ask = "import importlib.util as u; print('lacks', *(n for n in ('torch', 'numpy', 'scipy') if not u.find_spec(n)))"
+    try:
+        done = subprocess.run([found, "-c", ask], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"got python:{path}, which does not run ({error}), expected an interpreter") from None
+    word, *lacks = done.stdout.split() or [""]
+    if done.returncode or word != "lacks":
+        raise UsageError(f"got python:{path}, which is no Python, expected an environment's folder or its interpreter")
+    if lacks:
+        raise UsageError(f"got python:{path}, which lacks {', '.join(lacks)}, expected an environment that has them")
     return str(found.absolute())
 
 
 def _prepared(tree: Path, scratch: Path, command: str) -> str:
     """Run the user's command in a work tree, its own environment first on the path; that environment's interpreter."""
     environment = scratch / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", environment], check=True)
-    # An environment made from an environment does not see the packages of the first.
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", "--system-site-packages", environment], capture_output=True, text=True
+    )
+    if made.returncode:
+        last = (made.stdout or made.stderr).strip().splitlines()[-1:] or ["nothing said"]
+        raise UsageError(f"--prepare: no environment could be made with `python -m venv`: {last[0]}")
+    # An environment made from an environment does not see the packages of the first, the editable ones among them.
     packages = environment / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
-    (packages / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     variables = {**os.environ, "VIRTUAL_ENV": str(environment), "PATH": f"{environment / 'bin'}:{os.environ['PATH']}"}
     done = subprocess.run(command, shell=True, cwd=tree, env=variables, capture_output=True, text=True)
     if done.returncode:
@@ -126,11 +97,14 @@ def _prepared(tree: Path, scratch: Path, command: str) -> str:
     return str(environment / "bin" / "python")
 
 
-def _own_models(tree: Path, scratch: Path) -> tuple[str, ...]:
-    """In a checkout of this project its `models` alone: registered models are the side's, what measures is ours."""
-    if not (tree / "models" / "specialization.py").exists() or not (tree / "profiler" / "worker.py").exists():
-        return ()
+def _path(tree: Path, scratch: Path) -> tuple[str, ...]:
+    """What comes before a side's own modules: what measures is ours on both, whatever is installed on either.
+
+    In a checkout of this project its `models` too: registered models are the side's.
+    """
     folder = scratch / "path"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "models").symlink_to((tree / "models").resolve())
+    (folder / "profiler").symlink_to(Path(__file__).parents[1])
+    if (tree / "models" / "specialization.py").exists() and (tree / "profiler" / "worker.py").exists():
+        (folder / "models").symlink_to((tree / "models").resolve())
     return (str(folder),)

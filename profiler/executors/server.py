@@ -161,6 +161,11 @@ class Server:
         return self._pid is not None
 
     @property
+    def ended(self) -> bool:
+        """Whether the server itself is gone."""
+        return self._process.poll() is not None
+
+    @property
     def descriptor(self) -> int:
         """Readable when the job that runs has ended, or the server has."""
         assert self._process.stdout is not None
