@@ -11,7 +11,9 @@ from profiler.types import UsageError
 from reports.times import METRICS, Time
 
 MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
-FORM = re.compile(rf"(?:(?P<pattern>.+):)?(?P<metric>{'|'.join(METRICS)})\s*(?:<=|≤)\s*(?P<number>[\d.]+)\s*(?P<unit>\w+)")
+FORM = re.compile(
+    rf"(?:(?P<pattern>.+):)?(?P<metric>{'|'.join(METRICS)})\s*(?:<=|≤)\s*(?P<number>[\d.]+)\s*(?P<unit>\w+)"
+)
 WITHIN, EXCEEDED, UNKNOWN = "within", "exceeded", "unknown"
 
 

@@ -57,6 +57,6 @@ def _worse(verdict: str, found: str) -> str:
 
 
 def _waive(judged: Judged, passing: dict[str, str]) -> Judged:
-    """A waiver accepts a slow-down or a loss, and so also not knowing whether there is one. It makes nothing comparable."""
+    """A waiver accepts a slow-down or a loss, and so also not knowing of one. It makes nothing comparable."""
     lets_pass = judged.verdict in ("regressed", "missing", "inconclusive") and judged.name in passing
     return replace(judged, waived=passing[judged.name]) if lets_pass else judged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import stdtrit
@@ -42,7 +43,7 @@ def of_rounds(rounds: Sequence[Sequence[float]], single_requests: bool, device: 
         elif count < least:
             found[name] = Time(None, reason=f"it needs {least:,} samples, there were {count:,}")
         else:
-            found[name] = _estimate(filled, lambda each, at=percent: _percentile(each, at))
+            found[name] = _estimate(filled, partial(_percentile, percent=percent))
     return found
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from reports.exporters.bencher import as_bencher
 from reports.exporters.benchmark_action import as_benchmark_action
+from reports.exporters.github import as_annotations
 from reports.exporters.junit import as_junit
 from reports.exporters.markdown import as_markdown
 from reports.outcome import Outcome, Policy
+
+__all__ = ["EXPORTERS", "as_annotations", "write"]
 
 EXPORTERS: dict[str, Callable[[Outcome, Policy], str]] = {  # by the name of the option that asks for it
     "junit": as_junit,

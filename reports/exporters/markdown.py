@@ -12,13 +12,11 @@ MOST_BYTES = 1_000_000  # a step's summary is dropped whole above 1 MiB
 
 
 def as_markdown(outcome: Outcome, policy: Policy) -> str:
-    """The job in a sentence, a table of its verdicts, and its notes. Where it would be too long, the last rows go."""
-    found = rows(outcome)
-    while True:
-        text = _document(outcome, policy, found)
-        if len(text.encode()) <= MOST_BYTES or not found:
-            return text
-        found = found[: len(found) // 2]
+    """The job in a sentence, a table of its verdicts, and its notes. Where it would be too long, good rows go first."""
+    shown = rows(outcome)
+    while len((text := _document(outcome, policy, shown)).encode()) > MOST_BYTES and shown:
+        shown = sorted(shown, key=lambda row: row["verdict"] in ("same", "improved"))[: len(shown) // 2]
+    return text
 
 
 def _document(outcome: Outcome, policy: Policy, shown: list[dict[str, str]]) -> str:
