@@ -30,12 +30,12 @@ def write(path: Path, text: str) -> None:
     # A link is followed: what it points to is replaced, not the link.
     real = Path(os.path.realpath(path))
     if _is_summary(real) or (real.exists() and not real.is_file()):
-        with real.open("a", encoding="utf-8") as file:
+        with real.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
         return
     temporary = real.with_name(f".{real.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
