@@ -59,11 +59,12 @@ def judge(limit: Limit, times: Mapping[str, Time]) -> tuple[str, str]:
     of = f"the limit of {limit.most_ms:g} ms"
     if time.ms is None:
         return UNKNOWN, f"{limit.metric} is not known, and so not whether it keeps {of}: {time.reason}"
-    if time.low_ms is None or time.high_ms is None:
-        return UNKNOWN, f"{limit.metric} is {time.ms:.4g} ms in the only round: two are needed to judge {of}"
-    measured = f"{limit.metric} is {time.ms:.4g} ms [{time.low_ms:.4g}, {time.high_ms:.4g}]"
-    if time.low_ms > limit.most_ms:
+    if time.low_ms is None and time.high_ms is None:
+        return UNKNOWN, f"{limit.metric} is {time.ms:.4g} ms in too few rounds or samples to judge {of}"
+    low, high = ("?" if end is None else f"{end:.4g}" for end in (time.low_ms, time.high_ms))
+    measured = f"{limit.metric} is {time.ms:.4g} ms [{low}, {high}]"
+    if time.low_ms is not None and time.low_ms > limit.most_ms:
         return EXCEEDED, f"{measured}, over {of}"
-    if time.high_ms > limit.most_ms:
+    if time.high_ms is None or time.high_ms > limit.most_ms:
         return UNKNOWN, f"{measured}, too near to judge {of}"
     return WITHIN, f"{measured}, within {of}"

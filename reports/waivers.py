@@ -58,7 +58,7 @@ def read(path: Path) -> tuple[Waiver, ...]:
 
 def _waiver(path: Path, number: int, table: Any) -> Waiver:
     if not isinstance(table, Mapping) or set(table) != set(TYPES):
-        got = ", ".join(map(str, table)) or "nothing"
+        got = (", ".join(table) or "nothing") if isinstance(table, Mapping) else repr(table)
         raise UsageError(f"{path}: got {got} in waiver {number}, expected {', '.join(TYPES)}")
     for name, kind in TYPES.items():
         # A time of day is a date to isinstance, and compares with none.
