@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import models
-from profiler import agreement, bisect_commands, crosscheck, doctor, gate_commands, lowerings, plan, store
+from profiler import accept, agreement, bisect_commands, crosscheck, doctor, gate_commands, lowerings, plan, store
 from profiler import sweep as sweeps
 from profiler.artifacts.files import Given, parse_shapes
 from profiler.engines import cache
@@ -80,6 +80,7 @@ def parser() -> Parser:
     bisect_commands.add_options(bisecting)
     for command in (comparing, bisecting):
         command.add_argument("--models", metavar="A,B", help="names, or package.module:factory")
+    accept.add_options(add("accept", "let a case regress until a day, in a file to commit", accept.run))
     for command in (planning, sweeping):
         command.add_argument("file", nargs="?", metavar="SWEEP.toml", help="groups of axes; default: a comparison")
         command.add_argument("--models", metavar="A,B", help="names, package.module:factory, net.onnx or net.plan")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import json
 import statistics
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import models
+from profiler import gate_options
 from profiler.compare import grid
 from profiler.compare.alone import only_one
 from profiler.compare.paired import CANARY, Entry, Rounds
@@ -22,10 +24,10 @@ from profiler.device import default_threads
 from profiler.session import session
 from profiler.sweep import Axes, Measure
 from profiler.types import UsageError
-from reports import gate
+from reports import gate, times
 from reports.gate import LOOKS
-from reports.outcome import Judged, Outcome, Policy, exit_code, in_words
-from reports.verdict_tables import as_text
+from reports.outcome import Judged, Outcome, Policy
+from reports.settle import refuse_unused_patterns, waived
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -41,11 +43,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         )
     command.add_argument("--exact-only", action="store_true", help="counts alone: no time is measured")
     command.add_argument("--budget", type=float, metavar="S", help="seconds for the whole job, at most")
-    command.add_argument(
-        "--threshold", type=float, default=gate.THRESHOLD, metavar="T", help="relative (default: 0.02)"
-    )
-    for name in ("inconclusive", "incomparable"):
-        command.add_argument(f"--on-{name}", choices=("pass", "fail"), default="fail", help="what it comes to")
+    gate_options.add_options(command, retry=True)
     command.add_argument("--out", metavar="DIR", help="a new folder for samples and verdicts (default: runs/ab-<time>)")
     command.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
@@ -53,6 +51,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) -> int:
     """Compare BASE with HEAD; the exit code of the policy."""
     _check(arguments, groups)
+    policy = gate_options.policy_of(arguments)
     out = Path(arguments.out or time.strftime("runs/ab-%Y%m%d-%H%M%S"))
     if out.exists():
         raise UsageError(f"got --out '{out}', which exists, expected a new folder")
@@ -68,14 +67,8 @@ def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) 
             held.enter_context(only_one())
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="mixprof-ab-")))
         both = held.enter_context(sides((base, arguments.head), scratch, arguments.prepare, overrides))
-        outcome = _compare(both, groups, measure, arguments, out)
-    code = exit_code(outcome, Policy(arguments.on_inconclusive, arguments.on_incomparable))
-    if arguments.json:
-        print(json.dumps({**outcome.to_json(), "exit_code": code}, indent=1))
-    else:
-        print(as_text(outcome))
-        print(in_words(outcome, code))
-    return code
+        outcome = _compare(both, groups, measure, arguments, out, policy)
+    return gate_options.conclude(outcome, policy, arguments, out / "ab.json")
 
 
 def _check(arguments: argparse.Namespace, groups: list[Axes]) -> None:
@@ -85,8 +78,6 @@ def _check(arguments: argparse.Namespace, groups: list[Axes]) -> None:
         raise UsageError(f"got '{arguments.base}' on both sides and no --base-set or --head-set, expected a difference")
     if arguments.budget is not None and arguments.budget <= 0:
         raise UsageError(f"--budget: got {arguments.budget:g}, expected seconds above 0")
-    if not 0 < arguments.threshold < 1:
-        raise UsageError(f"--threshold: got {arguments.threshold:g}, expected a share like 0.02")
     _say_what_is_compared(arguments.base, arguments.head)
 
 
@@ -102,7 +93,12 @@ def _say_what_is_compared(base: str, head: str) -> None:
 
 
 def _compare(
-    both: tuple[Side, Side], groups: list[Axes], measure: Measure, arguments: argparse.Namespace, folder: Path
+    both: tuple[Side, Side],
+    groups: list[Axes],
+    measure: Measure,
+    arguments: argparse.Namespace,
+    folder: Path,
+    policy: Policy,
 ) -> Outcome:
     start = time.monotonic()
     with contextlib.ExitStack() as held:
@@ -115,6 +111,7 @@ def _compare(
         if not entries and not missing:
             reasons = [entry.reason for entry in planned[0].values() if entry.reason]
             raise UsageError(f"BASE can run no case: {reasons[0] if reasons else 'the axes are empty'}")
+        refuse_unused_patterns(policy, [*(entry.key for entry in entries), *(each.name for each in missing)])
         counted = {entry.key: grid.exact(entry, asked[0], asked[1]) for entry in entries}
     lost = [Judged(each.name, "missing", reason=each.reason, case=each.case.to_json()) for each in missing]
     names = tuple(side.name if side.revision is None else f"{side.name} ({side.revision[:10]})" for side in both)
@@ -123,11 +120,11 @@ def _compare(
         return Outcome("exact", names[0], names[1], [*cases, *lost], spent_s=time.monotonic() - start, notes=notes)
     folder.mkdir(parents=True, exist_ok=True)
     rounds = Rounds(both[0], both[1], measure, folder, measure.threads or default_threads())
-    judge = Job(entries, rounds, arguments.threshold, arguments.budget, start)
+    judge = Job(entries, rounds, policy, arguments.budget, start)
     judge.run()
     differing = {key: each.differing for key, each in counted.items()}
     outcome = judge.outcome(names[0], names[1], differing, lost, notes)
-    (folder / "ab.json").write_text(json.dumps(outcome.to_json(), indent=1) + "\n")
+    (folder / "ab.json").write_text(json.dumps(outcome.to_json(), indent=1) + "\n")  # before any policy
     return outcome
 
 
@@ -150,8 +147,9 @@ def _judge_exactly(entry: Entry, counted: grid.Exact) -> Judged:
 class Job:
     """Rounds until every verdict is decided, the last look is over, or the budget is spent."""
 
-    def __init__(self, entries: list[Entry], rounds: Rounds, threshold: float, budget_s: float | None, start: float):
-        self.entries, self.rounds, self.threshold = entries, rounds, threshold
+    def __init__(self, entries: list[Entry], rounds: Rounds, policy: Policy, budget_s: float | None, start: float):
+        self.entries, self.rounds, self.policy = entries, rounds, policy
+        self.thresholds = {entry.key: policy.thresholds.of(entry.key) for entry in entries}
         self.budget_s, self.start = budget_s, start
         self.decided: dict[str, gate.Verdict] = {}
 
@@ -169,7 +167,7 @@ class Job:
     def look(self) -> dict[str, gate.Verdict]:
         """The verdicts now, those of the cases that are decided as they were."""
         enough = {key: each for key, each in self._of_cases().items() if len(each) >= 2}
-        found = gate.judge(enough, self.threshold) if enough else {}
+        found = gate.judge(enough, self.thresholds) if enough else {}
         return {**found, **self.decided}
 
     def _of_cases(self) -> dict[str, list[float]]:
@@ -198,10 +196,12 @@ class Job:
         canary = self.rounds.pairs.differences.get(CANARY, [])
         deviations = [statistics.stdev(each) for each in by_case.values() if len(each) >= 2]
         rounds = max(2, min((len(each) for each in by_case.values()), default=0))
+        passing = waived(self.policy, datetime.date.today())
+        by_case = {key: each for key, each in by_case.items() if key not in passing}  # accepted: not to fail many
         return Outcome(
             "ab", base, head, [*cases, *lost],
             families=self._families(by_case),
-            grid=_of_many("all cases", by_case) if len(by_case) > 1 else None,
+            grid=self._of_many("all cases", by_case) if len(by_case) > 1 else None,
             canary=Judged.of(CANARY, gate.judge({CANARY: canary})[CANARY]) if len(canary) >= 2 else None,
             spent_s=time.monotonic() - self.start,
             detectable=gate.smallest_detectable(statistics.median(deviations), rounds) if deviations else None,
@@ -210,6 +210,7 @@ class Job:
 
     def _judged(self, entry: Entry, verdict: gate.Verdict | None, differing: dict[str, tuple[Any, Any]]) -> Judged:
         more: dict[str, Any] = {"exact": {**differing, **self._proofs(entry.key)}, "case": entry.base.case.to_json()}
+        more["times"] = self._times(entry)
         if entry.key in self.rounds.pairs.failed:
             side, status, reason = self.rounds.pairs.failed[entry.key]
             said = "missing" if side == "head" else "incomparable"
@@ -224,12 +225,17 @@ class Job:
             return Judged(entry.key, "inconclusive", reason=reason, **more)
         if verdict.open:
             values = self.rounds.pairs.differences[entry.key]
-            wanted = gate.rounds_to_decide(verdict, statistics.stdev(values), self.threshold)
+            wanted = gate.rounds_to_decide(verdict, statistics.stdev(values), self.thresholds[entry.key])
             if wanted is not None:
                 each_s = self.rounds.pairs.spent_s / max(len(values), 1) / len(self.entries)
                 rounds = wanted - verdict.rounds
                 more |= {"more_rounds": rounds, "more_s": rounds * each_s}
         return Judged.of(entry.key, verdict, **more)
+
+    def _times(self, entry: Entry) -> dict[str, times.Time]:
+        """HEAD's times, over the rounds that count."""
+        rounds, repeats = self.rounds.pairs.head_ms.get(entry.key, []), self.rounds.pairs.head_repeats.get(entry.key)
+        return times.of_rounds(rounds, repeats == 1, entry.head.case.device)
 
     def _proofs(self, key: str) -> dict[str, tuple[Any, Any]]:
         """Graph breaks, recompiles and kernels, where the sides differ."""
@@ -247,12 +253,11 @@ class Job:
             if entry.key in by_case:
                 case = entry.base.case
                 names.setdefault(f"{case.model} {case.lowering}", {})[entry.key] = by_case[entry.key]
-        return [_of_many(name, members) for name, members in names.items() if len(members) > 1]
+        return [self._of_many(name, members) for name, members in names.items() if len(members) > 1]
 
-
-def _of_many(name: str, members: dict[str, list[float]]) -> Judged:
-    rounds = min(len(each) for each in members.values())
-    differences = gate.together({key: each[:rounds] for key, each in members.items()})
-    if len(differences) < 2:
-        return Judged(name, "inconclusive", rounds=len(differences))
-    return Judged.of(name, gate.judge({name: differences}, gate.FAMILY_THRESHOLD)[name])
+    def _of_many(self, name: str, members: dict[str, list[float]]) -> Judged:
+        rounds = min(len(each) for each in members.values())
+        differences = gate.together({key: each[:rounds] for key, each in members.items()})
+        if len(differences) < 2:
+            return Judged(name, "inconclusive", rounds=len(differences))
+        return Judged.of(name, gate.judge({name: differences}, self.policy.thresholds.of_family(members))[name])

@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from reports.gate import Verdict
+from reports.limits import Limit
+from reports.thresholds import Thresholds
+from reports.times import Time
+from reports.waivers import Waiver
 
 SCHEMA = 1
 REGRESSED, BAD_INPUT, INCONCLUSIVE, NOT_COMPARABLE = 1, 2, 3, 4
@@ -28,6 +32,7 @@ class Judged:
     more_rounds: int | None = None  # that would decide an inconclusive one
     more_s: float | None = None
     waived: str | None = None  # the reason of the waiver that lets it pass
+    times: Mapping[str, Time] = field(default_factory=dict)  # of HEAD: metric -> milliseconds, or why there are none
     case: Mapping[str, Any] | None = None
 
     @classmethod
@@ -56,24 +61,35 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a team makes of the verdicts that are neither good nor bad."""
+    """What a team makes of changes, and of the verdicts that are neither good nor bad."""
 
-    on_inconclusive: str = "fail"  # "fail": exit code 3; "pass": 0
-    on_incomparable: str = "fail"  # "fail": exit code 4; "pass": 0
+    on_inconclusive: str = "fail"  # "fail": exit code 3; "pass": 0; "retry": more rounds, then as "fail"
+    on_incomparable: str = "fail"  # "fail": exit code 4; "pass": 0; "retry": more rounds, then as "fail"
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    limits: Sequence[Limit] = ()
+    waivers: Sequence[Waiver] = ()
+
+    def retries(self, verdict: str) -> bool:
+        """Whether a case with this verdict is to have more rounds, while there is budget for them."""
+        return {"inconclusive": self.on_inconclusive, "incomparable": self.on_incomparable}.get(verdict) == "retry"
+
+    def passes(self, verdict: str) -> bool:
+        """Whether a verdict that is neither good nor bad lets the job pass."""
+        return {"inconclusive": self.on_inconclusive, "incomparable": self.on_incomparable}.get(verdict) == "pass"
 
 
 def exit_code(outcome: Outcome, policy: Policy) -> int:
     """Canary flagged 4, regressed or missing 1, incomparable 4, inconclusive 3, else 0. Waived cases do not count."""
     judged = [*outcome.cases, *outcome.families, *([outcome.grid] if outcome.grid else [])]
     verdicts = {each.verdict for each in judged if each.waived is None}
-    if outcome.canary is not None and outcome.canary.verdict in ("regressed", "improved"):
+    if is_flagged(outcome):
         return NOT_COMPARABLE
     if verdicts & set(FAILING):
         return REGRESSED
-    if "incomparable" in verdicts and policy.on_incomparable == "fail":
+    if "incomparable" in verdicts and not policy.passes("incomparable"):
         return NOT_COMPARABLE
     of_cases = {each.verdict for each in outcome.cases if each.waived is None}
-    return INCONCLUSIVE if "inconclusive" in of_cases and policy.on_inconclusive == "fail" else 0
+    return INCONCLUSIVE if "inconclusive" in of_cases and not policy.passes("inconclusive") else 0
 
 
 def in_words(outcome: Outcome, code: int) -> str:
@@ -81,11 +97,14 @@ def in_words(outcome: Outcome, code: int) -> str:
     counts = [(each, sum(judged.verdict == each for judged in outcome.cases)) for each in
               ("regressed", "missing", "incomparable", "inconclusive", "improved", "same")]  # fmt: skip
     found = ", ".join(f"{count} {name}" for name, count in counts if count) or "no case"
+    waived = sum(each.waived is not None for each in outcome.cases)
+    found += f" ({waived} waived)" if waived else ""
     could = "" if outcome.detectable is None else f"; a slow-down of {outcome.detectable:.1%} would have been found"
-    flagged = code == NOT_COMPARABLE and _flagged(outcome)
+    flagged = code == NOT_COMPARABLE and is_flagged(outcome)
     trusted = " The baseline differs from itself: nothing here is to be trusted." if flagged else ""
     return f"{outcome.head} against {outcome.base}: {found}{could}.{trusted}"
 
 
-def _flagged(outcome: Outcome) -> bool:
+def is_flagged(outcome: Outcome) -> bool:
+    """Whether the baseline differs from itself."""
     return outcome.canary is not None and outcome.canary.verdict in ("regressed", "improved")

@@ -1,22 +1,18 @@
-"""Verdicts as tables: for a terminal, and as Markdown for a step summary."""
+"""Verdicts in words and numbers, and as a table for a terminal."""
 
 from __future__ import annotations
 
-from reports.markdown import plain_table, table
+from reports.markdown import plain_table
 from reports.outcome import Judged, Outcome
 
 
 def as_text(outcome: Outcome) -> str:
     """One aligned line a case, family and the grid."""
-    return "\n".join([plain_table(_rows(outcome)), *outcome.notes]) if _rows(outcome) else "no case"
+    return "\n".join([plain_table(rows(outcome)), *outcome.notes]) if rows(outcome) else "no case"
 
 
-def as_markdown(outcome: Outcome, words: str) -> str:
-    """What a step summary shows."""
-    return "\n\n".join([f"**{words}**", table(_rows(outcome)), *outcome.notes]) + "\n"
-
-
-def _rows(outcome: Outcome) -> list[dict[str, str]]:
+def rows(outcome: Outcome) -> list[dict[str, str]]:
+    """Cases, families, grid and canary, in columns of equal names."""
     judged = [*outcome.cases, *outcome.families, *([outcome.grid] if outcome.grid else [])]
     return [_row(each) for each in [*judged, *([outcome.canary] if outcome.canary else [])]]
 
@@ -25,19 +21,30 @@ def _row(judged: Judged) -> dict[str, str]:
     return {
         "case": judged.name,
         "verdict": judged.verdict + (" (waived)" if judged.waived else ""),
-        "change": "" if judged.change is None else f"{judged.change:+.1%}",
-        "95 % interval": "" if judged.low is None else f"[{judged.low:+.1%}, {judged.high:+.1%}]",
+        "change": change_of(judged),
+        "95 % interval": interval_of(judged),
         "rounds": str(judged.rounds or ""),
-        "what else": _what_else(judged),
+        "what else": what_else(judged),
     }
 
 
-def _what_else(judged: Judged) -> str:
+def change_of(judged: Judged) -> str:
+    """ "+5.0%"; empty when no time was compared."""
+    return "" if judged.change is None else f"{judged.change:+.1%}"
+
+
+def interval_of(judged: Judged) -> str:
+    """ "[+3.1%, +6.9%]"."""
+    return "" if judged.low is None or judged.high is None else f"[{judged.low:+.1%}, {judged.high:+.1%}]"
+
+
+def what_else(judged: Judged) -> str:
+    """The reason, or the counts that differ; and what would decide an open verdict."""
     said = [judged.reason] if judged.reason else []
     if not judged.reason:
         said += [f"{name} {base:,} -> {head:,}" for name, (base, head) in judged.exact.items()]
     if judged.more_rounds is not None and judged.more_s is not None:
         said.append(f"about {judged.more_rounds} more rounds, {judged.more_s:.0f} s, would decide it")
-    elif judged.verdict == "inconclusive" and judged.rounds:
+    elif judged.verdict == "inconclusive" and judged.rounds and not judged.reason:
         said.append("no number of rounds would decide it if it stays where it is")
     return "; ".join(said)

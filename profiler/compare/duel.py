@@ -44,6 +44,7 @@ class Resident:
         # Opened for both ways: neither end waits for the other, and a reader is always there.
         self._asks, self._answers = (os.open(path, os.O_RDWR) for path in self._paths)
         self._buffer = b""
+        self.repeats = 1  # forwards in one sample
         try:
             self.running = server.begin("resident", asks=str(self._paths[0]), answers=str(self._paths[1]), **request)
         except BaseException:
@@ -52,7 +53,7 @@ class Resident:
 
     def ready(self) -> None:
         """Wait until it is lowered and warm. Ended when it ends instead."""
-        self._answer()
+        self.repeats = self._answer()["forwards_per_sample"]
 
     def take(self, samples: int) -> tuple[list[float], float | None]:
         """So many samples in milliseconds per forward, and the share of its CPU time that others took meanwhile."""
@@ -104,6 +105,7 @@ class Duel:
     base_ms: tuple[tuple[float, ...], ...]
     head_ms: tuple[tuple[float, ...], ...]
     lost_share: float | None  # of the CPU time, on the worse side
+    head_repeats: int = 1  # forwards in one of HEAD's samples
 
     @property
     def difference(self) -> float:
@@ -132,7 +134,7 @@ def fight(base: Resident, head: Resident, generator: random.Random, seconds: flo
             lost += [] if share is None else [share]
         blocks.append((taken[base], taken[head]))
     shares = statistics.fmean(lost) if lost else None
-    return Duel(tuple(tuple(a) for a, _ in blocks), tuple(tuple(b) for _, b in blocks), shares)
+    return Duel(tuple(tuple(a) for a, _ in blocks), tuple(tuple(b) for _, b in blocks), shares, head.repeats)
 
 
 def round_of(

@@ -28,6 +28,8 @@ class Pairs:
     differences: dict[str, list[float]] = field(default_factory=dict)
     failed: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # key -> side, status, reason
     disturbed: dict[str, int] = field(default_factory=dict)  # key -> rounds given up
+    head_ms: dict[str, list[list[float]]] = field(default_factory=dict)  # key -> its samples in each round that counts
+    head_repeats: dict[str, int] = field(default_factory=dict)  # key -> most forwards in one of these
     proofs: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # key -> side -> proof
     spent_s: float = 0.0
 
@@ -107,6 +109,8 @@ class Rounds:
             self._write(key, entry, duel)
             if (duel.lost_share or 0.0) <= self.measure.max_lost_cpu:
                 self.pairs.differences.setdefault(key, []).append(duel.difference)
+                self.pairs.head_ms.setdefault(key, []).append([ms for block in duel.head_ms for ms in block])
+                self.pairs.head_repeats[key] = max(duel.head_repeats, self.pairs.head_repeats.get(key, 1))
                 self.pairs.proofs[key] = {name: each["proof"] or {} for name, each in zip(sides, launches, strict=True)}
                 return
         self.pairs.disturbed[key] = self.pairs.disturbed.get(key, 0) + 1
@@ -132,6 +136,7 @@ class Rounds:
             "head": entry.head.case.to_json(),
             "base_ms": duel.base_ms,
             "head_ms": duel.head_ms,
+            "head_forwards_per_sample": duel.head_repeats,
             "lost_share": duel.lost_share,
             "difference": duel.difference,
         }
