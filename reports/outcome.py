@@ -28,6 +28,7 @@ class Judged:
     more_rounds: int | None = None  # that would decide an inconclusive one
     more_s: float | None = None
     waived: str | None = None  # the reason of the waiver that lets it pass
+    confirmed: bool = True  # False: an alarm against stored runs, which `ab` would confirm
     case: Mapping[str, Any] | None = None
 
     @classmethod

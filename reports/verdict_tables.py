@@ -24,7 +24,7 @@ def _rows(outcome: Outcome) -> list[dict[str, str]]:
 def _row(judged: Judged) -> dict[str, str]:
     return {
         "case": judged.name,
-        "verdict": judged.verdict + (" (waived)" if judged.waived else ""),
+        "verdict": judged.verdict + (" (unconfirmed)" if not judged.confirmed else "") + (" (waived)" if judged.waived else ""),
         "change": "" if judged.change is None else f"{judged.change:+.1%}",
         "95 % interval": "" if judged.low is None else f"[{judged.low:+.1%}, {judged.high:+.1%}]",
         "rounds": str(judged.rounds or ""),
