@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import models
-from profiler import agreement, crosscheck, doctor, gate_commands, lowerings, plan, store
+from profiler import (
+    agreement,
+    calibrate_commands,
+    check_commands,
+    crosscheck,
+    doctor,
+    gate_commands,
+    lowerings,
+    plan,
+    store,
+)
 from profiler import sweep as sweeps
 from profiler.artifacts.files import Given, parse_shapes
 from profiler.engines import cache
@@ -75,10 +85,17 @@ def parser() -> Parser:
     comparing = add("ab", "two revisions, environments or settings, interleaved in one job", run_ab)
     gate_commands.add_options(comparing)
     comparing.add_argument("--models", metavar="A,B", help="names, or package.module:factory")
+    calibrating = add("calibrate", "what a gate can tell on this machine: the same code against itself", run_calibrate)
+    calibrate_commands.add_options(calibrating)
+    checking_runs = add("check", "a run against stored ones", check_commands.run_check, json_too=True)
+    check_commands.add_check_options(checking_runs)
+    check_commands.add_baseline_options(
+        add("baseline", "a small text baseline of a run, to commit", check_commands.run_baseline)
+    )
     for command in (planning, sweeping):
         command.add_argument("file", nargs="?", metavar="SWEEP.toml", help="groups of axes; default: a comparison")
         command.add_argument("--models", metavar="A,B", help="names, package.module:factory, net.onnx or net.plan")
-    for command in (timing, planning, sweeping, comparing):
+    for command in (timing, planning, sweeping, comparing, calibrating):
         for axis in sweeps.PARSERS:
             if axis != "models":
                 command.add_argument(f"--{axis}", metavar="A,B")
@@ -361,6 +378,13 @@ def run_crosscheck(arguments: argparse.Namespace) -> int:
 def run_ab(arguments: argparse.Namespace) -> int:
     groups, measure = read_axes(arguments)
     return gate_commands.run_ab(arguments, groups, measure)
+
+
+def run_calibrate(arguments: argparse.Namespace) -> int:
+    if not arguments.models:
+        arguments.models = ",".join(calibrate_commands.DEFAULT_MODELS)
+    groups, measure = read_axes(arguments)
+    return calibrate_commands.run_calibrate(arguments, groups, measure)
 
 
 def run_report(arguments: argparse.Namespace) -> int:

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import models
+from profiler import calibrations
 from profiler.compare import grid
 from profiler.compare.paired import CANARY, Entry, Rounds
 from profiler.compare.sides import HERE, Side, merge_base, sides, uncommitted
 from profiler.device import default_threads
 from profiler.session import session
+from profiler.store import testbed_key
 from profiler.sweep import Axes, Measure
 from profiler.types import UsageError
 from reports import gate
@@ -120,6 +122,7 @@ def _compare(
             reasons = [entry.reason for entry in planned[0].values() if entry.reason]
             raise UsageError(f"BASE can run no case: {reasons[0] if reasons else 'the axes are empty'}")
         differing = {entry.key: grid.exact(entry, asked[0], asked[1]) for entry in entries}
+        testbed = asked[0].environment()["testbed"]
     lost = [Judged(each.name, "missing", reason=each.reason, case=each.case.to_json()) for each in missing]
     names = tuple(side.name if side.revision is None else f"{side.name} ({side.revision[:10]})" for side in both)
     if arguments.exact_only:
@@ -129,8 +132,9 @@ def _compare(
     rounds = Rounds(both[0], both[1], measure, folder, measure.threads or default_threads())
     judge = Job(entries, rounds, arguments.threshold, arguments.budget, start)
     judge.run()
-    outcome = judge.outcome(names[0], names[1], differing, lost, notes)
-    (folder / "ab.json").write_text(json.dumps(outcome.to_json(), indent=1) + "\n")
+    outcome = judge.outcome(names[0], names[1], differing, lost, [*notes, calibrations.said(testbed)])
+    own = {"testbed_key": testbed_key(testbed), "canary_differences": rounds.pairs.differences.get(CANARY, [])}
+    (folder / "ab.json").write_text(json.dumps({**outcome.to_json(), **own}, indent=1) + "\n")
     return outcome
 
 

@@ -174,7 +174,9 @@ def _assembled(path: Path, facts: Mapping[str, Any], cases: Mapping[Case, tuple[
     kept = {case: each for case, (each, _) in cases.items()}
     newest = Stored(str(facts.get("created")), parts["testbed"], parts["version"], {}, kept)
     if newest.key != facts.get("testbed"):
-        raise UsageError(f"{path}: got other testbed lines than its key {facts.get('testbed')} stands for: write it again")
+        raise UsageError(
+            f"{path}: got other testbed lines than its key {facts.get('testbed')} stands for: write it again"
+        )
     return Baseline(str(path), newest, {case: found for case, (_, found) in cases.items() if found})
 
 

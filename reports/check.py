@@ -18,8 +18,18 @@ from reports.outcome import Judged, Outcome
 from reports.stored import MACHINE_FAULTS, Kept, Stored
 
 COMPARES = ("ok", "built")  # statuses that a comparison starts from
-AXES = {"model": "models", "lowering": "lowerings", "device": "devices", "dtype": "dtypes", "layout": "layouts",
-        "mode": "modes", "batch": "batches", "resolution": "resolutions", "window": "windows", "channels": "channels"}  # fmt: skip
+AXES = {
+    "model": "models",
+    "lowering": "lowerings",
+    "device": "devices",
+    "dtype": "dtypes",
+    "layout": "layouts",
+    "mode": "modes",
+    "batch": "batches",
+    "resolution": "resolutions",
+    "window": "windows",
+    "channels": "channels",
+}
 
 
 def check(
@@ -34,7 +44,8 @@ def check(
     expected = {case: kept for case, kept in base.newest.cases.items() if kept.status in COMPARES}
     if not set(expected) & set(head.cases):
         raise UsageError(
-            f"got '{name}' with cases of {_models(head.cases)}, expected some of those of '{base.name}': {_models(expected)}"
+            f"got '{name}' with cases of {_models(head.cases)}, expected some of the cases of '{base.name}', "
+            f"which are of {_models(expected)}"
         )
     compared = compare(base.newest, head, under_test)
     notes = [*base.notes, *compared.notes, *_new(head, base.newest)]
@@ -59,7 +70,7 @@ def _ratio(run: Stored, case: Case) -> float | None:
 def _of_case(
     kept: Kept, now: Kept | None, base: Baseline, verdicts: Mapping[Case, Verdict], exact_only: bool
 ) -> Judged:
-    """One case. More of an exact metric is a regression whatever the time; less of it leaves the verdict to the time."""
+    """One case. More of an exact metric is a regression whatever the time; less of it leaves the time to decide."""
     case = kept.case
     if now is None:
         return _judged(case, "missing", "the run has no such case", kept, now)
@@ -99,7 +110,9 @@ def _untimed(kept: Kept, now: Kept, base: Baseline) -> Judged:
     shift = _relative(now.log_ratio - level.center)
     exact = differing(kept, now)
     said = "; ".join(filter(None, [exact_words(exact), reason]))
-    return Judged(kept.case.label(), "inconclusive", shift, rounds=level.runs, reason=said, exact=exact, case=kept.case.to_json())
+    return Judged(
+        kept.case.label(), "inconclusive", shift, rounds=level.runs, reason=said, exact=exact, case=kept.case.to_json()
+    )
 
 
 def differing(before: Kept, now: Kept) -> dict[str, tuple[int, int]]:

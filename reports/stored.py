@@ -1,4 +1,4 @@
-"""What is kept of a run to compare later ones with: exact metrics, and times as ratios to the anchor's, in log units."""
+"""What is kept of a run to compare later ones with: exact metrics, and log ratios of times to the anchor's."""
 
 from __future__ import annotations
 
@@ -133,6 +133,5 @@ def _log_ratio(record: Record, anchor: Record | None) -> tuple[float | None, flo
 
 def _error(found: Mapping[str, Any]) -> float | None:
     """Standard error in log units from a 95 % interval."""
-    if "latency_low_ms" not in found:
-        return None
-    return math.log(found["latency_high_ms"] / found["latency_low_ms"]) / SUM_OF_95 if found["latency_low_ms"] > 0 else None
+    low, high = found.get("latency_low_ms"), found.get("latency_high_ms")
+    return math.log(high / low) / SUM_OF_95 if low is not None and high is not None and low > 0 else None

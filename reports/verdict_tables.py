@@ -8,7 +8,7 @@ from reports.outcome import Judged, Outcome
 
 def as_text(outcome: Outcome) -> str:
     """One aligned line a case, family and the grid."""
-    return "\n".join([plain_table(_rows(outcome)), *outcome.notes]) if _rows(outcome) else "no case"
+    return "\n".join([plain_table(_rows(outcome)) if _rows(outcome) else "no case", *outcome.notes])
 
 
 def as_markdown(outcome: Outcome, words: str) -> str:
@@ -24,7 +24,9 @@ def _rows(outcome: Outcome) -> list[dict[str, str]]:
 def _row(judged: Judged) -> dict[str, str]:
     return {
         "case": judged.name,
-        "verdict": judged.verdict + (" (unconfirmed)" if not judged.confirmed else "") + (" (waived)" if judged.waived else ""),
+        "verdict": judged.verdict
+        + (" (unconfirmed)" if not judged.confirmed else "")
+        + (" (waived)" if judged.waived else ""),
         "change": "" if judged.change is None else f"{judged.change:+.1%}",
         "95 % interval": "" if judged.low is None else f"[{judged.low:+.1%}, {judged.high:+.1%}]",
         "rounds": str(judged.rounds or ""),
