@@ -109,7 +109,7 @@ def read(path: Path) -> Baseline:
                 _take(_opened(line, number), facts, cases)
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
-                f"{path}:{number}: got {error}, expected what `mixprof baseline` writes: write the file again with it"
+                f"{path}:{number}: got {error}, expected what `mixprof baseline` writes: remove it, write it again"
             ) from None
     return _assembled(path, facts, cases)
 
@@ -175,7 +175,7 @@ def _assembled(path: Path, facts: Mapping[str, Any], cases: Mapping[Case, tuple[
     newest = Stored(str(facts.get("created")), parts["testbed"], parts["version"], {}, kept)
     if newest.key != facts.get("testbed"):
         raise UsageError(
-            f"{path}: got other testbed lines than its key {facts.get('testbed')} stands for: write it again"
+            f"{path}: got other testbed lines than its key {facts.get('testbed')} stands for: remove it, write it again"
         )
     return Baseline(str(path), newest, {case: found for case, (_, found) in cases.items() if found})
 
