@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def test_a_share_of_nothing_is_refused():
 
 def test_a_case_that_is_decided_stays_so():
     quick = [0.1, 0.1001, 0.0999, 0.1, 0.1]
-    found = play({"a": quick + [-0.5] * (LOOKS[-1] - 5), "b": np.random.default_rng(0).normal(0, 0.05, 16).tolist()})
+    found = play({"a": quick + [-0.5] * (LOOKS[-1] - 5), "b": np.random.default_rng(0).normal(0.03, 0.05, 16).tolist()})
     assert (found["a"].verdict, found["a"].rounds) == ("regressed", 5)
     assert found["b"].rounds > 5
 
@@ -76,7 +77,7 @@ def test_injected_work_is_reported_as_it_was_measured():
 
 
 def test_canaries_of_the_same_testbed_are_pooled():
-    jobs = [
+    jobs: list[dict[str, Any]] = [
         {"testbed_key": "a", "canary_differences": [0.01, -0.02]},
         {"testbed_key": "b", "canary_differences": [0.5]},
         {"testbed_key": "a"},

@@ -98,13 +98,13 @@ def exhaustive(values, least):
     """The best partition by trying them all, with numpy's median."""
     unit = max(1.4826 * np.median(np.abs(np.diff(values))) / math.sqrt(2), LEAST_SPREAD)
     penalty = PENALTY * math.log(len(values)) * unit
-    best = (math.inf, ())
+    best: tuple[float, tuple[int, ...]] = (math.inf, ())
     for count in range(len(values) // least):
         for cuts in itertools.combinations(range(1, len(values)), count):
             parts = np.split(np.asarray(values), cuts)
             if min(map(len, parts)) >= least:
                 cost = sum(np.abs(part - np.median(part)).sum() for part in parts) + penalty * count
-                best = min(best, (cost, cuts))
+                best = min(best, (float(cost), cuts))
     return list(best[1])
 
 
