@@ -18,8 +18,9 @@ from reports.gate import SAME, THRESHOLD, Key, Verdict, discoveries
 LEAST_RUNS = 8  # stored, before a time has a verdict
 WINDOW = 30  # the last runs that a level is taken of
 HORIZON = 120  # the last runs among which a change is looked for
-RATE = 0.01  # false discovery rate of one check
+RATE = 0.005  # false discovery rate of one check; a history is checked many times
 SLACK, ALARM = 0.75, 6.0  # of the CUSUM, in standard deviations
+MOST_Z = 2.0  # that one run adds to the CUSUM
 PENALTY = 3.0  # of a change, times log(runs), in standard deviations
 LEAST_SPREAD = 1e-3  # log units: below it nothing counts as a change
 
@@ -70,8 +71,11 @@ def _ratio(shift: float, deviation: float) -> float:
 
 
 def accumulate(cusum: float, z: float) -> float:
-    """The one-sided CUSUM after one more run (Page 1954)."""
-    return max(0.0, cusum + z - SLACK)
+    """The one-sided CUSUM after one more run (Page 1954), which counts for two deviations at most (Hawkins 1993).
+
+    Without that bound a single run at z = 7 would be an alarm, whatever the threshold: five in a row are needed.
+    """
+    return max(0.0, cusum + min(z, MOST_Z) - SLACK)
 
 
 def judge(
