@@ -112,6 +112,8 @@ def _differences(
     for index in range(number):
         rounds.run(entries, None, stop=lambda: False)
         print(f"mixprof: round {index + 1} of {number}, {share:.0%} injected", file=sys.stderr)
+        if index + 1 == LEAST_ROUNDS and not rounds.pairs.differences:
+            break  # nothing but disturbed rounds, or failures: more of them tell no more
     if rounds.pairs.failed:
         name, (_, status, reason) = next(iter(rounds.pairs.failed.items()))
         raise UsageError(f"{name} is {status} ({reason}), expected cases that run here: name others with --models")

@@ -43,20 +43,26 @@ def read(testbed: dict[str, Any], now_s: float | None = None) -> dict[str, Any] 
 def quoted(testbed: dict[str, Any], now_s: float | None = None) -> str | None:
     """What every verdict says of how much it can tell; None where this machine has no valid calibration."""
     found = read(testbed, now_s)
-    if found is None:
+    try:
+        return None if found is None else _in_words(found)
+    except (KeyError, TypeError, ValueError):  # written by another version
         return None
-    alarms = found["false_alarms"]
+
+
+def _in_words(found: Mapping[str, Any]) -> str:
+    alarms, noisiest = found["false_alarms"], max(found["detectable_by_case"].values())
     words = [
-        f"calibrated {time.strftime('%Y-%m-%d', time.localtime(found['made_s']))} on {found['pairs']} A/A pairs",
         f"false alarms {alarms['share']:.1%} [{alarms['low']:.1%}, {alarms['high']:.1%}] of comparisons",
-        f"smallest detectable slow-down {found['detectable']:.1%} after {found['rounds']} rounds",
+        f"smallest detectable slow-down {found['detectable']:.1%} after {found['rounds']} rounds"
+        f" (noisiest case {noisiest:.1%})",
     ]
-    if power := found.get("power"):
+    if power := found["power"]:
         words.append(
             f"an injected {power['injected']:.0%} (measured {power['measured']:+.1%}) found in {power['share']:.0%} "
             f"[{power['low']:.0%}, {power['high']:.0%}]"
         )
-    return ": ".join((words[0], "; ".join(words[1:])))
+    made = time.strftime("%Y-%m-%d", time.localtime(found["made_s"]))
+    return f"calibrated {made} on {found['pairs']} A/A pairs: {'; '.join(words)}"
 
 
 def said(testbed: dict[str, Any]) -> str:

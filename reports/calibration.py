@@ -45,7 +45,7 @@ def wilson(hits: int, of: int, confidence: float = 0.95) -> Share:
     p, scale = hits / of, 1 + z**2 / of
     center = (p + z**2 / (2 * of)) / scale
     half = z / scale * math.sqrt(p * (1 - p) / of + z**2 / (4 * of**2))
-    return Share(hits, of, max(0.0, center - half), min(1.0, center + half))
+    return Share(hits, of, center - half if hits else 0.0, center + half if hits < of else 1.0)
 
 
 def play(
@@ -86,14 +86,18 @@ def _drawn(
     return {key: each.tolist() for key, each in drawn.items()}
 
 
-def deviation(pools: Mapping[Key, Sequence[float]]) -> float:
-    """s_d: the standard deviation of a round's difference, the median over cases. Around 0, which is what A/A is."""
-    return statistics.median(math.sqrt(statistics.fmean(each**2 for each in pool)) for pool in pools.values())
+def deviation(pool: Sequence[float]) -> float:
+    """s_d: the standard deviation of a round's difference, around 0, which is what A/A is."""
+    return math.sqrt(statistics.fmean(each**2 for each in pool))
 
 
 def summary(pools: Mapping[Key, Sequence[float]], generator: np.random.Generator, jobs: int = JOBS) -> dict[str, Any]:
-    """A calibration from A/A pools: s_d, smallest detectable slow-down after each look, false alarms."""
-    s_d = deviation(pools)
+    """A calibration from A/A pools: s_d, smallest detectable slow-down after each look, false alarms.
+
+    s_d is the median over cases; `detectable_by_case` tells which case is noisier than the others.
+    """
+    deviations = {str(key): deviation(pool) for key, pool in pools.items()}
+    s_d = statistics.median(deviations.values())
     return {
         "pairs": sum(len(pool) for pool in pools.values()),
         "cases": len(pools),
@@ -101,6 +105,7 @@ def summary(pools: Mapping[Key, Sequence[float]], generator: np.random.Generator
         "rounds": LOOKS[-1],
         "detectable": smallest_detectable(s_d, LOOKS[-1]),
         "detectable_after": {str(look): smallest_detectable(s_d, look) for look in LOOKS},
+        "detectable_by_case": {key: smallest_detectable(each, LOOKS[-1]) for key, each in deviations.items()},
         "false_alarms": false_alarms(pools, generator, jobs).to_json(),
         "power": None,
     }

@@ -1,5 +1,6 @@
 """reports.calibration against scipy and simulated truth; profiler.calibrations as files that expire."""
 
+import json
 import math
 import time
 from typing import Any
@@ -10,7 +11,7 @@ import scipy.stats
 
 from profiler import calibrations
 from profiler.store import testbed_key as key_of
-from reports.calibration import deviation, false_alarms, injected, play, pooled, power, summary, wilson
+from reports.calibration import false_alarms, injected, play, pooled, power, summary, wilson
 from reports.gate import LOOKS
 
 TESTBED = {"cpu": "A", "threads": 2, "gpus": ["B sm_90"], "cuda": "12.6"}
@@ -61,10 +62,14 @@ def test_a_pool_that_leans_to_one_side_raises_no_alarm_since_sides_are_drawn():
 
 def test_the_summary_has_the_closed_form():
     found = summary(pools(0.03), np.random.default_rng(0), jobs=20)
-    s_d = np.median([math.sqrt(np.mean(np.square(pool))) for pool in pools(0.03).values()])
+    each = [math.sqrt(np.mean(np.square(pool))) for pool in pools(0.03).values()]
+    s_d = np.median(each)
     t = scipy.stats.t(LOOKS[-1] - 1)
     expected = math.expm1((t.ppf(1 - 0.0025) + t.ppf(0.8)) * s_d / math.sqrt(LOOKS[-1]))
-    assert found["deviation"] == deviation(pools(0.03)) == pytest.approx(s_d)
+    assert found["deviation"] == pytest.approx(s_d)
+    assert max(found["detectable_by_case"].values()) == pytest.approx(
+        math.expm1(math.log1p(expected) * max(each) / s_d)
+    )
     assert found["detectable"] == pytest.approx(expected)
     assert (found["pairs"], found["cases"], found["power"]) == (40, 2, None)
 
@@ -112,5 +117,7 @@ def test_software_is_no_part_of_a_testbed_key(kept):
 
 
 def test_a_damaged_calibration_is_none(kept):
-    calibrations.path_of(TESTBED).write_text('{"schema": 1, "made_s"')
-    assert calibrations.quoted(TESTBED) is None
+    whole = json.loads(calibrations.path_of(TESTBED).read_text())
+    for damaged in ('{"schema": 1, "made_s"', json.dumps({**whole, "false_alarms": None}), "[]"):
+        calibrations.path_of(TESTBED).write_text(damaged)
+        assert calibrations.quoted(TESTBED) is None
