@@ -103,21 +103,27 @@ def _entries(groups: list[Axes], here: Side, measure: Measure) -> list[Entry]:
 
 
 def _differences(
-    entries: list[Entry], here: Side, measure: Measure, folder: Path, number: int, share: float
+    entries: list[Entry],
+    here: Side,
+    measure: Measure,
+    folder: Path,
+    number: int,
+    share: float,
+    least: int = LEAST_ROUNDS,
 ) -> dict[str, list[float]]:
-    """So many rounds of every case against itself, one side with `share` more work. NotTrusted when too few are in."""
+    """Rounds of every case against itself, one side with `share` more work. NotTrusted when no case has `least`."""
     folder.mkdir()
     rounds = Rounds(here, here, measure, folder, measure.threads or default_threads())
     rounds.more = {"head": {"extra_work": share}} if share else {}
     for index in range(number):
         rounds.run(entries, None, stop=lambda: False)
         print(f"mixprof: round {index + 1} of {number}, {share:.0%} injected", file=sys.stderr)
-        if index + 1 == LEAST_ROUNDS and not rounds.pairs.differences:
+        if index + 1 == least and not rounds.pairs.differences:
             break  # nothing but disturbed rounds, or failures: more of them tell no more
     if rounds.pairs.failed:
         name, (_, status, reason) = next(iter(rounds.pairs.failed.items()))
         raise UsageError(f"{name} is {status} ({reason}), expected cases that run here: name others with --models")
-    found = {key: each for key, each in rounds.pairs.differences.items() if len(each) >= LEAST_ROUNDS}
+    found = {key: each for key, each in rounds.pairs.differences.items() if len(each) >= least}
     if not found:
         raise NotTrusted("too much CPU time was lost to others in every round: end what else runs here, and try again")
     return found

@@ -104,7 +104,8 @@ def of_history(history: History, head: Stored, under_test: str | None, begin: bo
         if begin:
             return None
         raise UsageError(
-            f"got history '{history.url}', which is empty, expected stored runs: `--add` begins it with this run"
+            f"got '{history.url}', which is empty or not there, expected a run folder, a baseline file or a history "
+            "with runs: --add begins one with this run"
         )
     own = [file for file in files if file.key == head.key]
     if not own:

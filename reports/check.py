@@ -90,10 +90,18 @@ def _of_case(
 
 def _timed(kept: Kept, now: Kept, level: Level, verdict: Verdict) -> Judged:
     z = history.z_score(now.log_ratio or 0.0, level, now.error)
-    creeping = verdict.verdict == "regressed" and history.creeps(level, z)
-    sum_is = history.accumulate(level.cusum, z)
-    reason = f"a creep over the last runs: CUSUM {sum_is:.1f}, alarm at {history.ALARM:g}" if creeping else None
-    more: dict[str, Any] = {"exact": differing(kept, now), "case": kept.case.to_json(), "reason": reason}
+    exact = differing(kept, now)
+    said = [exact_words(exact)]
+    if verdict.verdict == "regressed" and history.creeps(level, z):
+        cusum = history.accumulate(level.cusum, z)
+        said.append(f"a creep over the last runs: CUSUM {cusum:.1f}, alarm at {history.ALARM:g}")
+    if verdict.open:
+        said.append("stored runs vary too much to tell: `mixprof ab` compares within one job")
+    more: dict[str, Any] = {
+        "exact": exact,
+        "case": kept.case.to_json(),
+        "reason": "; ".join(filter(None, said)) or None,
+    }
     return Judged.of(kept.case.label(), verdict, confirmed=verdict.verdict != "regressed", **more)
 
 
@@ -106,7 +114,7 @@ def _untimed(kept: Kept, now: Kept, base: Baseline) -> Judged:
         where = "the run" if now.log_ratio is None else "the baseline"
         anchor = f"anchor_v1 {kept.case.lowering} {kept.case.device} {kept.case.dtype}"
         return _judged(kept.case, "incomparable", f"{where} has no time of {anchor} to relate to", kept, now)
-    reason = f"{level.runs} stored runs, a verdict on time takes {LEAST_RUNS}"
+    reason = f"{level.runs} of the {LEAST_RUNS} stored runs that a verdict on time takes"
     shift = _relative(now.log_ratio - level.center)
     exact = differing(kept, now)
     said = "; ".join(filter(None, [exact_words(exact), reason]))

@@ -41,7 +41,9 @@ def compare(base: Stored, head: Stored, under_test: Collection[str] = ()) -> Com
         ),
         unknown=tuple(_words(name, base.testbed.get(name), head.testbed.get(name)) for name in sorted(untold)),
         declared=tuple(_words(*each) for each in versions if each[0] in under_test),
-        informing=tuple(_words(*each) for each in _differing(base.informing, head.informing)),
+        informing=tuple(
+            _words(*each) for each in _differing(base.informing, head.informing) if each[0] in base.informing
+        ),
     )
 
 

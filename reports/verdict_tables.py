@@ -40,6 +40,6 @@ def _what_else(judged: Judged) -> str:
         said += [f"{name} {base:,} -> {head:,}" for name, (base, head) in judged.exact.items()]
     if judged.more_rounds is not None and judged.more_s is not None:
         said.append(f"about {judged.more_rounds} more rounds, {judged.more_s:.0f} s, would decide it")
-    elif judged.verdict == "inconclusive" and judged.rounds:
+    elif judged.verdict == "inconclusive" and judged.rounds and not judged.reason:
         said.append("no number of rounds would decide it if it stays where it is")
     return "; ".join(said)

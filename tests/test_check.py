@@ -91,7 +91,7 @@ def test_a_first_run_begins_a_history_and_few_runs_judge_no_time(fleet, capsys):
     found = outcome(capsys, fleet.run(slower=1.5, day=8), history)
     assert verdicts(found) == {"depthwise_conv": "inconclusive", "window_attention": "inconclusive"}
     assert found["exit_code"] == 3
-    assert "7 stored runs, a verdict on time takes 8" in found["cases"][0]["reason"]
+    assert "7 of the 8 stored runs that a verdict on time takes" in found["cases"][0]["reason"]
     assert len(list(history.iterdir())) == 7  # added only when asked
 
 
@@ -257,8 +257,8 @@ def test_one_of_the_bad_inputs_is_one_line_each(fleet, capsys):
     (bad := fleet.folder / "bad").mkdir()
     (bad / f"{of_run(run).key}-20260101T120000Z-{'0' * 16}.json").write_text("{}")
     for against, options, said in (
-        (empty, (), "which is empty"),
-        (fleet.folder / "nowhere", (), "which is empty"),
+        (empty, (), "which is empty or not there"),
+        (fleet.folder / "nowhere", (), "which is empty or not there"),
         (other, (), "which are of conv"),
         (bad, (), "not the one that its name stands for"),
         (run, ("--under-test", "torhc"), "expected some of"),
@@ -271,6 +271,21 @@ def test_one_of_the_bad_inputs_is_one_line_each(fleet, capsys):
         assert said in error
         assert error.count("\n") == 1
     assert check(fleet.folder / "nowhere", run) == 2
+
+
+def test_a_real_run_is_the_same_as_itself_and_as_its_baseline(fleet, capsys):
+    run, file = fleet.folder / "real", fleet.folder / "real.txt"
+    axes = ("--models", "depthwise_conv", "--resolutions", "7", "--channels", "32")
+    settings = ("--quick", "--threads", "1", "--max-lost-cpu", "1")
+    assert cli.main(["sweep", *axes, *settings, "--out", str(run)]) == 0
+    write_baseline(fleet, run, name="real.txt")
+    for against in (run, file):
+        assert check(run, against, "--exact-only") == 0
+        assert check(run, against, "--on-inconclusive", "pass") == 0
+    (kept,) = of_run(run).cases.values()
+    assert set(kept.exact) >= {"params", "macs", "predicted_peak_bytes"}
+    assert kept.log_ratio is not None
+    assert kept.spread is not None
 
 
 # ------------------------------------------------------------------------------------------------ text baselines
