@@ -16,7 +16,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import models
-from profiler import accept, agreement, bisect_commands, crosscheck, doctor, gate_commands, lowerings, plan, store
+from profiler import (
+    accept,
+    agreement,
+    bisect_commands,
+    calibrate_commands,
+    check_commands,
+    crosscheck,
+    doctor,
+    gate_commands,
+    lowerings,
+    plan,
+    store,
+)
 from profiler import sweep as sweeps
 from profiler.artifacts.files import Given, parse_shapes
 from profiler.engines import cache
@@ -81,10 +93,17 @@ def parser() -> Parser:
     for command in (comparing, bisecting):
         command.add_argument("--models", metavar="A,B", help="names, or package.module:factory")
     accept.add_options(add("accept", "let a case regress until a day, in a file to commit", accept.run))
+    calibrating = add("calibrate", "what a gate can tell on this machine: the same code against itself", run_calibrate)
+    calibrate_commands.add_options(calibrating)
+    checking_runs = add("check", "a run against stored ones", check_commands.run_check, json_too=True)
+    check_commands.add_check_options(checking_runs)
+    check_commands.add_baseline_options(
+        add("baseline", "a small text baseline of a run, to commit", check_commands.run_baseline)
+    )
     for command in (planning, sweeping):
         command.add_argument("file", nargs="?", metavar="SWEEP.toml", help="groups of axes; default: a comparison")
         command.add_argument("--models", metavar="A,B", help="names, package.module:factory, net.onnx or net.plan")
-    for command in (timing, planning, sweeping, comparing, bisecting):
+    for command in (timing, planning, sweeping, comparing, bisecting, calibrating):
         for axis in sweeps.PARSERS:
             if axis != "models":
                 command.add_argument(f"--{axis}", metavar="A,B")
@@ -367,6 +386,13 @@ def run_crosscheck(arguments: argparse.Namespace) -> int:
 def run_ab(arguments: argparse.Namespace) -> int:
     groups, measure = read_axes(arguments)
     return gate_commands.run_ab(arguments, groups, measure)
+
+
+def run_calibrate(arguments: argparse.Namespace) -> int:
+    if not arguments.models:
+        arguments.models = ",".join(calibrate_commands.DEFAULT_MODELS)
+    groups, measure = read_axes(arguments)
+    return calibrate_commands.run_calibrate(arguments, groups, measure)
 
 
 def run_report(arguments: argparse.Namespace) -> int:

@@ -10,11 +10,12 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import models
-from profiler import gate_options
+from profiler import calibrations, gate_options
 from profiler.compare import grid
 from profiler.compare.alone import only_one
 from profiler.compare.paired import CANARY, Entry, Rounds
@@ -22,6 +23,7 @@ from profiler.compare.revisions import merge_base, uncommitted
 from profiler.compare.sides import HERE, Side, sides
 from profiler.device import default_threads
 from profiler.session import session
+from profiler.store import testbed_key
 from profiler.sweep import Axes, Measure
 from profiler.types import UsageError
 from reports import gate, times
@@ -113,6 +115,7 @@ def _compare(
             raise UsageError(f"BASE can run no case: {reasons[0] if reasons else 'the axes are empty'}")
         refuse_unused_patterns(policy, [*(entry.key for entry in entries), *(each.name for each in missing)])
         counted = {entry.key: grid.exact(entry, asked[0], asked[1]) for entry in entries}
+        testbed = asked[0].environment()["testbed"]
     lost = [Judged(each.name, "missing", reason=each.reason, case=each.case.to_json()) for each in missing]
     names = tuple(side.name if side.revision is None else f"{side.name} ({side.revision[:10]})" for side in both)
     if arguments.exact_only:
@@ -123,7 +126,8 @@ def _compare(
     judge = Job(entries, rounds, policy, arguments.budget, start)
     judge.run()
     differing = {key: each.differing for key, each in counted.items()}
-    outcome = judge.outcome(names[0], names[1], differing, lost, notes)
+    outcome = judge.outcome(names[0], names[1], differing, lost, [*notes, calibrations.said(testbed)])
+    outcome = replace(outcome, testbed_key=testbed_key(testbed))
     (folder / "ab.json").write_text(json.dumps(outcome.to_json(), indent=1) + "\n")  # before any policy
     return outcome
 
@@ -206,6 +210,7 @@ class Job:
             spent_s=time.monotonic() - self.start,
             detectable=gate.smallest_detectable(statistics.median(deviations), rounds) if deviations else None,
             notes=notes,
+            canary_differences=canary,
         )  # fmt: skip
 
     def _judged(self, entry: Entry, verdict: gate.Verdict | None, differing: dict[str, tuple[Any, Any]]) -> Judged:

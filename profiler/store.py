@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from profiler.types import SCHEMA, Case, Launch, Record, UsageError
+from profiler.types import SCHEMA, Case, Launch, Record, UsageError, digest
 
 T = TypeVar("T")
 PARTS = ("sweep", "measure", "environment", "versions")  # of every manifest
 MANIFEST, JOURNAL, RECORDS, LOCK = "manifest.json", "launches.jsonl", "records.jsonl", "lock"
 CROSSCHECK = "crosscheck.json"
+SOFTWARE = ("cuda", "cudnn", "libc")  # of a testbed: compared as the versions are, and no part of its key
 
 
 def is_blank(run: Path) -> bool:
@@ -186,3 +187,24 @@ def _end_of_whole_lines(content: bytes) -> int:
     except ValueError:
         return start
     return end
+
+
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """{"gpus": [{"ecc": True}]} -> {"gpus[0].ecc": True}. What is flat stays as it is."""
+    if isinstance(value, dict) and (value or not name):
+        parts = [(f"{name}.{key}" if name else str(key), each) for key, each in value.items()]
+    elif isinstance(value, list) and value:
+        parts = [(f"{name}[{index}]", each) for index, each in enumerate(value)]
+    else:
+        return {name: value}
+    return {path: leaf for key, each in parts for path, leaf in flatten(each, key).items()}
+
+
+def hardware(testbed: dict[str, Any]) -> dict[str, Any]:
+    """A flat testbed without its software."""
+    return {name: value for name, value in flatten(testbed).items() if name not in SOFTWARE}
+
+
+def testbed_key(testbed: dict[str, Any]) -> str:
+    """Runs with the same key were made on machines that compare: the hash of the machine and how it is set."""
+    return digest(hardware(testbed))

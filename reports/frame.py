@@ -100,7 +100,7 @@ def load(*runs: str | Path) -> pd.DataFrame:
         {**row(name, record), **_crosscheck(record, marks)}
         for name, run in run_names(runs).items()
         for marks in [read_crosscheck(run)]
-        for record in _records(run)
+        for record in records_of(run)
     ]
     columns = {name: pd.Series([r.get(name) for r in rows], dtype=dtype) for name, dtype in COLUMNS.items()}
     frame = pd.DataFrame(columns)
@@ -119,7 +119,7 @@ def run_names(runs: Iterable[str | Path]) -> dict[str, Path]:
     return named
 
 
-def _records(run: Path) -> list[Record]:
+def records_of(run: Path) -> list[Record]:
     """A run's records. UsageError for a folder that is no run, and for two records of one case."""
     read_manifest(run)
     records = read_records(run)
@@ -188,14 +188,14 @@ def _measured(record: Record) -> dict[str, Any]:
     cells: dict[str, Any] = {"time": time, "launches": len(record.launches)}
     if record.status != "ok":
         return cells
-    cells |= {"enqueue_ms": latency(_samples(record, "enqueue_ms"), record.case.device).get("latency_ms")}
-    cells |= latency(_samples(record, time), record.case.device) | _host_percentiles(_samples(record, "host_ms"))
+    cells |= {"enqueue_ms": latency(samples_of(record, "enqueue_ms"), record.case.device).get("latency_ms")}
+    cells |= latency(samples_of(record, time), record.case.device) | _host_percentiles(samples_of(record, "host_ms"))
     if "latency_ms" in cells:
         cells["images_per_s"] = 1000 * record.case.batch / cells["latency_ms"]
     return cells
 
 
-def _samples(record: Record, time: str) -> list[Samples]:
+def samples_of(record: Record, time: str) -> list[Samples]:
     """The samples of one of the three times in each launch that has them."""
     found = [getattr(launch, time) for launch in record.launches if launch.status == "ok"]
     return [samples for samples in found if samples is not None and samples.samples]

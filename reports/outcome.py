@@ -33,6 +33,7 @@ class Judged:
     more_s: float | None = None
     waived: str | None = None  # the reason of the waiver that lets it pass
     times: Mapping[str, Time] = field(default_factory=dict)  # of HEAD: metric -> milliseconds, or why there are none
+    confirmed: bool = True  # False: an alarm against stored runs, which `ab` would confirm
     case: Mapping[str, Any] | None = None
 
     @classmethod
@@ -54,6 +55,8 @@ class Outcome:
     spent_s: float = 0.0
     detectable: float | None = None  # smallest slow-down that this job would have found, 80 % power
     notes: Sequence[str] = ()
+    testbed_key: str | None = None  # of the machine that timed it
+    canary_differences: Sequence[float] = ()  # log HEAD over BASE, a round each: what `calibrate --from` pools
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}

@@ -8,7 +8,8 @@ from reports.outcome import Judged, Outcome
 
 def as_text(outcome: Outcome) -> str:
     """One aligned line a case, family and the grid."""
-    return "\n".join([plain_table(rows(outcome)), *outcome.notes]) if rows(outcome) else "no case"
+    found = rows(outcome)
+    return "\n".join([plain_table(found) if found else "no case", *outcome.notes])
 
 
 def rows(outcome: Outcome) -> list[dict[str, str]]:
@@ -20,7 +21,9 @@ def rows(outcome: Outcome) -> list[dict[str, str]]:
 def _row(judged: Judged) -> dict[str, str]:
     return {
         "case": judged.name,
-        "verdict": judged.verdict + (" (waived)" if judged.waived else ""),
+        "verdict": judged.verdict
+        + (" (unconfirmed)" if not judged.confirmed else "")
+        + (" (waived)" if judged.waived else ""),
         "change": change_of(judged),
         "95 % interval": interval_of(judged),
         "rounds": str(judged.rounds or ""),

@@ -50,6 +50,7 @@ class Rounds:
         self.sides = {"base": base, "head": head, CANARY: base}
         self.measure, self.folder, self.threads = measure, folder, threads
         self.settings = {**measure.__dict__, "threads": threads}
+        self.more: dict[str, dict[str, Any]] = {}  # what a side's processes are told besides
         self.pairs = Pairs()
         self._generator = random.Random(measure.seed)
 
@@ -127,7 +128,8 @@ class Rounds:
             values = server.run("prepare", self.measure.timeout, reference=str(reference), **request).values
             if values["status"] != "ok":
                 raise Failed(side, values)
-        return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None}
+        return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None,
+                **self.more.get(side, {})}  # fmt: skip
 
     def _write(self, key: str, entry: Entry, duel: Duel) -> None:
         line = {

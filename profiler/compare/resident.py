@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from profiler import device, load, sampling
+from profiler.compare import extra_work
 from profiler.jobs import Ready
 from profiler.metrics import accuracy, latency
 from profiler.types import Launch
@@ -30,11 +31,11 @@ def serve(ready: Ready, request: dict[str, Any]) -> dict[str, Any]:
             reason = f"relative error {error:.2g}, expected at most {accuracy.TOLERANCES[case.dtype]:g} in {case.dtype}"
             return replace(found, status="inaccurate", reason=reason).to_json()
         stream = latency.stream_of(lowered, case.device)
-        repeats = device.forwards_per_sample(lowered.forward, stream)
-        if stream is None:
-            take = device.host_sampler(lowered.forward, repeats)
-        else:
-            take = device.gpu_sampler(lowered.forward, repeats, stream)
+        forward = lowered.forward
+        if share := request.get("extra_work"):  # a slow-down that is known: `mixprof calibrate`
+            forward = extra_work.slowed(forward, share, case.device, stream)
+        repeats = device.forwards_per_sample(forward, stream)
+        take = device.host_sampler(forward, repeats) if stream is None else device.gpu_sampler(forward, repeats, stream)
         settle(take)
         with open(request["asks"]) as asks, open(request["answers"], "w", buffering=1) as answers:
             answers.write(json.dumps({"ready": True, "forwards_per_sample": repeats}) + "\n")
