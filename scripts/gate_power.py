@@ -5,7 +5,7 @@
 Records a pool of duels of a stage-1 depth-wise block (56x56, 96 channels, window 7, eager): twelve copies of it a
 round, each with a pair of processes of its own that take samples in turn, under servers executed afresh for each
 round and side, as `mixprof ab` does. First against itself, then with 2, 5 and 10 % of extra real work on one side
-(sines that nobody needs, as many as a first round of duels says). Then plays jobs of twelve cases: round k of a job
+(sines that nobody needs, as many as first duels say). Then plays jobs of twelve cases: round k of a job
 is a recorded round, drawn without replacement, its twelve duels given to the cases at random; looks, moderated
 variance and Benjamini-Hochberg are the real rule of reports/gate.py. An A/A job draws from the first pool alone; an
 A/B job one case from a slower pool and eleven from the first.
@@ -60,11 +60,15 @@ def source(elements: int) -> Source:
     )  # fmt: skip
 
 
-def elements_for(share: float, threads: int) -> int:
-    """How much extra work makes the block slower by this share, by a round of duels at a first guess."""
-    guess = GUESS * share
-    pool, _ = record(round(guess), 1, threads)
-    return round(guess * math.log1p(share) / statistics.median(differences_of(pool)))
+def elements_for(shares: Sequence[float], threads: int) -> list[int]:
+    """How much extra work makes the block slower by each share: on the line through duels at two guesses.
+
+    A line, since calling the extra work at all costs something, too.
+    """
+    guesses = [round(GUESS * min(shares)), round(GUESS * max(shares))]
+    found = [statistics.median(differences_of(record(guess, 2, threads)[0])) for guess in guesses]
+    slope = (guesses[1] - guesses[0]) / (found[1] - found[0])
+    return [max(1, round(guesses[0] + slope * (math.log1p(share) - found[0]))) for share in shares]
 
 
 def record(elements: int, rounds: int, threads: int, *, most_lost: float = 1.0) -> tuple[Pool, float]:
@@ -230,8 +234,7 @@ def recorded(options: argparse.Namespace, threads: int) -> tuple[dict[str, Pool]
         stored = json.loads(options.pool.read_text())
         return stored["pools"], stored["spent_s"]
     pools, spent = {}, 0.0
-    for share in (0.0, *SLOWER):
-        elements = elements_for(share, threads) if share else 0
+    for share, elements in zip((0.0, *SLOWER), (0, *elements_for(SLOWER, threads)), strict=True):
         pool, seconds = record(elements, options.slower if share else options.rounds, threads)
         pools[f"{share:g}"], spent = pool, spent + seconds
         if options.pool:
