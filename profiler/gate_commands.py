@@ -198,8 +198,7 @@ class Job:
         cases = [self._judged(entry, found.get(entry.key), differing[entry.key]) for entry in self.entries]
         by_case = {entry.key: each for entry in self.entries if (each := self._of_cases().get(entry.key))}
         canary = self.rounds.pairs.differences.get(CANARY, [])
-        deviations = [statistics.stdev(each) for each in by_case.values() if len(each) >= 2]
-        rounds = max(2, min((len(each) for each in by_case.values()), default=0))
+        seen = [each for each in by_case.values() if len(each) >= LOOKS[0]]
         passing = waived(self.policy, datetime.date.today())
         by_case = {key: each for key, each in by_case.items() if key not in passing}  # accepted: not to fail many
         return Outcome(
@@ -208,7 +207,9 @@ class Job:
             grid=self._of_many("all cases", by_case) if len(by_case) > 1 else None,
             canary=Judged.of(CANARY, gate.judge({CANARY: canary})[CANARY]) if len(canary) >= 2 else None,
             spent_s=time.monotonic() - self.start,
-            detectable=gate.smallest_detectable(statistics.median(deviations), rounds) if deviations else None,
+            detectable=gate.smallest_detectable(statistics.median(map(statistics.stdev, seen)), min(map(len, seen)))
+            if seen
+            else None,
             notes=notes,
             canary_differences=canary,
         )  # fmt: skip

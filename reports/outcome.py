@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from reports.gate import Verdict
+from reports.gate import LOOKS, Verdict
 from reports.limits import Limit
 from reports.thresholds import Thresholds
 from reports.times import Time
@@ -53,7 +53,7 @@ class Outcome:
     grid: Judged | None = None
     canary: Judged | None = None
     spent_s: float = 0.0
-    detectable: float | None = None  # smallest slow-down that this job would have found, 80 % power
+    detectable: float | None = None  # smallest slow-down found with 80 % power, of cases with rounds for one look
     notes: Sequence[str] = ()
     testbed_key: str | None = None  # of the machine that timed it
     canary_differences: Sequence[float] = ()  # log HEAD over BASE, a round each: what `calibrate --from` pools
@@ -103,6 +103,8 @@ def in_words(outcome: Outcome, code: int) -> str:
     waived = sum(each.waived is not None for each in outcome.cases)
     found += f" ({waived} waived)" if waived else ""
     could = "" if outcome.detectable is None else f"; a slow-down of {outcome.detectable:.1%} would have been found"
+    if outcome.kind == "ab" and outcome.detectable is None and outcome.cases:
+        could = f"; no case had the {LOOKS[0]} undisturbed rounds that finding a slow-down takes"
     flagged = code == NOT_COMPARABLE and is_flagged(outcome)
     trusted = " The baseline differs from itself: nothing here is to be trusted." if flagged else ""
     return f"{outcome.head} against {outcome.base}: {found}{could}.{trusted}"
