@@ -1,4 +1,4 @@
-"""What a name stands for: one of ours, `timm:NAME`, `package.module:factory`, `call:package.module:function`, a file."""
+"""What a name stands for: one of ours, `timm:NAME`, `package.module:factory`, `call:module:function`, or a file."""
 
 from __future__ import annotations
 
