@@ -74,7 +74,7 @@ def run(site, tmp_path_factory):
         variables = {name: value for name, value in variables.items() if not name.startswith("PYTEST_")}
         command = [sys.executable, "-m", "pytest", "-rA", "--strict-markers", f"--junit-xml={xml}", *arguments]
         done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=600)
-        found = {each.get("name"): _case(each) for each in ElementTree.parse(xml).iter("testcase")}
+        found = {each.get("name", ""): _case(each) for each in ElementTree.parse(xml).iter("testcase")}
         return Ran(done.returncode, done.stdout + done.stderr, found)
 
     return go

@@ -80,7 +80,7 @@ def trusted(outcome: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**each, "verdict": "inconclusive", "reason": reason} for each in outcome["cases"]]
 
 
-def in_words(judged: dict[str, Any]) -> str:
+def in_words(judged: Mapping[str, Any]) -> str:
     """A case's verdict: "regressed +12.0% [+10.0%, +14.0%] in 5 rounds (macs 1 -> 2)"."""
     words = [judged["verdict"]]
     if judged["change"] is not None and judged["low"] is not None:
