@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from profiler.compare import job
 from profiler.compare.bisection import Found, Word, bisect
 from profiler.compare.revisions import DEEPEN, is_ancestor, is_shallow, resolve, subject, work_tree
-from profiler.sweep import MEASURE_PARSERS, PARSERS
+from profiler.store import make_folder
 from profiler.types import UsageError
 
 INCONCLUSIVE = 3  # exit code
@@ -30,6 +31,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--budget", metavar="S", help="seconds for one step, at most")
     command.add_argument("--threshold", metavar="T", help="relative, as of `ab`")
     command.add_argument("--retries", default=str(RETRIES), metavar="N", help="of an inconclusive step (default: 2)")
+    command.add_argument(
+        "--out", metavar="DIR", help="a new folder for each step's samples and verdicts (default: runs/bisect-<time>)"
+    )
     command.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
 
@@ -46,14 +50,14 @@ class Step:
 class Steps:
     """Judges one commit after the other against the same GOOD."""
 
-    def __init__(self, good: str, options: list[str], tries: int):
-        self.good, self.options, self.tries = good, options, tries
+    def __init__(self, good: str, options: list[str], tries: int, folder: Path):
+        self.good, self.options, self.tries, self.folder = good, options, tries, folder
         self.done: list[Step] = []
 
     def judge(self, commit: str) -> Word:
         """What git is to be told of a commit. An inconclusive verdict is looked for again, then skipped."""
-        for _ in range(self.tries):
-            judged = self._against_good(commit)
+        for number in range(self.tries):
+            judged = self._against_good(commit, self.folder / f"{commit[:10]}-{number}")
             if judged["verdict"] != "inconclusive":
                 break
         step = Step(commit, subject(commit), SAID.get(judged["verdict"], "skip"), judged)
@@ -61,9 +65,9 @@ class Steps:
         print(f"mixprof: {_in_words(step)}", file=sys.stderr, flush=True)
         return step.said
 
-    def _against_good(self, commit: str) -> dict[str, Any]:
+    def _against_good(self, commit: str, folder: Path) -> dict[str, Any]:
         try:
-            (judged,) = job.trusted(job.run(self.good, commit, *self.options))
+            (judged,) = job.trusted(job.run(self.good, commit, *self.options, f"--out={folder}"))
         except UsageError as error:  # it cannot be prepared: no finding about its speed
             return {"verdict": "missing", "change": None, "reason": str(error)}
         return judged
@@ -76,8 +80,10 @@ def run_bisect(arguments: argparse.Namespace) -> int:
     """Find the commit; 0 when it is found, 3 when only skipped ones are left or noise hides the regression."""
     good, bad = _check(arguments)
     options = _options(arguments)
+    folder = Path(arguments.out or time.strftime("runs/bisect-%Y%m%d-%H%M%S"))
     case = _only_case(good, bad, options)
-    steps = Steps(good, options, 1 if arguments.exact_only else 1 + int(arguments.retries))
+    make_folder(folder, hidden=arguments.out is None)
+    steps = Steps(good, options, 1 if arguments.exact_only else 1 + int(arguments.retries), folder)
     if steps.judge(bad) != "bad":
         return _not_worse(steps.done[0], arguments)
     with (
@@ -108,20 +114,14 @@ def _check(arguments: argparse.Namespace) -> tuple[str, str]:
 
 def _options(arguments: argparse.Namespace) -> list[str]:
     """The options that every `ab` is given: axes and settings as the user wrote them."""
-    given = []
-    for name in ("prepare", "exact_only", "budget", "threshold", *PARSERS, *MEASURE_PARSERS):
-        value = getattr(arguments, name, None)
-        if value is True:
-            given.append(f"--{name.replace('_', '-')}")
-        elif value not in (None, False):
-            given += [f"--{name.replace('_', '-')}", str(value)]
-    return given
+    return job.options({name: getattr(arguments, name, None) for name in job.OPTIONS})
 
 
 def _only_case(good: str, bad: str, options: list[str]) -> str:
     """The one case that the axes give, in words: told by an `ab` of counts alone, before anything is timed."""
     more = [] if "--exact-only" in options else ["--exact-only"]
-    cases = job.run(good, bad, *options, *more)["cases"]
+    with tempfile.TemporaryDirectory(prefix="mixprof-bisect-") as scratch:
+        cases = job.run(good, bad, *options, *more, f"--out={scratch}/counts")["cases"]
     if len(cases) > 1:
         raise UsageError(f"got axes that give {len(cases)} cases, expected one: `mixprof ab` says which regressed")
     if cases[0]["verdict"] == "missing":

@@ -23,7 +23,7 @@ from profiler.compare.revisions import merge_base, uncommitted
 from profiler.compare.sides import HERE, Side, sides
 from profiler.device import default_threads
 from profiler.session import session
-from profiler.store import testbed_key
+from profiler.store import make_folder, testbed_key
 from profiler.sweep import Axes, Measure
 from profiler.types import UsageError
 from reports import gate, times
@@ -117,11 +117,11 @@ def _compare(
         counted = {entry.key: grid.exact(entry, asked[0], asked[1]) for entry in entries}
         testbed = asked[0].environment()["testbed"]
     lost = [Judged(each.name, "missing", reason=each.reason, case=each.case.to_json()) for each in missing]
+    make_folder(folder, hidden=arguments.out is None)
     names = tuple(side.name if side.revision is None else f"{side.name} ({side.revision[:10]})" for side in both)
     if arguments.exact_only:
         cases = [_judge_exactly(entry, counted[entry.key]) for entry in entries]
         return Outcome("exact", names[0], names[1], [*cases, *lost], spent_s=time.monotonic() - start, notes=notes)
-    folder.mkdir(parents=True, exist_ok=True)
     rounds = Rounds(both[0], both[1], measure, folder, measure.threads or default_threads())
     judge = Job(entries, rounds, policy, arguments.budget, start)
     judge.run()

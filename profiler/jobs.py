@@ -21,6 +21,8 @@ from profiler.types import Case, Launch, Unavailable, Unsupported, digest
 if TYPE_CHECKING:
     import torch
 
+    from profiler.metrics import flops
+
 PROFILED_FORWARDS = 50
 FACTORY_KEYWORDS = ("resolution", "window", "batch", "channels")
 
@@ -107,6 +109,8 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
     params = sum(each.numel() for each in module.parameters())
     with torch.inference_mode():
         counts = flops.count(module, example)
+        if source["kind"] == "call":
+            return _counts_of_call(counts)
         eager = _specialize(source, module, "eager")
         dtype = device.torch_dtype(case.dtype)
         activations = memory_plan.predict_peak(eager.to(dtype), example.to(dtype))
@@ -121,6 +125,16 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "weights_bytes": sum(each.numel() * each.element_size() for each in eager.parameters()),
         "input_bytes": example.numel() * example.to(dtype).element_size(),
     }
+
+
+def _counts_of_call(counts: flops.Counts) -> dict[str, Any]:
+    """What is known of a function: the MACs that it does through PyTorch. Unsupported where it does none."""
+    if not counts.macs:
+        raise Unsupported("a function that does no multiply-accumulate through PyTorch: there is nothing to count")
+    found = {"macs": counts.macs, "flops": counts.flops, "macs_by_op": counts.macs_by_op}
+    unknown = dict.fromkeys(("params", "predicted_peak_bytes"))
+    sizes = {"weights_bytes": 0, "input_bytes": 0}
+    return {"status": "ok", **found, "uncounted_ops": list(counts.uncounted_ops), **unknown, **sizes}
 
 
 def _on_meta(source: dict[str, Any], case: Case) -> torch.nn.Module:

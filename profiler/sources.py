@@ -1,4 +1,4 @@
-"""What a model's name stands for: a registered model, `timm:NAME`, `package.module:factory`, or a file."""
+"""What a name stands for: one of ours, `timm:NAME`, `package.module:factory`, `call:module:function`, or a file."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ def describe(name: str, registry: Registry, ask: Callable[[Source], list[str]]) 
         return ANCHOR
     if base == "timm":
         return _timm(rest)
+    if base == "call":
+        return _call(name, ask)
     is_factory = base not in registry.MODELS and rest and "=" not in rest.split(":")[0]
     return _factory(name, ask) if is_factory else _registered(name, registry)
 
@@ -68,6 +70,15 @@ def _factory(name: str, ask: Callable[[Source], list[str]]) -> Source:
     bare = Source(f"{module}:{attribute}", arguments, (), "network", user=True)
     accepts = tuple(ask(bare))
     return Source(bare.factory, arguments, accepts, "mixer" if "channels" in accepts else "network", user=True)
+
+
+def _call(name: str, ask: Callable[[Source], list[str]]) -> Source:
+    """A function of no arguments, timed as it is. It is asked for so that one that cannot be imported is said early."""
+    module, _, function = name.removeprefix("call:").partition(":")
+    if not module or not function.isidentifier():
+        raise UsageError(f"got '{name}', expected call:package.module:function")
+    ask(Source(f"{module}:{function}", {}, (), "call", user=True))
+    return Source("profiler.callables:calling", {"module": module, "function": function}, (), "call", user=True)
 
 
 def _timm(name: str) -> Source:

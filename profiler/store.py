@@ -25,6 +25,16 @@ def is_blank(run: Path) -> bool:
     return run.is_dir() and {path.name for path in run.iterdir()} <= {LOCK, MANIFEST + ".tmp"}
 
 
+def make_folder(folder: Path, hidden: bool) -> None:
+    """Make a job's folder. UsageError where it exists. hidden: from git, by a file of its own: nobody named it."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError(f"got '{folder}', which exists, expected a new folder") from None
+    if hidden:
+        (folder / ".gitignore").write_text("*\n")
+
+
 def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
     """Write RUN/manifest.json whole or not at all; on disk when this returns."""
     _write_whole(run / MANIFEST, manifest)

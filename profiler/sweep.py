@@ -31,7 +31,7 @@ class Source:
     factory: str  # "module:function", called in a worker
     arguments: dict[str, Any]  # what it is called with besides the case's own values
     accepts: tuple[str, ...]  # of "resolution", "window", "batch", "channels", "lowering"
-    kind: str  # "mixer", "network" or "file"
+    kind: str  # "mixer", "network", "file" or "call"
     specialize: str | None = None  # "module:function" that turns a loaded module into its form for a lowering
     user: bool = False  # imported from the current folder
     check: Callable[..., str | None] = field(default=lambda **_: None, compare=False)  # why values are impossible
@@ -301,6 +301,9 @@ def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str]) ->
     """The product of a group's axes for one model. An axis that the model does not have collapses."""
     if source.artifact is not None:
         yield from _cases_of_file(axes, model, source.artifact, machine)
+        return
+    if source.kind == "call":  # no module, which could be lowered or moved: every axis collapses
+        yield Case(model, "eager", "cpu", "float32", "contiguous", "hot", 1, (1, 1), None, None)
         return
     mixer = source.kind == "mixer"
     resolutions = axes.resolutions or ((56, 56) if mixer else (224, 224),)

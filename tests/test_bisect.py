@@ -62,6 +62,8 @@ def test_time_convicts_where_no_count_does(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{culprit} toy: slower\n")
     assert "regressed +" in done.stdout
+    assert found.git("status", "--porcelain") == ""  # the samples of each step are kept where git does not see them
+    assert len(list((found.folder / "runs").glob("bisect-*/*/duels.jsonl"))) >= 2
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import profiler
+from profiler.sweep import MEASURE_PARSERS, PARSERS
 from profiler.types import UsageError
 
 ROOT = Path(profiler.__file__).parents[1]
@@ -24,6 +25,21 @@ die_with_parent(signal.SIGTERM)
 sys.exit(main())
 """
 GRACE_S = 60.0  # to remove work trees in
+REPEATED = ("threshold", "limit")  # given once for each value; any other list is one value with commas
+OPTIONS = ("prepare", "exact_only", "budget", *REPEATED, *PARSERS, *MEASURE_PARSERS)
+
+
+def options(given: Mapping[str, Any]) -> list[str]:
+    """Options of `ab` from values by their names with underscores. None and False are not given."""
+    found = []
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            found.append(option)
+        elif value is not None and value is not False:
+            values = list(value) if isinstance(value, (list, tuple)) else [value]
+            found += [f"{option}={each}" for each in (values if name in REPEATED else [",".join(map(str, values))])]
+    return found
 
 
 def run(*arguments: str, folder: Path | None = None) -> dict[str, Any]:
@@ -64,7 +80,7 @@ def trusted(outcome: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**each, "verdict": "inconclusive", "reason": reason} for each in outcome["cases"]]
 
 
-def in_words(judged: dict[str, Any]) -> str:
+def in_words(judged: Mapping[str, Any]) -> str:
     """A case's verdict: "regressed +12.0% [+10.0%, +14.0%] in 5 rounds (macs 1 -> 2)"."""
     words = [judged["verdict"]]
     if judged["change"] is not None and judged["low"] is not None:
