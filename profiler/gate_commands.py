@@ -27,9 +27,11 @@ from profiler.store import testbed_key
 from profiler.sweep import Axes, Measure
 from profiler.types import UsageError
 from reports import gate, times
-from reports.gate import LOOKS
+from reports.gate import LOOKS, MORE_LOOKS
 from reports.outcome import Judged, Outcome, Policy
 from reports.settle import refuse_unused_patterns, waived
+
+FORGIVEN = 2  # failures of BASE, with --on-incomparable retry
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -52,7 +54,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) -> int:
     """Compare BASE with HEAD; the exit code of the policy."""
-    _check(arguments, groups)
+    _check(arguments)
     policy = gate_options.policy_of(arguments)
     out = Path(arguments.out or time.strftime("runs/ab-%Y%m%d-%H%M%S"))
     if out.exists():
@@ -70,12 +72,12 @@ def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) 
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="mixprof-ab-")))
         both = held.enter_context(sides((base, arguments.head), scratch, arguments.prepare, overrides))
         outcome = _compare(both, groups, measure, arguments, out, policy)
-    return gate_options.conclude(outcome, policy, arguments, out / "ab.json")
+    keep = arguments.out is not None or not arguments.exact_only
+    return gate_options.conclude(outcome, policy, arguments, out / "ab.json" if keep else None)
 
 
-def _check(arguments: argparse.Namespace, groups: list[Axes]) -> None:
-    if not any(group.models for group in groups):
-        raise UsageError("got no model, expected --models; `mixprof models` lists them")
+def _check(arguments: argparse.Namespace) -> None:
+    gate_options.refuse_no_model(arguments)
     if arguments.base == arguments.head and not (arguments.base_set or arguments.head_set):
         raise UsageError(f"got '{arguments.base}' on both sides and no --base-set or --head-set, expected a difference")
     if arguments.budget is not None and arguments.budget <= 0:
@@ -87,7 +89,8 @@ def _say_what_is_compared(base: str, head: str) -> None:
     """Uncommitted changes are part of '.', and of nothing else."""
     if all(each == HERE or each.startswith("python:") for each in (base, head)) or not (changed := uncommitted()):
         return
-    files = f"uncommitted changes in {len(changed)} files ({', '.join(changed[:3])}{', …' if changed[3:] else ''})"
+    number = f"{len(changed)} file{'s' * (len(changed) > 1)}"
+    files = f"uncommitted changes in {number} ({', '.join(changed[:3])}{', …' if changed[3:] else ''})"
     if HERE in (base, head):
         print(f"mixprof: '.' is compared as it is, with {files}", file=sys.stderr)
     else:
@@ -156,17 +159,28 @@ class Job:
         self.thresholds = {entry.key: policy.thresholds.of(entry.key) for entry in entries}
         self.budget_s, self.start = budget_s, start
         self.decided: dict[str, gate.Verdict] = {}
+        self.forgiven: dict[str, int] = {}
 
     def run(self) -> None:
-        for number in range(1, LOOKS[-1] + 1):
-            waiting = [entry for entry in self.entries if entry.key not in self.decided]
+        looks = (*LOOKS, *MORE_LOOKS) if self.policy.retries("inconclusive") else LOOKS
+        for number in range(1, looks[-1] + 1):
+            waiting = [entry for entry in self.entries if entry.key not in self.decided and self._can_go_on(entry.key)]
             if not waiting or (number > 1 and self._too_late()):
                 return
             self.rounds.run(waiting, self.entries[0], stop=self._is_over)
-            print(f"mixprof: round {number} of at most {LOOKS[-1]}, {len(waiting)} cases open", file=sys.stderr)
-            if number in LOOKS:
+            print(f"mixprof: round {number} of at most {looks[-1]}, {len(waiting)} cases open", file=sys.stderr)
+            if number in looks:
                 found = self.look()
                 self.decided |= {key: verdict for key, verdict in found.items() if not verdict.open}
+
+    def _can_go_on(self, key: str) -> bool:
+        """Whether a case is still to be measured. A failure of BASE is forgotten, twice, where the policy says so."""
+        failed = self.rounds.pairs.failed
+        if key in failed and failed[key][0] == "base" and self.policy.retries("incomparable"):
+            self.forgiven[key] = self.forgiven.get(key, 0) + 1
+            if self.forgiven[key] <= FORGIVEN:
+                del failed[key]
+        return key not in failed
 
     def look(self) -> dict[str, gate.Verdict]:
         """The verdicts now, those of the cases that are decided as they were."""
