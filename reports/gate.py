@@ -106,9 +106,9 @@ def together(differences: Mapping[Key, Sequence[float]]) -> list[float]:
 
 
 def rounds_to_decide(verdict: Verdict, deviation: float, threshold: float = THRESHOLD) -> int | None:
-    """How many rounds in all would decide an open verdict if its mean stays; None when no number of them would.
+    """How many rounds in all would decide an open verdict if its mean stays; None when a thousand would not.
 
-    deviation: of the rounds' differences, in log units. A mean between the threshold and what is same stays open.
+    deviation: of the rounds' differences, in log units.
     """
     mean = math.log1p(verdict.change)
     below, above = same_below(threshold) - mean, abs(mean) - math.log1p(threshold)
