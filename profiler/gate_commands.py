@@ -20,7 +20,7 @@ from profiler.compare import grid
 from profiler.compare.alone import only_one
 from profiler.compare.paired import CANARY, Entry, Rounds
 from profiler.compare.revisions import merge_base, uncommitted
-from profiler.compare.sides import HERE, Side, sides
+from profiler.compare.sides import HERE, Side, is_revision, sides
 from profiler.device import default_threads
 from profiler.session import session
 from profiler.store import testbed_key
@@ -80,14 +80,17 @@ def _check(arguments: argparse.Namespace) -> None:
     gate_options.refuse_no_model(arguments)
     if arguments.base == arguments.head and not (arguments.base_set or arguments.head_set):
         raise UsageError(f"got '{arguments.base}' on both sides and no --base-set or --head-set, expected a difference")
-    if arguments.budget is not None and arguments.budget <= 0:
+    if arguments.budget is not None and not arguments.budget > 0:
         raise UsageError(f"--budget: got {arguments.budget:g}, expected seconds above 0")
+    both = (arguments.base, arguments.head)
+    if arguments.prepare and not any(is_revision(each) for each in both):
+        raise UsageError("got --prepare and no revision, expected one: it is run in the work tree of a revision")
     _say_what_is_compared(arguments.base, arguments.head)
 
 
 def _say_what_is_compared(base: str, head: str) -> None:
     """Uncommitted changes are part of '.', and of nothing else."""
-    if all(each == HERE or each.startswith("python:") for each in (base, head)) or not (changed := uncommitted()):
+    if not (is_revision(base) or is_revision(head)) or not (changed := uncommitted()):
         return
     number = f"{len(changed)} file{'s' * (len(changed) > 1)}"
     files = f"uncommitted changes in {number} ({', '.join(changed[:3])}{', …' if changed[3:] else ''})"

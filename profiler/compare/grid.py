@@ -52,6 +52,8 @@ def parse_overrides(text: list[str], option: str) -> dict[str, str]:
 def of_side(groups: list[Axes], side: Side, asked: Session) -> dict[Case, Planned]:
     """What a side would run, by the case before its own settings: those of the other side find it there."""
     found: dict[Case, Planned] = {}
+    for name in (name for group in groups for name in group.lowerings or ()):
+        lowerings.parse(name)
     devices = asked.environment()["devices"]
     for group in groups:
         for model in group.models:

@@ -34,8 +34,13 @@ def serve(ready: Ready, request: dict[str, Any]) -> dict[str, Any]:
         forward = lowered.forward
         if share := request.get("extra_work"):  # a slow-down that is known: `mixprof calibrate`
             forward = extra_work.slowed(forward, share, case.device, stream)
-        repeats = device.forwards_per_sample(forward, stream)
-        take = device.host_sampler(forward, repeats) if stream is None else device.gpu_sampler(forward, repeats, stream)
+        flusher = device.cpu_flusher if stream is None else stream.flusher
+        before = flusher() if case.mode == "cold" else None
+        repeats = 1 if before else device.forwards_per_sample(forward, stream)
+        if stream is None:
+            take = device.host_sampler(forward, repeats, None, before)
+        else:
+            take = device.gpu_sampler(forward, repeats, stream, before)
         settle(take)
         with open(request["asks"]) as asks, open(request["answers"], "w", buffering=1) as answers:
             answers.write(json.dumps({"ready": True, "forwards_per_sample": repeats}) + "\n")
