@@ -9,6 +9,7 @@ import scipy.stats
 from synthetic_runs import case
 
 from profiler import sources
+from profiler.compare.grid import match
 from profiler.compare.paired import Entry, Pairs
 from profiler.gate_commands import FORGIVEN, Job
 from profiler.sweep import Planned
@@ -144,6 +145,17 @@ def test_the_smallest_detectable_change_is_no_less_than_the_threshold():
 def test_a_family_is_the_mean_over_the_cases_that_have_a_round():
     assert together({"a": [1.0, 2.0, 3.0], "b": [3.0, 6.0]}) == [2.0, 4.0, 3.0]
     assert together({}) == []
+
+
+def test_what_is_not_compared_is_said():
+    both, impossible, only_base, only_head = (case(window=window) for window in (3, 4, 5, 7))
+    base = {each: Planned(each, sources.ANCHOR) for each in (both, only_base)}
+    base[impossible] = Planned(impossible, sources.ANCHOR, "an even kernel")
+    head = {each: Planned(each, sources.ANCHOR) for each in (both, only_head, impossible)}
+    entries, missing, notes = match(base, head)
+    assert [entry.key for entry in entries] == [both.label()]
+    assert [each.name for each in missing] == [only_base.label()]
+    assert [note.partition(" is ")[0] for note in notes] == [impossible.label(), only_head.label()]
 
 
 # What MEASUREMENT.md says of the rule, with one case of twelve five times as noisy as the others.
