@@ -19,7 +19,7 @@ from profiler import calibrations, gate_options
 from profiler.compare import grid
 from profiler.compare.alone import only_one
 from profiler.compare.paired import CANARY, Entry, Rounds
-from profiler.compare.revisions import merge_base, uncommitted
+from profiler.compare.revisions import merge_base, resolve, uncommitted
 from profiler.compare.sides import HERE, Side, is_revision, sides
 from profiler.device import default_threads
 from profiler.session import session
@@ -66,6 +66,8 @@ def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) 
     base = arguments.base
     if base == "merge-base":
         base = merge_base("HEAD" if arguments.head == HERE else arguments.head)
+    if not (arguments.base_set or arguments.head_set):
+        _refuse_one_commit(base, arguments)
     with contextlib.ExitStack() as held:
         if not arguments.exact_only:
             held.enter_context(only_one())
@@ -86,6 +88,13 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.prepare and not any(is_revision(each) for each in both):
         raise UsageError("got --prepare and no revision, expected one: it is run in the work tree of a revision")
     _say_what_is_compared(arguments.base, arguments.head)
+
+
+def _refuse_one_commit(base: str, arguments: argparse.Namespace) -> None:
+    """Two names of one commit compare nothing: `merge-base HEAD` on the default branch itself, say."""
+    if is_revision(base) and is_revision(arguments.head) and (commit := resolve(base)) == resolve(arguments.head):
+        names = f"'{arguments.base}' and '{arguments.head}', which are one commit ({commit[:10]})"
+        raise UsageError(f"got {names}, expected two: name another BASE, such as HEAD~1")
 
 
 def _say_what_is_compared(base: str, head: str) -> None:

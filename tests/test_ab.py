@@ -142,6 +142,7 @@ def one_line(done, code, *said):
         (("no-such-revision",), "got revision 'no-such-revision', which does not exist here"),
         (("base", "deadbeef"), "got revision 'deadbeef', which does not exist here"),
         (("base", "base"), "expected a difference"),
+        (("merge-base", "main"), "got 'merge-base' and 'main', which are one commit"),
         (("python:/nowhere", "python:/nowhere/else"), "expected an environment's folder or its interpreter"),
         (("python:/bin/true", "."), "which is no Python"),
         (("base", ".", "--budget", "0"), "--budget"),
