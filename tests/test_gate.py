@@ -131,11 +131,11 @@ def test_what_a_thousand_rounds_would_not_decide_is_said_to_be_so():
 
 
 @pytest.mark.parametrize(("deviation", "rounds"), [(0.03, 5), (0.03, 16), (0.1, 8)])
-def test_the_smallest_detectable_change_is_found_four_times_in_five(deviation, rounds):
+def test_the_smallest_detectable_change_is_found_about_four_times_in_five(deviation, rounds):
     shift = math.log1p(smallest_detectable(deviation, rounds))
     critical = scipy.stats.t.ppf(1 - RATE, rounds - 1)
     found = scipy.stats.nct.sf(critical, rounds - 1, shift * math.sqrt(rounds) / deviation)
-    assert 0.75 < found < 0.9
+    assert 0.7 < found < 0.9  # the formula adds quantiles; with few rounds the exact power, of a noncentral t, is less
 
 
 def test_the_smallest_detectable_change_is_no_less_than_the_threshold():
