@@ -28,7 +28,7 @@ from profiler.sweep import Axes, Measure
 from profiler.types import UsageError
 from reports import gate, times
 from reports.gate import LOOKS, MORE_LOOKS
-from reports.outcome import Judged, Outcome, Policy
+from reports.outcome import Judged, Outcome, Policy, counted
 from reports.settle import refuse_unused_patterns, waived
 
 FORGIVEN = 2  # failures of BASE, with --on-incomparable retry
@@ -101,8 +101,8 @@ def _say_what_is_compared(base: str, head: str) -> None:
     """Uncommitted changes are part of '.', and of nothing else."""
     if not (is_revision(base) or is_revision(head)) or not (changed := uncommitted()):
         return
-    number = f"{len(changed)} file{'s' * (len(changed) > 1)}"
-    files = f"uncommitted changes in {number} ({', '.join(changed[:3])}{', …' if changed[3:] else ''})"
+    names = f"{', '.join(changed[:3])}{', …' if changed[3:] else ''}"
+    files = f"uncommitted changes in {counted(len(changed), 'file')} ({names})"
     if HERE in (base, head):
         print(f"mixprof: '.' is compared as it is, with {files}", file=sys.stderr)
     else:
@@ -180,7 +180,7 @@ class Job:
             if not waiting or (number > 1 and self._too_late()):
                 return
             self.rounds.run(waiting, self.entries[0], stop=self._is_over)
-            print(f"mixprof: round {number} of at most {looks[-1]}, {len(waiting)} cases open", file=sys.stderr)
+            print(f"mixprof: round {number} of at most {looks[-1]}, {counted(len(waiting), 'case')}", file=sys.stderr)
             if number in looks:
                 found = self.look()
                 self.decided |= {key: verdict for key, verdict in found.items() if not verdict.open}
@@ -249,7 +249,7 @@ class Job:
         disturbed = self.rounds.pairs.disturbed.get(entry.key, 0)
         if verdict is None:
             reason = (
-                f"{disturbed} rounds lost too much of their CPU time to others"
+                f"{counted(disturbed, 'round')} lost too much CPU time to other processes"
                 if disturbed
                 else "no time was left for it"
             )
