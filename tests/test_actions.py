@@ -287,7 +287,7 @@ def changed(**fields):
         {**changed(), "exit_code": "0"}, {**changed(), "notes": [1]}, {**changed(), "head": None},
         {**changed(), "cases": {"a": 1}}, {**changed(), "grid": "all"},
     ],
-    ids=str,
+    ids=lambda content: str(content)[:40],
 )  # fmt: skip
 def test_what_no_gate_wrote_is_refused_in_one_line(content, tmp_path):
     done = comment(content, tmp_path)
