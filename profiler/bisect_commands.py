@@ -14,7 +14,12 @@ from typing import Any
 from profiler.compare import job
 from profiler.compare.bisection import Found, Word, bisect
 from profiler.compare.revisions import DEEPEN, is_ancestor, is_shallow, resolve, subject, work_tree
+<<<<<<< HEAD
 from profiler.store import make_folder
+=======
+from profiler.gate_options import refuse_no_model
+from profiler.sweep import MEASURE_PARSERS, PARSERS
+>>>>>>> gatedocs
 from profiler.types import UsageError
 
 INCONCLUSIVE = 3  # exit code
@@ -102,6 +107,7 @@ def _check(arguments: argparse.Namespace) -> tuple[str, str]:
     """GOOD and BAD as commits. UsageError where there is nothing between them to look for."""
     if not arguments.retries.isdecimal():
         raise UsageError(f"--retries: got '{arguments.retries}', expected a whole number from 0 up")
+    refuse_no_model(arguments)
     good, bad = resolve(arguments.good), resolve(arguments.bad)
     if good == bad:
         raise UsageError(f"got '{arguments.good}' and '{arguments.bad}', which are one commit, expected two")

@@ -52,6 +52,9 @@ SETTINGS = {
 }
 
 
+OF_LAUNCHES = ("launches", "seconds", "max-memory")  # a gate's rounds have no use for them
+
+
 class Parser(argparse.ArgumentParser):
     """One line for an error, exit code 2, no abbreviated options."""
 
@@ -103,15 +106,18 @@ def parser() -> Parser:
     for command in (planning, sweeping):
         command.add_argument("file", nargs="?", metavar="SWEEP.toml", help="groups of axes; default: a comparison")
         command.add_argument("--models", metavar="A,B", help="names, package.module:factory, net.onnx or net.plan")
-    for command in (timing, planning, sweeping, comparing, bisecting, calibrating):
+    gates = (comparing, bisecting, calibrating)
+    for command in (timing, planning, sweeping, *gates):
         for axis in sweeps.PARSERS:
             if axis != "models":
                 command.add_argument(f"--{axis}", metavar="A,B")
-        command.add_argument("--quick", action="store_true", help="one short launch a case")
-        command.add_argument("--publication", action="store_true", help="eight launches, narrow intervals")
-        command.add_argument("--energy", action="store_true", help="joules per image, some seconds more a launch")
+        if command not in gates:
+            command.add_argument("--quick", action="store_true", help="one short launch a case")
+            command.add_argument("--publication", action="store_true", help="eight launches, narrow intervals")
+            command.add_argument("--energy", action="store_true", help="joules per image, some seconds more a launch")
         for name, help in SETTINGS.items():
-            command.add_argument(f"--{name}", metavar=name[0].upper(), help=help)
+            if command not in gates or name not in OF_LAUNCHES:
+                command.add_argument(f"--{name}", metavar=name[0].upper(), help=help)
     for command in (counting, timing, planning, sweeping):
         command.add_argument("--shape", action="append", metavar="INPUT:1x3x224x224", help="of an input of a file")
         command.add_argument("--inputs", metavar="FILE.npz", help="what a file is fed with; default: random")

@@ -19,17 +19,19 @@ from profiler import calibrations, gate_options
 from profiler.compare import grid
 from profiler.compare.alone import only_one
 from profiler.compare.paired import CANARY, Entry, Rounds
-from profiler.compare.revisions import merge_base, uncommitted
-from profiler.compare.sides import HERE, Side, sides
+from profiler.compare.revisions import merge_base, resolve, uncommitted
+from profiler.compare.sides import HERE, Side, is_revision, sides
 from profiler.device import default_threads
 from profiler.session import session
 from profiler.store import make_folder, testbed_key
 from profiler.sweep import Axes, Measure
 from profiler.types import UsageError
 from reports import gate, times
-from reports.gate import LOOKS
-from reports.outcome import Judged, Outcome, Policy
+from reports.gate import LOOKS, MORE_LOOKS
+from reports.outcome import Judged, Outcome, Policy, counted
 from reports.settle import refuse_unused_patterns, waived
+
+FORGIVEN = 2  # failures of BASE, with --on-incomparable retry
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -52,7 +54,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) -> int:
     """Compare BASE with HEAD; the exit code of the policy."""
-    _check(arguments, groups)
+    _check(arguments)
     policy = gate_options.policy_of(arguments)
     out = Path(arguments.out or time.strftime("runs/ab-%Y%m%d-%H%M%S"))
     if out.exists():
@@ -64,30 +66,43 @@ def run_ab(arguments: argparse.Namespace, groups: list[Axes], measure: Measure) 
     base = arguments.base
     if base == "merge-base":
         base = merge_base("HEAD" if arguments.head == HERE else arguments.head)
+    if not (arguments.base_set or arguments.head_set):
+        _refuse_one_commit(base, arguments)
     with contextlib.ExitStack() as held:
         if not arguments.exact_only:
             held.enter_context(only_one())
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="mixprof-ab-")))
         both = held.enter_context(sides((base, arguments.head), scratch, arguments.prepare, overrides))
         outcome = _compare(both, groups, measure, arguments, out, policy)
-    return gate_options.conclude(outcome, policy, arguments, out / "ab.json")
+    keep = arguments.out is not None or not arguments.exact_only
+    return gate_options.conclude(outcome, policy, arguments, out / "ab.json" if keep else None)
 
 
-def _check(arguments: argparse.Namespace, groups: list[Axes]) -> None:
-    if not any(group.models for group in groups):
-        raise UsageError("got no model, expected --models; `mixprof models` lists them")
+def _check(arguments: argparse.Namespace) -> None:
+    gate_options.refuse_no_model(arguments)
     if arguments.base == arguments.head and not (arguments.base_set or arguments.head_set):
         raise UsageError(f"got '{arguments.base}' on both sides and no --base-set or --head-set, expected a difference")
-    if arguments.budget is not None and arguments.budget <= 0:
+    if arguments.budget is not None and not arguments.budget > 0:
         raise UsageError(f"--budget: got {arguments.budget:g}, expected seconds above 0")
+    both = (arguments.base, arguments.head)
+    if arguments.prepare and not any(is_revision(each) for each in both):
+        raise UsageError("got --prepare and no revision, expected one: it is run in the work tree of a revision")
     _say_what_is_compared(arguments.base, arguments.head)
+
+
+def _refuse_one_commit(base: str, arguments: argparse.Namespace) -> None:
+    """Two names of one commit compare nothing: `merge-base HEAD` on the default branch itself, say."""
+    if is_revision(base) and is_revision(arguments.head) and (commit := resolve(base)) == resolve(arguments.head):
+        names = f"'{arguments.base}' and '{arguments.head}', which are one commit ({commit[:10]})"
+        raise UsageError(f"got {names}, expected two: name another BASE, such as HEAD~1")
 
 
 def _say_what_is_compared(base: str, head: str) -> None:
     """Uncommitted changes are part of '.', and of nothing else."""
-    if all(each == HERE or each.startswith("python:") for each in (base, head)) or not (changed := uncommitted()):
+    if not (is_revision(base) or is_revision(head)) or not (changed := uncommitted()):
         return
-    files = f"uncommitted changes in {len(changed)} files ({', '.join(changed[:3])}{', …' if changed[3:] else ''})"
+    names = f"{', '.join(changed[:3])}{', …' if changed[3:] else ''}"
+    files = f"uncommitted changes in {counted(len(changed), 'file')} ({names})"
     if HERE in (base, head):
         print(f"mixprof: '.' is compared as it is, with {files}", file=sys.stderr)
     else:
@@ -156,17 +171,28 @@ class Job:
         self.thresholds = {entry.key: policy.thresholds.of(entry.key) for entry in entries}
         self.budget_s, self.start = budget_s, start
         self.decided: dict[str, gate.Verdict] = {}
+        self.forgiven: dict[str, int] = {}
 
     def run(self) -> None:
-        for number in range(1, LOOKS[-1] + 1):
-            waiting = [entry for entry in self.entries if entry.key not in self.decided]
+        looks = (*LOOKS, *MORE_LOOKS) if self.policy.retries("inconclusive") else LOOKS
+        for number in range(1, looks[-1] + 1):
+            waiting = [entry for entry in self.entries if entry.key not in self.decided and self._can_go_on(entry.key)]
             if not waiting or (number > 1 and self._too_late()):
                 return
             self.rounds.run(waiting, self.entries[0], stop=self._is_over)
-            print(f"mixprof: round {number} of at most {LOOKS[-1]}, {len(waiting)} cases open", file=sys.stderr)
-            if number in LOOKS:
+            print(f"mixprof: round {number} of at most {looks[-1]}, {counted(len(waiting), 'case')}", file=sys.stderr)
+            if number in looks:
                 found = self.look()
                 self.decided |= {key: verdict for key, verdict in found.items() if not verdict.open}
+
+    def _can_go_on(self, key: str) -> bool:
+        """Whether a case is still to be measured. A failure of BASE is forgotten, twice, where the policy says so."""
+        failed = self.rounds.pairs.failed
+        if key in failed and failed[key][0] == "base" and self.policy.retries("incomparable"):
+            self.forgiven[key] = self.forgiven.get(key, 0) + 1
+            if self.forgiven[key] <= FORGIVEN:
+                del failed[key]
+        return key not in failed
 
     def look(self) -> dict[str, gate.Verdict]:
         """The verdicts now, those of the cases that are decided as they were."""
@@ -224,7 +250,7 @@ class Job:
         disturbed = self.rounds.pairs.disturbed.get(entry.key, 0)
         if verdict is None:
             reason = (
-                f"{disturbed} rounds lost too much of their CPU time to others"
+                f"{counted(disturbed, 'round')} lost too much CPU time to other processes"
                 if disturbed
                 else "no time was left for it"
             )

@@ -45,6 +45,11 @@ def add_options(command: argparse.ArgumentParser, retry: bool) -> None:
     command.add_argument("--annotations", action="store_true", help="print annotations of GitHub Actions")
 
 
+def refuse_no_model(arguments: argparse.Namespace) -> None:
+    if not arguments.models:
+        raise UsageError("got no model, expected --models; `mixprof models` lists them")
+
+
 def policy_of(arguments: argparse.Namespace) -> Policy:
     """The policy that options and waivers ask for."""
     if "retry" in (arguments.on_inconclusive, arguments.on_incomparable) and arguments.budget is None:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 LOOKS = (5, 8, 12, 16)  # rounds after which verdicts are looked for
+MORE_LOOKS = (24, 32, 48, 64)  # and of a job that is told to go on with what is open
 RATE = 0.0025  # false discovery rate at each look
 THRESHOLD, SAME, FAMILY_THRESHOLD = 0.02, 0.03, 0.01  # relative changes
 PRIOR = 4  # degrees of freedom that the grid's variance counts for in a case's own
@@ -52,13 +53,14 @@ def judge(
     regressed, improved = discoveries(slower), discoveries(faster)
     found = {}
     for key, mean in means.items():
-        least = math.log1p(threshold[key] if isinstance(threshold, Mapping) else threshold)
+        share = threshold[key] if isinstance(threshold, Mapping) else threshold
+        least = math.log1p(share)
         upper = mean + float(stdtrit(freedom[key], 0.95)) * errors[key]
         if key in regressed and mean > least:
             said = "regressed"
         elif key in improved and -mean > least:
             said = "improved"
-        elif upper < math.log1p(SAME + max(0.0, math.expm1(least) - THRESHOLD)):
+        elif upper < same_below(share):
             said = "same"
         else:
             said = "inconclusive"
@@ -66,6 +68,11 @@ def judge(
         low, high = math.expm1(mean - half), math.expm1(mean + half)
         found[key] = Verdict(said, math.expm1(mean), low, high, len(differences[key]), slower[key])
     return found
+
+
+def same_below(threshold: float) -> float:
+    """Where the upper bound of what is the same must lie, in log units: as far above the threshold as 3 % above 2 %."""
+    return math.log1p(SAME + max(0.0, threshold - THRESHOLD))
 
 
 def _t(mean: float, error: float) -> float:
@@ -99,12 +106,12 @@ def together(differences: Mapping[Key, Sequence[float]]) -> list[float]:
 
 
 def rounds_to_decide(verdict: Verdict, deviation: float, threshold: float = THRESHOLD) -> int | None:
-    """How many rounds in all would decide an open verdict if its mean stays; None when no number of them would.
+    """How many rounds in all would decide an open verdict if its mean stays; None when a thousand would not.
 
-    deviation: of the rounds' differences, in log units. A mean between the threshold and what is same stays open.
+    deviation: of the rounds' differences, in log units.
     """
     mean = math.log1p(verdict.change)
-    below, above = math.log1p(SAME) - mean, abs(mean) - math.log1p(threshold)
+    below, above = same_below(threshold) - mean, abs(mean) - math.log1p(threshold)
     for rounds in range(verdict.rounds + 1, 1000):
         error = deviation / math.sqrt(rounds)
         is_same = below > float(stdtrit(rounds - 1, 0.95)) * error

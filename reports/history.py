@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from reports.gate import SAME, THRESHOLD, Key, Verdict, discoveries
+from reports.gate import THRESHOLD, Key, Verdict, discoveries, same_below
 
 LEAST_RUNS = 8  # stored, before a time has a verdict
 WINDOW = 30  # the last runs that a level is taken of
@@ -95,14 +95,15 @@ def judge(
     found = {}
     for key, level in judged.items():
         value, error = present[key]
-        least = math.log1p(threshold[key] if isinstance(threshold, Mapping) else threshold)
+        share = threshold[key] if isinstance(threshold, Mapping) else threshold
+        least = math.log1p(share)
         shift, deviation = value - level.center, _deviation(level, error)
         upper = shift + float(stdtrit(level.runs - 1, 0.95)) * deviation
         if (key in regressed and shift > least) or creeps(level, z[key]):
             said = "regressed"
         elif key in improved and -shift > least:
             said = "improved"
-        elif upper < math.log1p(SAME + max(0.0, math.expm1(least) - THRESHOLD)):
+        elif upper < same_below(share):
             said = "same"
         else:
             said = "inconclusive"

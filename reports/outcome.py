@@ -102,12 +102,17 @@ def in_words(outcome: Outcome, code: int) -> str:
     found = ", ".join(f"{count} {name}" for name, count in counts if count) or "no case"
     waived = sum(each.waived is not None for each in outcome.cases)
     found += f" ({waived} waived)" if waived else ""
+    found += f", in {outcome.spent_s:.0f} s" if outcome.kind == "ab" else ""
     could = "" if outcome.detectable is None else f"; a slow-down of {outcome.detectable:.1%} would have been found"
     if outcome.kind == "ab" and outcome.detectable is None and outcome.cases:
         could = f"; no case had the {LOOKS[0]} undisturbed rounds that finding a slow-down takes"
     flagged = code == NOT_COMPARABLE and is_flagged(outcome)
     trusted = " The baseline differs from itself: nothing here is to be trusted." if flagged else ""
     return f"{outcome.head} against {outcome.base}: {found}{could}.{trusted}"
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def is_flagged(outcome: Outcome) -> bool:

@@ -49,5 +49,5 @@ def what_else(judged: Judged) -> str:
     if judged.more_rounds is not None and judged.more_s is not None:
         said.append(f"about {judged.more_rounds} more rounds, {judged.more_s:.0f} s, would decide it")
     elif judged.verdict == "inconclusive" and judged.rounds and not judged.reason:
-        said.append("no number of rounds would decide it if it stays where it is")
+        said.append("a thousand rounds would not decide it: it varies too much here")
     return "; ".join(said)

@@ -93,10 +93,10 @@ def test_a_dirty_work_tree_is_said_and_what_is_compared(clone):
     (clone.folder / "net.py").write_text(net(products=3))
     done = mixprof(clone.folder, "ab", "unrelated", *EXACT)
     assert (done.returncode, verdicts(done)) == (1, {"net:mixer": "regressed"})
-    assert "'.' is compared as it is, with uncommitted changes in 1 files (net.py)" in done.stderr
+    assert "'.' is compared as it is, with uncommitted changes in 1 file (net.py)" in done.stderr
     done = mixprof(clone.folder, "ab", "base", "unrelated", *EXACT)
     assert (done.returncode, verdicts(done)) == (0, {"net:mixer": "same"})
-    assert "uncommitted changes in 1 files (net.py) are not compared" in done.stderr
+    assert "uncommitted changes in 1 file (net.py) are not compared" in done.stderr
 
 
 def test_merge_base_is_where_the_branch_left_main(clone):
@@ -142,15 +142,41 @@ def one_line(done, code, *said):
         (("no-such-revision",), "got revision 'no-such-revision', which does not exist here"),
         (("base", "deadbeef"), "got revision 'deadbeef', which does not exist here"),
         (("base", "base"), "expected a difference"),
+        (("merge-base", "main"), "got 'merge-base' and 'main', which are one commit"),
         (("python:/nowhere", "python:/nowhere/else"), "expected an environment's folder or its interpreter"),
         (("python:/bin/true", "."), "which is no Python"),
         (("base", ".", "--budget", "0"), "--budget"),
+        (("base", ".", "--budget", "nan"), "--budget"),
         (("base", ".", "--prepare", "echo no such tool; exit 3"), "--prepare ended with exit code 3 for base"),
+        ((f"python:{sys.prefix}", ".", "--prepare", "true"), "got --prepare and no revision"),
     ],
 )
 def test_bad_input_is_one_line(repository, sides, said):
     one_line(mixprof(repository.folder, "ab", *sides, *EXACT), 2, said)
     assert len(repository.work_trees()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--exact-only", *AXES), "got no model, expected --models"),
+        ((*EXACT, "--models", "net:mixer,net:mixr"), "model 'net:mixr' cannot be imported"),
+        ((*EXACT, "--lowerings", "eagr"), "got lowering 'eagr'"),
+        ((*EXACT, "--out", "."), "got --out '.', which exists"),
+        ((*EXACT, "--launches", "8"), "unrecognized arguments: --launches 8"),  # of a sweep: here rounds are looked at
+    ],
+)
+def test_what_a_gate_cannot_use_is_one_line_and_leaves_nothing(repository, options, said):
+    before = repository.state()
+    one_line(mixprof(repository.folder, "ab", "base", "unrelated", *options), 2, said)
+    assert repository.state() == before
+
+
+def test_counts_alone_leave_a_folder_only_where_one_is_asked_for(repository, tmp_path):
+    assert mixprof(repository.folder, "ab", "base", "unrelated", *EXACT).returncode == 0
+    assert not (repository.folder / "runs").exists()
+    assert mixprof(repository.folder, "ab", "base", "unrelated", *EXACT, "--out", tmp_path / "job").returncode == 0
+    assert [path.name for path in (tmp_path / "job").iterdir()] == ["ab.json"]
 
 
 @pytest.mark.parametrize("more", [(), ("--no-single-branch",)])

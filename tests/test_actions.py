@@ -9,11 +9,11 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import layer_repository
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 from outcomes import NASTY, every_verdict
+from toy_repository import Repository, with_topic
 
 from reports.outcome import Judged, Outcome
 
@@ -156,18 +156,18 @@ class Runner:
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """A clone of the toy repository with `origin/main`, its topic branch checked out at `two`."""
-    origin = layer_repository.make(tmp_path_factory.mktemp("origin") / "repository")
-    clone = origin.parent / "clone"
-    layer_repository.git(origin, "clone", "--quiet", str(origin), str(clone))
-    layer_repository.git(clone, "checkout", "--quiet", "--detach", "two")
-    return clone
+    origin = with_topic(tmp_path_factory.mktemp("origin") / "repository")
+    origin.git("clone", "--quiet", origin.folder, origin.folder.parent / "clone")
+    clone = Repository(origin.folder.parent / "clone")
+    clone.git("checkout", "--quiet", "--detach", "two")
+    return clone.folder
 
 
 @pytest.fixture(scope="module")
 def installed(action, environment, toy, tmp_path_factory):
     """A runner whose first job installed mixprof from the action's own files, and that job."""
     runner = Runner(action, environment, toy, tmp_path_factory.mktemp("runner") / "temp")
-    job = runner.run(models="toy:mixer", base="one", head="unrelated", **{"exact-only": "true", **AXES})
+    job = runner.run(models="net:mixer", base="one", head="unrelated", **{"exact-only": "true", **AXES})
     return runner, job, (runner.temporary / "summary").read_text()
 
 
@@ -181,7 +181,7 @@ def test_the_action_installs_itself_and_passes_an_unrelated_commit(installed, en
     assert (outputs["verdict"], outputs["exit-code"]) == ("passed", "0")
     assert json.loads((Path(outputs["folder"]) / "job" / "ab.json").read_text())["exit_code"] == 0
     assert (Path(outputs["folder"]) / "junit.xml").exists()
-    assert "| toy:mixer eager cpu float32 b1 7x7 c32 | same |" in summary
+    assert "| net:mixer eager cpu float32 b1 7x7 c32 | same |" in summary
     assert "1 same" in printed
     assert (environment / "bin" / "mixprof").exists()
 
@@ -193,29 +193,29 @@ def test_the_action_installs_itself_and_passes_an_unrelated_commit(installed, en
         ({"base": "one", "head": "broken"}, 1, "regressed"),  # a missing case is a regression, too
         ({"base": "two", "head": "one"}, 0, "passed"),
         ({"base": "none", "head": "two"}, 2, "failed"),
-        ({"base": "one", "head": "two", "models": "toy:none"}, 2, "failed"),
+        ({"base": "one", "head": "two", "models": "net:none"}, 2, "failed"),
     ],
 )
 def test_exit_codes_and_outputs(installed, inputs, code, verdict):
-    found, outputs, printed = installed[0].run(**{"models": "toy:mixer", **EXACT, **inputs})
+    found, outputs, printed = installed[0].run(**{"models": "net:mixer", **EXACT, **inputs})
     assert (found, outputs["exit-code"], outputs["verdict"]) == (code, str(code), verdict), printed
     assert ("::error title=" in printed) == (code == 1)
 
 
 def test_a_job_that_must_not_fail_still_says_what_it_found(installed):
-    code, outputs, _ = installed[0].run(models="toy:mixer", base="one", head="two", fail="false", **EXACT)
+    code, outputs, _ = installed[0].run(models="net:mixer", base="one", head="two", fail="false", **EXACT)
     assert (code, outputs["exit-code"], outputs["verdict"]) == (0, "1", "regressed")
-    code, outputs, _ = installed[0].run(models="toy:mixer", base="none", head="two", fail="false", **EXACT)
+    code, outputs, _ = installed[0].run(models="net:mixer", base="none", head="two", fail="false", **EXACT)
     assert (code, outputs["verdict"]) == (2, "failed")
 
 
 def test_a_pull_request_is_compared_with_where_it_left_its_branch(installed):
     runner, *_ = installed
-    code, outputs, printed = runner.run({"GITHUB_BASE_REF": "main"}, models="toy:mixer", **EXACT)
+    code, outputs, printed = runner.run({"GITHUB_BASE_REF": "main"}, models="net:mixer", **EXACT)
     assert code == 1, printed
     stored = json.loads((Path(outputs["folder"]) / "job" / "ab.json").read_text())
-    assert stored["base"].startswith(layer_repository.git(runner.folder, "rev-parse", "unrelated"))
-    code, outputs, printed = runner.run({"GITHUB_BASE_REF": "elsewhere"}, models="toy:mixer", **EXACT)
+    assert stored["base"].startswith(Repository(runner.folder).git("rev-parse", "unrelated"))
+    code, outputs, printed = runner.run({"GITHUB_BASE_REF": "elsewhere"}, models="net:mixer", **EXACT)
     assert (code, outputs["verdict"]) == (2, "failed")
     assert "fetch-depth: 0" in printed
 
@@ -224,7 +224,7 @@ def test_a_pull_request_is_compared_with_where_it_left_its_branch(installed):
 @pytest.mark.parametrize("text", ['x"; touch pwned; "', "$(touch pwned)", "`touch pwned`", "--out=pwned"])
 def test_an_input_is_never_run(installed, name, text):
     runner, *_ = installed
-    inputs = {"models": "toy:mixer", "base": "one", "head": "two", **EXACT}
+    inputs = {"models": "net:mixer", "base": "one", "head": "two", **EXACT}
     code, outputs, printed = runner.run(**{**inputs, name: text})
     assert not (runner.folder / "pwned").exists()
     if name != "arguments" or not text.startswith("--"):
@@ -287,7 +287,7 @@ def changed(**fields):
         {**changed(), "exit_code": "0"}, {**changed(), "notes": [1]}, {**changed(), "head": None},
         {**changed(), "cases": {"a": 1}}, {**changed(), "grid": "all"},
     ],
-    ids=str,
+    ids=lambda content: str(content)[:40],
 )  # fmt: skip
 def test_what_no_gate_wrote_is_refused_in_one_line(content, tmp_path):
     done = comment(content, tmp_path)

@@ -3,17 +3,13 @@
 import datetime
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-import layer_repository
 import numpy as np
 import pytest
 import tomli_w
 from outcomes import NASTY, every_verdict, judged
 from scipy import stats
+from toy_repository import mixprof, with_topic
 
 from profiler.types import UsageError
 from reports import limits, thresholds, times, waivers
@@ -284,35 +280,28 @@ def test_a_waiver_file_that_is_none_is_refused(tmp_path, content, said):
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    return layer_repository.make(tmp_path_factory.mktemp("toy") / "repository")
+    return with_topic(tmp_path_factory.mktemp("toy") / "repository").folder
 
 
-def mixprof(*arguments, cwd, variables=None):
-    command = [sys.executable, "-m", "profiler.cli", *map(str, arguments)]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, **(variables or {})}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-
-
-AXES = ("--models", "toy:mixer", "--resolutions", "7", "--channels", "32", "--exact-only")
-LABEL = "toy:mixer eager cpu float32 b1 7x7 c32"
+AXES = ("--models", "net:mixer", "--resolutions", "7", "--channels", "32", "--exact-only")
+LABEL = "net:mixer eager cpu float32 b1 7x7 c32"
 
 
 def test_accept_writes_a_file_that_ab_reads(toy, tmp_path):
     later = datetime.date.today() + datetime.timedelta(days=30)
     file = tmp_path / "waivers.toml"
-    first = mixprof("accept", "gone", "--reason", "old", "--until", later, "--file", file, cwd=toy)
+    first = mixprof(toy, "accept", "gone", "--reason", "old", "--until", later, "--file", file)
     assert first.returncode == 0, first.stderr
     for reason in ("once", 'it is "worth" it'):
-        done = mixprof("accept", LABEL, "--reason", reason, "--until", later, "--file", file, cwd=toy)
+        done = mixprof(toy, "accept", LABEL, "--reason", reason, "--until", later, "--file", file)
         assert done.returncode == 0, done.stderr
     assert set(waivers.read(file)) == {Waiver("gone", "old", later), Waiver(LABEL, 'it is "worth" it', later)}
-    ab = mixprof("ab", "one", "two", *AXES, "--waivers", file, cwd=toy)
+    ab = mixprof(toy, "ab", "one", "two", *AXES, "--waivers", file)
     assert ab.returncode == 0, ab.stderr
     assert "regressed (waived)" in ab.stdout
     assert "the waiver of 'gone' names nothing that this job compared" in ab.stdout
     (tmp_path / "mixprof-waivers.toml").write_text(file.read_text())
-    assert mixprof("ab", "one", "two", *AXES, cwd=toy).returncode == 1
+    assert mixprof(toy, "ab", "one", "two", *AXES).returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -332,7 +321,7 @@ def test_accept_writes_a_file_that_ab_reads(toy, tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(toy, arguments, said):
-    done = mixprof(*arguments, cwd=toy)
+    done = mixprof(toy, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert said in done.stderr
@@ -341,7 +330,7 @@ def test_bad_input_is_one_line_and_exit_code_2(toy, arguments, said):
 def test_every_export_of_one_job_and_one_that_cannot_be_written(toy, tmp_path):
     names = ("junit", "markdown", "bencher", "benchmark-json")
     options = [part for name in names for part in (f"--{name}", tmp_path / name)]
-    done = mixprof("ab", "one", "two", *AXES, *options, "--annotations", "--out", tmp_path / "job", cwd=toy)
+    done = mixprof(toy, "ab", "one", "two", *AXES, *options, "--annotations", "--out", tmp_path / "job")
     assert done.returncode == 1, done.stderr
     assert all((tmp_path / name).stat().st_size for name in names)
     assert f"::error title={LABEL.replace(':', '%3A')}%3A regressed::" in done.stdout
@@ -350,7 +339,7 @@ def test_every_export_of_one_job_and_one_that_cannot_be_written(toy, tmp_path):
     assert stored["cases"][0]["name"] == LABEL
     options[1] = tmp_path / "none" / "junit"
     (tmp_path / "bencher").unlink()
-    failed = mixprof("ab", "one", "two", *AXES, *options, "--json", "--annotations", cwd=toy)
+    failed = mixprof(toy, "ab", "one", "two", *AXES, *options, "--json", "--annotations")
     assert failed.returncode == 74
     assert json.loads(failed.stdout)["exit_code"] == 1  # the verdicts were printed, JSON alone
     *annotations, last = failed.stderr.splitlines()
@@ -368,7 +357,7 @@ def test_rounds_of_unequal_length_weigh_by_their_samples():
 def test_a_limit_on_a_real_job(toy, tmp_path):
     axes = (
         "--models",
-        "toy:mixer",
+        "net:mixer",
         "--resolutions",
         "112",
         "--channels",
@@ -380,7 +369,7 @@ def test_a_limit_on_a_real_job(toy, tmp_path):
     )
     settings = ("--budget", "20", "--limit", "latency<=1000s", "--limit", "host_p99<=1us", "--on-inconclusive", "pass")
     # The lock of gates lies in the folder for temporary files: a folder of its own waits for no other gate.
-    done = mixprof("ab", "one", "unrelated", *axes, *settings, "--json", cwd=toy, variables={"TMPDIR": str(tmp_path)})
+    done = mixprof(toy, "ab", "one", "unrelated", *axes, *settings, "--json", TMPDIR=str(tmp_path))
     (case,) = json.loads(done.stdout)["cases"]
     assert case["rounds"] or case["verdict"] == "inconclusive"
     assert case["times"]["latency"]["ms"] > 0

@@ -98,6 +98,17 @@ class Repository:
         }
 
 
+def with_topic(folder):
+    """A repository with the tags one, unrelated (the same and a file), and on a branch two (two products), broken."""
+    found = Repository(folder)
+    found.commit("one", net=net())
+    found.commit("unrelated", other="x = 1\n")
+    found.git("checkout", "--quiet", "-b", "topic")
+    found.commit("two", net=net(products=2))
+    found.commit("broken", net=BROKEN)
+    return found
+
+
 def start(folder, *arguments, **more):
     """Start a mixprof command in a folder; more: of its environment."""
     return subprocess.Popen(

@@ -52,6 +52,8 @@ def parse_overrides(text: list[str], option: str) -> dict[str, str]:
 def of_side(groups: list[Axes], side: Side, asked: Session) -> dict[Case, Planned]:
     """What a side would run, by the case before its own settings: those of the other side find it there."""
     found: dict[Case, Planned] = {}
+    for name in (name for group in groups for name in group.lowerings or ()):
+        lowerings.parse(name)
     devices = asked.environment()["devices"]
     for group in groups:
         for model in group.models:
@@ -70,12 +72,17 @@ def of_side(groups: list[Axes], side: Side, asked: Session) -> dict[Case, Planne
 
 
 def match(base: Mapping[Case, Planned], head: Mapping[Case, Planned]) -> tuple[list[Entry], list[Missing], list[str]]:
-    """The pairs of cases; what HEAD lacks of BASE; and a note for each case that only HEAD has."""
+    """The pairs of cases; what HEAD lacks of BASE; and a note for all else. UsageError for a model that neither has."""
     entries, missing, notes = [], [], []
     broken = {case.model: entry.reason for case, entry in head.items() if case.resolution == (0, 0)}
     new: dict[str, str | None] = {case.model: entry.reason for case, entry in base.items() if case.resolution == (0, 0)}
+    for model in broken:
+        if model in new:  # a typing error more often than a model that is broken on both sides
+            raise UsageError(broken[model] or model)
     for case, planned in base.items():
         if planned.reason is not None:
+            if case.model not in new:
+                notes.append(f"{case.label()} is not compared: BASE cannot run it ({planned.reason})")
             continue
         other = head.get(case)
         if other is None or other.reason is not None:
@@ -85,6 +92,9 @@ def match(base: Mapping[Case, Planned], head: Mapping[Case, Planned]) -> tuple[l
             entries.append(Entry(case.label(), planned, other))
     for model, why in new.items():
         notes.append(f"{model} is not in BASE ({why}): new, and compared with nothing")
+    for case, planned in head.items():
+        if case not in base and planned.reason is None and case.model not in new:
+            notes.append(f"{case.label()} is in HEAD alone: new, and compared with nothing")
     return entries, missing, notes
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from profiler import device, load, sampling
 from profiler.compare import extra_work
+from profiler.device import Stream
 from profiler.jobs import Ready
 from profiler.metrics import accuracy, latency
 from profiler.types import Launch
@@ -34,15 +36,18 @@ def serve(ready: Ready, request: dict[str, Any]) -> dict[str, Any]:
         forward = lowered.forward
         if share := request.get("extra_work"):  # a slow-down that is known: `mixprof calibrate`
             forward = extra_work.slowed(forward, share, case.device, stream)
-        repeats = device.forwards_per_sample(forward, stream)
-        take = device.host_sampler(forward, repeats) if stream is None else device.gpu_sampler(forward, repeats, stream)
-        settle(take)
+        flusher = device.cpu_flusher if stream is None else stream.flusher
+        flush = flusher() if case.mode == "cold" else None
+        repeats = 1 if flush else device.forwards_per_sample(forward, stream)
+        settle(_sampler(forward, repeats, stream, flush))
         with open(request["asks"]) as asks, open(request["answers"], "w", buffering=1) as answers:
             answers.write(json.dumps({"ready": True, "forwards_per_sample": repeats}) + "\n")
             for line in asks:
                 asked = json.loads(line)
                 if "take" not in asked:
                     break
+                # A sampler of each turn's own: what a GPU's has queued ahead would be of the turn before.
+                take = _sampler(forward, repeats, stream, flush)
                 before = load.read()
                 samples = [take() for _ in range(asked["take"])]
                 lost = load.lost_share(before, load.read())
@@ -50,7 +55,15 @@ def serve(ready: Ready, request: dict[str, Any]) -> dict[str, Any]:
     return replace(found, relative_error=error).to_json()
 
 
-def settle(take: Any) -> None:
+def _sampler(
+    forward: Callable[[], object], repeats: int, stream: Stream | None, flush: Callable[[], object] | None
+) -> Callable[[], float]:
+    if stream is None:
+        return device.host_sampler(forward, repeats, None, flush)
+    return device.gpu_sampler(forward, repeats, stream, flush)
+
+
+def settle(take: Callable[[], float]) -> None:
     """Run until the time no longer drifts, or for some seconds: the pair is interleaved, what drifts drifts in both."""
     start, samples = time.perf_counter(), list[float]()
     while not sampling.is_steady(samples, time.perf_counter() - start, WARM_UP):

@@ -85,10 +85,10 @@ def subject(commit: str) -> str:
 
 
 def uncommitted() -> list[str]:
-    """Files with changes that no commit holds; none outside a repository."""
+    """Files with changes that no commit holds, but for what we write; none outside a repository."""
     if ask("rev-parse", "--is-inside-work-tree").stdout.strip() != "true":
         return []
-    return [line[3:] for line in git("status", "--porcelain").splitlines()]
+    return [line[3:] for line in git("status", "--porcelain").splitlines() if line != "?? runs/"]
 
 
 @contextlib.contextmanager

@@ -29,6 +29,10 @@ class Side:
     path: tuple[str, ...] = ()  # before all else on the workers' module path
 
 
+def is_revision(name: str) -> bool:
+    return name != HERE and not name.startswith("python:")
+
+
 @contextlib.contextmanager
 def sides(names: tuple[str, str], scratch: Path, prepare: str | None, overrides: tuple[dict[str, str], dict[str, str]]
           ) -> Iterator[tuple[Side, Side]]:  # fmt: skip
