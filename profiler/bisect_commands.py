@@ -14,12 +14,8 @@ from typing import Any
 from profiler.compare import job
 from profiler.compare.bisection import Found, Word, bisect
 from profiler.compare.revisions import DEEPEN, is_ancestor, is_shallow, resolve, subject, work_tree
-<<<<<<< HEAD
-from profiler.store import make_folder
-=======
 from profiler.gate_options import refuse_no_model
-from profiler.sweep import MEASURE_PARSERS, PARSERS
->>>>>>> gatedocs
+from profiler.store import make_folder
 from profiler.types import UsageError
 
 INCONCLUSIVE = 3  # exit code

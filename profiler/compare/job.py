@@ -6,12 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
-<<<<<<< HEAD
 from collections.abc import Mapping, Sequence
-=======
-import tempfile
-from collections.abc import Sequence
->>>>>>> gatedocs
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +43,8 @@ def options(given: Mapping[str, Any]) -> list[str]:
 
 
 def run(*arguments: str, folder: Path | None = None) -> dict[str, Any]:
-    """The outcome of `mixprof ab … --json` as JSON values. UsageError with its own line where it refuses.
-
-    Samples are kept where `arguments` hold an --out of their own.
-    """
-    with tempfile.TemporaryDirectory(prefix="mixprof-job-") as scratch:
-        out, err, code = _run(("ab", "--out", str(Path(scratch) / "job"), *arguments, "--json"), folder)
+    """The outcome of `mixprof ab … --json` as JSON values. UsageError with its own line where it refuses."""
+    out, err, code = _run(("ab", *arguments, "--json"), folder)
     last = (err.strip().splitlines() or ["nothing said"])[-1].removeprefix("mixprof: ")
     if code == 2:
         raise UsageError(last)
