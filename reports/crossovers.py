@@ -1,0 +1,153 @@
+"""Where two models swap places: along resolution, batch or window, with an interval for the place.
+
+A point is decided when the interval of the ratio there leaves out 1, at 5 % over all points of the line together
+(Bonferroni, one-sided: a line on which the two are equally fast, or only touch, is called a crossover in fewer than
+one of twenty). Two decided points of opposite sign, with none decided between them, hold a crossover: the zero
+of the log ratio, interpolated in log-log between the points measured. Its interval is every place at which the
+interval of that ratio, from its neighbours' errors, holds 1 (Fieller's argument, 1954).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.contrasts import Points, combined, half_width, latencies, usable
+from reports.exponents import AXES
+from reports.frame import ANCHOR
+from reports.slices import HELD, places
+
+FALSE_ALARMS = 0.05
+TRIED = 2001  # places between two decided points at which the ratio is interpolated
+TOGETHER = ["run", "kind", "lowering"]
+COLUMNS = [
+    "first",  # faster below the place
+    "second",  # faster beyond it
+    *("run", "kind", "lowering", "device", "dtype", "layout", "mode"),
+    *("channels", "resolution", "batch", "window"),  # held fixed; missing for the axis itself
+    *("axis", "place", "low", "high"),  # 95 %
+    *("below", "beyond"),  # the decided points on either side of it
+    "interval",  # "launches" or "within-launch"
+]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a ratio passes 1, in log units; `rises` if the ratio is below 1 before it."""
+
+    place: float
+    low: float
+    high: float
+    below: int  # the decided points on either side
+    beyond: int
+    rises: bool
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Two models at the same places along one axis, all else equal. Rows and points in the order of the places."""
+
+    held: dict[str, Any]
+    axis: str
+    first: str
+    second: str
+    places: np.ndarray  # (n,), logarithms
+    rows: tuple[pd.DataFrame, pd.DataFrame]
+    points: tuple[Points, Points]
+
+
+def crossovers(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each place at which two models of a run swap places; COLUMNS. Empty where none do."""
+    found = [_row(pairing, each) for pairing in pairings(frame) for each in crossings(pairing.places, *pairing.points)]
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def pairings(frame: pd.DataFrame) -> Iterator[Pairing]:
+    """Every two models along every axis and setting that have two places or more in common."""
+    rows = frame[usable(frame) & frame["latency_ms"].notna() & (frame["model"] != ANCHOR)]
+    for axis in AXES:
+        for held, part in _settings(rows, axis):
+            yield from _pairs(held, part, axis)
+
+
+def _settings(frame: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Rows that differ in model and axis. A model without a window belongs to every window, save along that axis."""
+    names = [*TOGETHER, *(name for name in HELD if name not in (axis, "window"))]
+    values: Any
+    for values, rows in frame[frame[axis].notna()].groupby(names, dropna=False, sort=False):
+        held = {n: None if pd.isna(v) else v for n, v in zip(names, values, strict=True)}
+        if axis == "window":
+            yield held, rows
+            continue
+        for window in sorted(rows["window"].dropna().unique()):
+            yield {**held, "window": window}, rows[rows["window"].isna() | (rows["window"] == window).fillna(False)]
+        yield {**held, "window": None}, rows[rows["window"].isna()]
+
+
+def _pairs(held: dict[str, Any], part: pd.DataFrame, axis: str) -> Iterator[Pairing]:
+    lines = {}
+    for model, line in part.groupby("model"):
+        where = np.log(places(line, axis))
+        unique, index = np.unique(where, return_index=True)
+        lines[str(model)] = unique, line.iloc[index]
+    for (first, (here, one)), (second, (there, other)) in itertools.combinations(lines.items(), 2):
+        if held.get("window") is not None and one["window"].isna().all() and other["window"].isna().all():
+            continue  # compared once, without a window
+        common, left, right = np.intersect1d(here, there, return_indices=True)
+        if len(common) >= 2:
+            rows = one.iloc[left], other.iloc[right]
+            yield Pairing(held, axis, first, second, common, rows, (latencies(rows[0]), latencies(rows[1])))
+
+
+def decided(first: Points, second: Points, chance: float) -> np.ndarray:
+    """-1 where the first is faster, 1 where the second is, 0 where a one-sided test of this chance says neither. (n,)"""
+    ratios = first.logs - second.logs
+    errors, freedoms = (np.stack([getattr(p, n) for p in (first, second)], -1) for n in ("errors", "freedoms"))
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(ratios) > half_width(*combined(np.ones(2), errors, freedoms), chance)
+    return np.where(apart, np.sign(ratios), 0).astype(int)
+
+
+def crossings(where: np.ndarray, first: Points, second: Points) -> list[Crossing]:
+    """The places at which first / second passes 1. where: (n,) logarithms of places, rising; points (n,)."""
+    ratios = first.logs - second.logs
+    if not ratios.min() < 0 < ratios.max():
+        return []
+    signs = decided(first, second, 1 - FALSE_ALARMS / len(where))
+    known = np.flatnonzero(signs)
+    return [_between(where, first, second, i, j) for i, j in itertools.pairwise(known) if signs[i] != signs[j]]
+
+
+def _between(where: np.ndarray, first: Points, second: Points, below: int, beyond: int) -> Crossing:
+    """The crossing between two decided points: the middle one, where the ratio passes 1 more than once."""
+    tried = np.linspace(where[below], where[beyond], TRIED)
+    shares = np.stack([np.interp(tried, where, one) for one in np.eye(len(where))], axis=-1)  # (TRIED, n)
+    ratios = shares @ (first.logs - second.logs)
+    errors, freedoms = (np.concatenate([getattr(p, n) for p in (first, second)]) for n in ("errors", "freedoms"))
+    half = half_width(*combined(np.concatenate([shares, shares], axis=-1), errors, freedoms))
+    passes = np.flatnonzero(np.sign(ratios[:-1]) != np.sign(ratios[1:]))
+    at = passes[len(passes) // 2]
+    root = tried[at] + (tried[1] - tried[0]) * ratios[at] / (ratios[at] - ratios[at + 1])
+    held = np.append(tried[np.abs(ratios) <= half], root)
+    return Crossing(float(root), float(held.min()), float(held.max()), below, beyond, bool(ratios[0] < 0))
+
+
+def _row(pairing: Pairing, crossing: Crossing) -> dict[str, Any]:
+    names = (pairing.first, pairing.second) if crossing.rises else (pairing.second, pairing.first)
+    ends = np.exp(pairing.places[[crossing.below, crossing.beyond]])
+    within = any((rows["interval"] == "within-launch").any() for rows in pairing.rows)
+    return {
+        **pairing.held,
+        "first": names[0],
+        "second": names[1],
+        "axis": pairing.axis,
+        **{name: float(np.exp(getattr(crossing, name))) for name in ("place", "low", "high")},
+        "below": round(float(ends[0]), 6),
+        "beyond": round(float(ends[1]), 6),
+        "interval": "within-launch" if within else "launches",
+    }
