@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from reports.contrasts import Points, combined, half_width, latencies, usable
-from reports.exponents import AXES
+from reports.exponents import AXES, log_places
 from reports.frame import ANCHOR
-from reports.slices import HELD, places
+from reports.slices import HELD
 
 FALSE_ALARMS = 0.05
 TRIED = 2001  # places between two decided points at which the ratio is interpolated
@@ -50,62 +50,92 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Two models at the same places along one axis, all else equal. Rows and points in the order of the places."""
+    """Two models at the same places along one axis, all else equal; everything in the order of the places."""
 
     held: dict[str, Any]
     axis: str
     first: str
     second: str
     places: np.ndarray  # (n,), logarithms
-    rows: tuple[pd.DataFrame, pd.DataFrame]
+    rows: tuple[np.ndarray, np.ndarray]  # (n,) each, positions in the frame
     points: tuple[Points, Points]
 
 
 def crossovers(frame: pd.DataFrame) -> pd.DataFrame:
     """One row for each place at which two models of a run swap places; COLUMNS. Empty where none do."""
-    found = [_row(pairing, each) for pairing in pairings(frame) for each in crossings(pairing.places, *pairing.points)]
+    rows = comparable(frame)
+    found = [
+        _row(pairing, each, rows) for pairing in pairings(rows) for each in crossings(pairing.places, *pairing.points)
+    ]
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def pairings(frame: pd.DataFrame) -> Iterator[Pairing]:
-    """Every two models along every axis and setting that have two places or more in common."""
-    rows = frame[usable(frame) & frame["latency_ms"].notna() & (frame["model"] != ANCHOR)]
+def comparable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose latencies may be compared with one another's."""
+    return frame[usable(frame) & frame["latency_ms"].notna() & (frame["model"] != ANCHOR)].reset_index(drop=True)
+
+
+def pairings(rows: pd.DataFrame) -> Iterator[Pairing]:
+    """Every two models along every axis and setting that have two places or more in common. rows: `comparable`."""
+    points, windows = latencies(rows), rows["window"].notna().to_numpy()
     for axis in AXES:
+        where = log_places(rows, axis)
         for held, part in _settings(rows, axis):
-            yield from _pairs(held, part, axis)
+            lines = [_line(where, model) for model in _by_model(rows, part)]
+            for one, other in itertools.combinations(lines, 2):
+                if held["window"] is None or axis == "window" or windows[one[0]] or windows[other[0]]:
+                    yield from _pair(held, axis, rows, where, points, one, other)
 
 
-def _settings(frame: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Rows that differ in model and axis. A model without a window belongs to every window, save along that axis."""
+def _settings(rows: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """What is held fixed, and the positions of the rows that differ in model and axis alone.
+
+    A model without a window belongs to every window, save along the window itself.
+    """
     names = [*TOGETHER, *(name for name in HELD if name not in (axis, "window"))]
+    windows = rows["window"].to_numpy(dtype=float, na_value=np.nan)
     values: Any
-    for values, rows in frame[frame[axis].notna()].groupby(names, dropna=False, sort=False):
+    for values, part in rows.groupby(names, dropna=False, sort=False).indices.items():
         held = {n: None if pd.isna(v) else v for n, v in zip(names, values, strict=True)}
+        without = np.isnan(windows[part])
         if axis == "window":
-            yield held, rows
+            yield {**held, "window": None}, part[~without]
             continue
-        for window in sorted(rows["window"].dropna().unique()):
-            yield {**held, "window": window}, rows[rows["window"].isna() | (rows["window"] == window).fillna(False)]
-        yield {**held, "window": None}, rows[rows["window"].isna()]
+        for window in np.unique(windows[part][~without]):
+            yield {**held, "window": int(window)}, part[without | (windows[part] == window)]
+        yield {**held, "window": None}, part[without]
 
 
-def _pairs(held: dict[str, Any], part: pd.DataFrame, axis: str) -> Iterator[Pairing]:
-    lines = {}
-    for model, line in part.groupby("model"):
-        where = np.log(places(line, axis))
-        unique, index = np.unique(where, return_index=True)
-        lines[str(model)] = unique, line.iloc[index]
-    for (first, (here, one)), (second, (there, other)) in itertools.combinations(lines.items(), 2):
-        if held.get("window") is not None and one["window"].isna().all() and other["window"].isna().all():
-            continue  # compared once, without a window
-        common, left, right = np.intersect1d(here, there, return_indices=True)
-        if len(common) >= 2:
-            rows = one.iloc[left], other.iloc[right]
-            yield Pairing(held, axis, first, second, common, rows, (latencies(rows[0]), latencies(rows[1])))
+def _by_model(rows: pd.DataFrame, part: np.ndarray) -> list[np.ndarray]:
+    """The positions of each model's rows, the models by name."""
+    models = rows["model"].to_numpy()[part]
+    return [part[models == model] for model in sorted(set(models))]
+
+
+def _line(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """One row for each place, from the lowest up."""
+    return rows[np.unique(where[rows], return_index=True)[1]]
+
+
+def _pair(
+    held: dict[str, Any],
+    axis: str,
+    rows: pd.DataFrame,
+    where: np.ndarray,
+    points: Points,
+    one: np.ndarray,
+    other: np.ndarray,
+) -> Iterator[Pairing]:
+    common, left, right = np.intersect1d(where[one], where[other], assume_unique=True, return_indices=True)
+    if len(common) >= 2:
+        sides = one[left], other[right]
+        first, second = (Points(points.logs[s], points.errors[s], points.freedoms[s]) for s in sides)
+        names = (str(rows["model"].iat[side[0]]) for side in sides)
+        yield Pairing(held, axis, *names, common, sides, (first, second))
 
 
 def decided(first: Points, second: Points, chance: float) -> np.ndarray:
-    """-1 where the first is faster, 1 where the second is, 0 where a one-sided test of this chance says neither. (n,)"""
+    """-1 where the first is faster, 1 where the second is, 0 where neither is by a one-sided test of this chance."""
     ratios = first.logs - second.logs
     errors, freedoms = (np.stack([getattr(p, n) for p in (first, second)], -1) for n in ("errors", "freedoms"))
     with np.errstate(invalid="ignore"):
@@ -137,10 +167,10 @@ def _between(where: np.ndarray, first: Points, second: Points, below: int, beyon
     return Crossing(float(root), float(held.min()), float(held.max()), below, beyond, bool(ratios[0] < 0))
 
 
-def _row(pairing: Pairing, crossing: Crossing) -> dict[str, Any]:
+def _row(pairing: Pairing, crossing: Crossing, rows: pd.DataFrame) -> dict[str, Any]:
     names = (pairing.first, pairing.second) if crossing.rises else (pairing.second, pairing.first)
     ends = np.exp(pairing.places[[crossing.below, crossing.beyond]])
-    within = any((rows["interval"] == "within-launch").any() for rows in pairing.rows)
+    within = (rows["interval"].iloc[np.concatenate(pairing.rows)] == "within-launch").any()
     return {
         **pairing.held,
         "first": names[0],

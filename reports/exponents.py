@@ -34,94 +34,111 @@ COLUMNS = [
         "points",
         "excluded",
     ),  # what the slope was taken from; rows not ok, not measured or enqueue-bound
-    "bound",  # "memory" or "compute", where the frame says so of the points used
+    "bound",  # "memory" or "compute", where the frame has a column `bound` that says so of the points used
 ]
 COUNTED = 1000.0  # degrees of freedom of what has no noise
 
 
 @dataclass(frozen=True)
+class Measured:
+    """One metric of every row of a frame, (rows,): its points, which of them may enter a fit, and the exact count."""
+
+    points: Points
+    good: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, metric: str) -> Measured:
+        column, counted = METRICS[metric]
+        values, counts = (frame[name].to_numpy(dtype=float, na_value=np.nan) for name in (column, counted))
+        good = usable(frame).to_numpy(dtype=bool) & (values > 0)
+        if metric == "latency":
+            return cls(latencies(frame), good, counts)
+        logs = np.log(np.where(values > 0, values, np.nan))
+        return cls(Points(logs, np.zeros_like(logs), np.full_like(logs, COUNTED)), good, counts)
+
+
+@dataclass(frozen=True)
 class Growth:
-    """The fit of one line, with its rows in the order of the places, and how many rows could not be used."""
+    """The fit of one line, the rows it was made of in the order of their places, and how many could not be used."""
 
     fit: Fit
-    places: np.ndarray
-    rows: pd.DataFrame
+    places: np.ndarray  # (n,), logarithms
+    rows: np.ndarray  # (n,), positions in the frame
     excluded: int
 
 
 def exponents(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per model, way of running it, setting, axis and metric with at least two places; COLUMNS."""
-    found = [
-        row
-        for axis in AXES
-        for held, line in lines(frame, axis)
-        for metric in METRICS
-        if (row := _row(held, line, axis, metric)) is not None
-    ]
+    metrics = {metric: Measured.of(frame, metric) for metric in METRICS}
+    found = []
+    for axis in AXES:
+        where = log_places(frame, axis)
+        for held, rows in _lines(frame, axis):
+            for metric, measured in metrics.items():
+                line = growth(where, measured, rows)
+                if line is not None:
+                    found.append({**held, "metric": metric, "axis": axis, **_cells(line, measured, frame)})
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def lines(frame: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """What is held fixed, and the rows that differ along the axis alone."""
+def log_places(frame: pd.DataFrame, axis: str) -> np.ndarray:
+    """Where rows stand along an axis, in logarithms; NaN for a model that does not have it. (rows,)"""
+    if axis == "window":
+        return np.log(frame["window"].to_numpy(dtype=float, na_value=np.nan))
+    return np.log(places(frame, axis))
+
+
+def _lines(frame: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """What is held fixed, and the positions of the rows that differ along the axis alone."""
     names = [*WHO, *(name for name in HELD if name != axis)]
-    rows = frame[frame[axis].notna()]
+    positions = np.flatnonzero(frame[axis].notna())
     values: Any
-    for values, line in rows.groupby(names, dropna=False, sort=False):
-        if len(line) > 1:
-            yield {n: None if pd.isna(v) else v for n, v in zip(names, values, strict=True)}, line
+    for values, rows in frame.iloc[positions].groupby(names, dropna=False, sort=False).indices.items():
+        if len(rows) > 1:
+            yield {n: None if pd.isna(v) else v for n, v in zip(names, values, strict=True)}, positions[rows]
 
 
-def growth(line: pd.DataFrame, axis: str, column: str) -> Growth | None:
-    """How one column grows along a line; None below two places."""
-    good = line[usable(line) & (line[column] > 0).fillna(False)]
-    where = np.log(places(good, axis))
-    if len(np.unique(where)) < 2:
+def growth(where: np.ndarray, measured: Measured, rows: np.ndarray) -> Growth | None:
+    """How a metric grows over these rows of a frame, whose log places are `where`; None below two places."""
+    good = rows[measured.good[rows]]
+    good = good[np.argsort(where[good], kind="stable")]
+    along = where[good]
+    if len(np.unique(along)) < 2:
         return None
-    order = np.argsort(where, kind="stable")
-    good, where = good.iloc[order], where[order]
-    return Growth(fit(where, _points(good, column)), where, good, len(line) - len(good))
+    points = Points(*(getattr(measured.points, name)[good] for name in ("logs", "errors", "freedoms")))
+    return Growth(fit(along, points), along, good, len(rows) - len(good))
 
 
-def _points(rows: pd.DataFrame, column: str) -> Points:
-    if column == "latency_ms":
-        return latencies(rows)
-    logs = np.log(rows[column].to_numpy(dtype=float))
-    return Points(logs, np.zeros_like(logs), np.full_like(logs, COUNTED))
+def growth_of(line: pd.DataFrame, axis: str, metric: str) -> Growth | None:
+    """How a metric grows over the rows of a frame that differ along one axis alone."""
+    return growth(log_places(line, axis), Measured.of(line, metric), np.arange(len(line)))
 
 
-def _row(held: dict[str, Any], line: pd.DataFrame, axis: str, metric: str) -> dict[str, Any] | None:
-    column, counted = METRICS[metric]
-    found = growth(line, axis, column)
-    if found is None:
-        return None
-    used, told = found.fit.used, found.fit
-    along = np.exp(found.places[used])
+def _cells(line: Growth, measured: Measured, frame: pd.DataFrame) -> dict[str, Any]:
+    told, used = line.fit, line.fit.used
+    along = line.places[used]
     return {
-        **held,
-        "metric": metric,
-        "axis": axis,
         **{name: float(getattr(told, name)) for name in ("slope", "low", "high", "left_slope")},
         "breakpoint": float(np.exp(told.breakpoint)),
         "curved": bool(told.curved),
-        "expected": _expected(found, counted),
-        "start": round(along[0], 6),
-        "end": round(along[-1], 6),
+        "expected": _slope(along, measured.counts[line.rows[used]]),
+        "start": round(float(np.exp(along[0])), 6),
+        "end": round(float(np.exp(along[-1])), 6),
         "points": int(used.sum()),
-        "excluded": found.excluded,
-        "bound": _bound(found.rows[used]),
+        "excluded": line.excluded,
+        "bound": _bound(frame, line.rows[used]),
     }
 
 
-def _expected(found: Growth, column: str) -> float:
-    """The slope of an exact count over the points that a fit used; NaN where one of them has none."""
-    counts = found.rows[column].to_numpy(dtype=float, na_value=np.nan)
-    used = found.fit.used
-    if not (counts[used] > 0).all():
+def _slope(along: np.ndarray, counts: np.ndarray) -> float:
+    """The slope of an exact count over log places; NaN where one of them has none."""
+    if not (counts > 0).all():
         return float("nan")
-    return float(slope_weights(found.places[used], np.ones(used.sum())) @ np.log(counts[used]))
+    return float(slope_weights(along, np.ones(len(along))) @ np.log(counts))
 
 
-def _bound(rows: pd.DataFrame) -> str | None:
+def _bound(frame: pd.DataFrame, rows: np.ndarray) -> str | None:
     """What bounds all of these rows, if the frame has a column `bound` and they agree."""
-    kinds = set(rows["bound"].dropna()) if "bound" in rows else set()
+    kinds = set(frame["bound"].iloc[rows].dropna()) if "bound" in frame else set()
     return str(kinds.pop()) if len(kinds) == 1 else None

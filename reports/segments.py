@@ -14,6 +14,7 @@ points, covers the break's own uncertainty as well.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,32 +68,44 @@ def _no_break(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _break(places: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
     """The break and the slope before it, (...); NaN where one segment is preferred."""
-    distinct = np.unique(places)
-    gaps = len(distinct) - 3  # between the second and the last but one: two points or more on either side
-    tried = np.interp(np.arange(gaps * STEPS + 1) / STEPS + 1, np.arange(len(distinct)), distinct)
-    hinges = [_design(places, where) for where in tried]
-    residuals = np.stack([_sum_of_squares(design, points.logs) for design in hinges], axis=-1)
+    bends = _bends(tuple(places))
+    residuals = ((points.logs[..., None, None, :] @ bends.left_over)[..., 0, :] ** 2).sum(axis=-1)  # (..., tried)
     best = residuals.argmin(axis=-1)
-    solutions = np.stack([np.linalg.pinv(design) for design in hinges])[best]  # (..., 3, n)
-    left, rise = np.moveaxis((solutions @ points.logs[..., None])[..., 1:, 0], -1, 0)
-    gain = _sum_of_squares(_design(places), points.logs) - residuals.min(axis=-1)
+    left, rise = np.moveaxis((bends.solutions[best] @ points.logs[..., None])[..., 1:, 0], -1, 0)
+    gain = ((points.logs @ bends.line_left_over) ** 2).sum(axis=-1) - residuals.min(axis=-1)
     noise, freedom = _noise(points)
     with np.errstate(invalid="ignore"):
-        preferred = gain / 2 / noise > fdtri(2, freedom, 1 - LEVEL / gaps)
+        preferred = gain / 2 / noise > fdtri(2, freedom, 1 - LEVEL / bends.gaps)
         preferred &= (rise >= LEAST_RISE) & (left <= SHALLOW * (left + rise))
-    return np.where(preferred, tried[best], np.nan), np.where(preferred, left, np.nan)
+    return np.where(preferred, bends.tried[best], np.nan), np.where(preferred, left, np.nan)
 
 
-def _design(places: np.ndarray, hinge: float | None = None) -> np.ndarray:
-    """Columns of a line, and of one that may bend at the hinge. -> (n, 2 or 3)."""
-    columns = [np.ones_like(places), places]
-    return np.stack(columns if hinge is None else [*columns, np.maximum(places - hinge, 0)], axis=-1)
+@dataclass(frozen=True)
+class _Bends:
+    """Least squares for a break at each of the places tried, which depend on the points' places alone."""
+
+    gaps: int  # between two neighbouring points, with two points or more on either side
+    tried: np.ndarray  # (tried,)
+    solutions: np.ndarray  # (tried, 3, n): level, left slope and rise
+    left_over: np.ndarray  # (tried, n, n): what makes residuals of logs
+    line_left_over: np.ndarray  # (n, n): the same for a straight line
 
 
-def _sum_of_squares(design: np.ndarray, logs: np.ndarray) -> np.ndarray:
-    """Of the residuals of least squares. logs (..., n) -> (...)."""
-    left_over = np.eye(len(design)) - design @ np.linalg.pinv(design)
-    return np.asarray(((logs @ left_over) ** 2).sum(axis=-1))
+@functools.lru_cache(maxsize=256)
+def _bends(places: tuple[float, ...]) -> _Bends:
+    along = np.array(places)
+    distinct = np.unique(along)
+    gaps = len(distinct) - 3
+    tried = np.interp(np.arange(gaps * STEPS + 1) / STEPS + 1, np.arange(len(distinct)), distinct)
+    line = np.stack([np.ones_like(along), along], axis=-1)
+    hinged = [np.column_stack([line, np.maximum(along - where, 0)]) for where in tried]
+    left_over = np.stack([_residual_maker(design) for design in hinged])
+    return _Bends(gaps, tried, np.stack([np.linalg.pinv(d) for d in hinged]), left_over, _residual_maker(line))
+
+
+def _residual_maker(design: np.ndarray) -> np.ndarray:
+    """(n, columns) -> (n, n), symmetric."""
+    return np.eye(len(design)) - design @ np.linalg.pinv(design)
 
 
 def _noise(points: Points) -> tuple[np.ndarray, np.ndarray]:
