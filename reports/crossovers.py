@@ -20,7 +20,7 @@ import pandas as pd
 from reports.contrasts import Points, combined, half_width, latencies, usable
 from reports.exponents import AXES, log_places
 from reports.frame import ANCHOR
-from reports.slices import HELD
+from reports.slices import HELD, alike
 
 FALSE_ALARMS = 0.05
 TRIED = 2001  # places between two decided points at which the ratio is interpolated
@@ -94,9 +94,7 @@ def _settings(rows: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], n
     """
     names = [*TOGETHER, *(name for name in HELD if name not in (axis, "window"))]
     windows = rows["window"].to_numpy(dtype=float, na_value=np.nan)
-    values: Any
-    for values, part in rows.groupby(names, dropna=False, sort=False).indices.items():
-        held = {n: None if pd.isna(v) else v for n, v in zip(names, values, strict=True)}
+    for held, part in alike(rows, names):
         without = np.isnan(windows[part])
         if axis == "window":
             yield {**held, "window": None}, part[~without]

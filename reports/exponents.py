@@ -11,7 +11,7 @@ import pandas as pd
 
 from reports.contrasts import Points, latencies, usable
 from reports.segments import Fit, fit, slope_weights
-from reports.slices import HELD, places
+from reports.slices import HELD, alike, places
 
 METRICS = {  # what is measured, and the exact count that says how it should grow
     "latency": ("latency_ms", "flops"),
@@ -93,10 +93,9 @@ def _lines(frame: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], np.
     """What is held fixed, and the positions of the rows that differ along the axis alone."""
     names = [*WHO, *(name for name in HELD if name != axis)]
     positions = np.flatnonzero(frame[axis].notna())
-    values: Any
-    for values, rows in frame.iloc[positions].groupby(names, dropna=False, sort=False).indices.items():
+    for held, rows in alike(frame.iloc[positions], names):
         if len(rows) > 1:
-            yield {n: None if pd.isna(v) else v for n, v in zip(names, values, strict=True)}, positions[rows]
+            yield held, positions[rows]
 
 
 def growth(where: np.ndarray, measured: Measured, rows: np.ndarray) -> Growth | None:
