@@ -64,7 +64,9 @@ def unfinished(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]
     planned = {run: (manifest.get("sweep") or {}).get("cases") for run, manifest in environments.items()}
     left = {run: cases - int((frame["run"] == run).sum()) for run, cases in planned.items() if isinstance(cases, int)}
     return [
-        f"**{cell(run)} is not finished**: {count} of its cases were not run." for run, count in left.items() if count
+        f"**{cell(run)} is not finished**: {count} of its cases were not run."
+        for run, count in left.items()
+        if count > 0  # `--refine` adds some
     ]
 
 

@@ -66,10 +66,10 @@ BREAKS = {
 CROSSINGS = {  # places, the two laws, the true place
     "side^2 and side^1.4 at 24": (SIDES, Law(2.0, at=math.log(24)), Law(1.4, at=math.log(24)), 24.0),
     "batch^1 and batch^0.6 at 4": (BATCHES, Law(1.0, at=math.log(4)), Law(0.6, at=math.log(4)), 4.0),
-    "flat to 22, then side^2, and side^1 at 40": (
+    "flat to 22, then side^2, and side^0.5 at 40": (
         SIDES,
         Law(2.0, 0.0, math.log(22)),
-        Law(1.0, at=math.log(40), level=2 * math.log(40 / 22)),
+        Law(0.5, at=math.log(40), level=2 * math.log(40 / 22)),
         40.0,
     ),
 }
