@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,19 +21,20 @@ from reports.style import caption, columns_for, grow, label_axes, panel_grid, pl
 
 WIDTH, HEIGHT = 2.5, 1.9  # of a panel, inches
 OVER = (("resolution", "window"), ("resolution", "batch"), ("batch", "window"))
-MOST = 6  # maps in a report: the pairs that cross most often; the table of crossovers has all
+MOST = 6  # maps in a report, of the pairs that cross most often; the table of crossovers has all
 UNDECIDED = "0.6"
 
 
 def maps(frame: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Figure]]:
     """A name and a figure for the pairs that swap places most often, over the axes they were measured on."""
     found = crossovers(frame)
-    pairs = found[["first", "second"]].apply(lambda row: tuple(sorted(row)), axis=1) if len(found) else pd.Series()
-    for first, second in pairs.value_counts().index[:MOST]:
-        for axes in OVER:
-            figure = draw(frame, found, first, second, axes, styles)
-            if figure is not None:
-                yield f"crossovers_{'_'.join(axes)}_{first}_and_{second}", figure
+    pairs = Counter(tuple(sorted(names)) for names in zip(found["first"], found["second"], strict=True))
+    drawn = (
+        (f"crossovers_{'_'.join(axes)}_{first}_and_{second}", draw(frame, found, first, second, axes, styles))
+        for (first, second), _ in sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
+        for axes in OVER
+    )
+    yield from itertools.islice(((name, figure) for name, figure in drawn if figure is not None), MOST)
 
 
 def draw(

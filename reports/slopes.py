@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,6 @@ def spread(heights: list[float], gap: float = GAP) -> np.ndarray:
     """Heights moved apart to at least the gap, in the order that they have, and no farther than needed from below."""
     order = np.argsort(heights, kind="stable")
     placed = np.array(heights, dtype=float)
-    for lower, upper in zip(order, order[1:], strict=False):
+    for lower, upper in itertools.pairwise(order):
         placed[upper] = max(placed[upper], placed[lower] + gap)
     return placed - max(0.0, placed.max(initial=0.0) - 1.0) / 2
