@@ -16,8 +16,8 @@ def main(runs: list[str]) -> int:
         return 2
     found = exponents(frame)
     if found.empty:
-        print(f"complexity: got no two places along any axis in {', '.join(runs) or 'no run'}, expected a sweep of "
-              "several resolutions, batches or windows: scripts/sweeps/complexity.toml is one", file=sys.stderr)  # fmt: skip
+        said = "expected a sweep of several resolutions, batches or windows: scripts/sweeps/complexity.toml is one"
+        print(f"complexity: got no two places along any axis in {', '.join(runs) or 'no run'}, {said}", file=sys.stderr)
         return 2
     for axis, rows in found.groupby("axis", sort=False):
         print(f"Along {axis}:\n\n{growth_table(rows)}\n")
