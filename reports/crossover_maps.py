@@ -58,16 +58,18 @@ def draw(
     marks = _marks(found, first, second, axes, fixed)
     if marks.empty or any(rows[axis].nunique() < 2 for axis in axes):
         return None
-    panels = sorted(rows.groupby(["run", "lowering"]), key=lambda panel: (panel[0][0], lowering_order(panel[0][1])))
+    panels: list[tuple[Any, pd.DataFrame]] = list(rows.groupby(["run", "lowering"]))
+    panels.sort(key=lambda panel: (panel[0][0], lowering_order(panel[0][1])))
     columns = columns_for(len(panels), rows["lowering"].nunique())
     figure, drawn = panel_grid(len(panels), columns, WIDTH, HEIGHT)
     for panel, (names, part) in zip(drawn, panels, strict=True):
         here = marks[(marks["run"] == names[0]) & (marks["lowering"] == names[1])]
         _draw_panel(panel, part, here, axes, styles)
         panel.set_title("\n".join(names if rows["run"].nunique() > 1 else names[1:]))
-    for axis, ticks in zip(axes, (drawn[0].xaxis, drawn[0].yaxis), strict=True):
+    for axis, side in zip(axes, ("xaxis", "yaxis"), strict=True):
         named = dict(sorted(zip(places(rows, axis), rows[axis].astype(str), strict=True)))
-        plain_ticks(ticks, list(named), list(named.values()))
+        for panel in drawn:
+            plain_ticks(getattr(panel, side), list(named), list(named.values()))
     kind = rows["kind"].iloc[0]
     label_axes(drawn, columns, AXES[axes[0]][kind], AXES[axes[1]][kind])
     _legend(figure, (first, second), styles, (rows["faster"] == "undecided").any())
@@ -92,7 +94,7 @@ def _draw_panel(
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.grid(False)
-    for faster, part in rows.groupby(rows["faster"].fillna("undecided")):
+    for faster, part in rows.groupby(rows["faster"].where(rows["faster"].notna(), "undecided")):
         undecided = faster == "undecided"
         look: dict[str, Any] = {"s": 28, "edgecolors": UNDECIDED if undecided else "none"}
         colour = "none" if undecided else styles[str(faster)]["color"]

@@ -128,8 +128,8 @@ def _pair(
     if len(common) >= 2:
         sides = one[left], other[right]
         first, second = (Points(points.logs[s], points.errors[s], points.freedoms[s]) for s in sides)
-        names = (str(rows["model"].iat[side[0]]) for side in sides)
-        yield Pairing(held, axis, *names, common, sides, (first, second))
+        one_name, other_name = (str(rows["model"].iat[side[0]]) for side in sides)
+        yield Pairing(held, axis, one_name, other_name, common, sides, (first, second))
 
 
 def decided(first: Points, second: Points, chance: float) -> np.ndarray:

@@ -21,7 +21,8 @@ def write(
 ) -> None:
     """Draw each model's fitted part behind its line and write the exponent beside the panel. Call with final limits."""
     low, high = np.log(panel.get_ylim())
-    ends, labels = [], []
+    ends: list[float] = []
+    labels: list[tuple[str, Any]] = []
     for model, line in rows.groupby("model"):
         found = growth_of(line, axis, metric)
         if found is None:
@@ -30,7 +31,7 @@ def write(
         colour = styles[str(model)]["color"]
         along = np.exp(found.places[found.fit.used][[0, -1]])
         panel.plot(along, fitted, color=colour, scalex=False, scaley=False, **PALE)
-        ends.append((np.log(fitted[-1]) - low) / (high - low))
+        ends.append(float((np.log(fitted[-1]) - low) / (high - low)))
         labels.append((f"{float(found.fit.slope):.2f}", colour))
     for height, (text, colour) in zip(spread(ends), labels, strict=True):
         look: dict[str, Any] = {"color": colour, "fontsize": 6.5, "va": "center", "transform": panel.transAxes}
