@@ -50,14 +50,14 @@ def draw(
     found: what `crossovers` says of the frame.
     """
     compared = ratios(frame, Pair(first, second, ""))
-    compared = compared[compared["ratio"].notna()]
     held = [name for name in HELD if name not in axes]
-    groups = [rows for _, rows in compared.groupby(held, dropna=False)]
-    rows = max(groups, key=len, default=compared)
-    fixed = {name: rows[name].iloc[0] for name in held} if len(rows) else {}
-    marks = _marks(found, first, second, axes, fixed)
+    groups = [rows for _, rows in compared[compared["ratio"].notna()].groupby(held, dropna=False)]
+    both = found[found["first"].isin([first, second]) & found["second"].isin([first, second])]
+    shown = [(rows, _marks(both, rows.iloc[0][held].to_dict(), axes)) for rows in groups]
+    rows, marks = max(shown, key=lambda group: (len(group[1]), len(group[0])), default=(compared, both))
     if marks.empty or any(rows[axis].nunique() < 2 for axis in axes):
         return None
+    fixed = rows.iloc[0][held].to_dict()
     panels: list[tuple[Any, pd.DataFrame]] = list(rows.groupby(["run", "lowering"]))
     panels.sort(key=lambda panel: (panel[0][0], lowering_order(panel[0][1])))
     columns = columns_for(len(panels), rows["lowering"].nunique())
@@ -78,13 +78,11 @@ def draw(
     return figure
 
 
-def _marks(found: pd.DataFrame, first: str, second: str, axes: tuple[str, str], fixed: dict[str, Any]) -> pd.DataFrame:
-    """The crossovers of this pair along either axis, all else as it is held in the map."""
-    rows = found[
-        found["axis"].isin(axes) & found["first"].isin([first, second]) & found["second"].isin([first, second])
-    ]
+def _marks(found: pd.DataFrame, fixed: dict[str, Any], axes: tuple[str, str]) -> pd.DataFrame:
+    """The crossovers along either axis, all else as it is held in a map."""
+    rows = found[found["axis"].isin(axes)]
     for name, value in fixed.items():
-        rows = rows[rows[name].isna() if pd.isna(value) else (rows[name] == value).fillna(False)]
+        rows = rows[rows[name].isna() if pd.isna(value) else (rows[name] == value).fillna(False).astype(bool)]
     return rows
 
 
