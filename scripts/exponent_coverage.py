@@ -103,9 +103,12 @@ class Rate:
         return low <= self.required[1] and high >= self.required[0]
 
 
-def measured(law: Law, places: np.ndarray, noise: np.ndarray) -> Points:
-    """Points of a law under the noise of as many cases. noise: (replicates, n, launches)."""
-    return over_launches(law(places)[:, None] + noise)
+def measured(law: Law, places: np.ndarray, noise: np.ndarray, first: int = 0) -> Points:
+    """Points of a law under the noise of as many cases, from the `first` on. noise: (replicates, cases, launches)."""
+    cases = slice(first, first + len(places))
+    errors = over_launches(noise)[:, cases]
+    logs = law(places) + noise[:, cases].mean(axis=-1)
+    return Points(logs, errors, np.full(errors.shape, noise.shape[-1] - 1.0))
 
 
 def one(points: Points, replicate: int) -> Points:
@@ -116,11 +119,11 @@ def rates(noise: np.ndarray) -> Iterator[Rate]:
     """Every rate under the noise of at least 16 cases. noise: (replicates, cases, launches)."""
     count = len(noise)
     for truth, (places, law) in LINES.items():
-        found = fit(places, measured(law, places, noise[:, : len(places)]))
+        found = fit(places, measured(law, places, noise))
         yield Rate("exponent", truth, _held(found.low, law.slope, found.high), count, COVERED)
         yield Rate("no break", truth, int(np.isnan(found.breakpoint).sum()), count, AT_LEAST)
     for truth, (places, law) in BREAKS.items():
-        found = fit(places, measured(law, places, noise[:, : len(places)]))
+        found = fit(places, measured(law, places, noise))
         step = np.diff(places).max()
         yield Rate("break", truth, int((np.abs(found.breakpoint - law.at) <= step).sum()), count, AT_LEAST)
         yield Rate("exponent", truth, _held(found.low, law.slope, found.high), count, COVERED)
@@ -140,8 +143,7 @@ def _held(low: np.ndarray, truth: float, high: np.ndarray) -> int:
 
 def crossed(places: np.ndarray, first: Law, second: Law, noise: np.ndarray) -> Iterator[list[Crossing]]:
     """The crossings that each replicate reports."""
-    n = len(places)
-    sides = measured(first, places, noise[:, :n]), measured(second, places, noise[:, n : 2 * n])
+    sides = measured(first, places, noise), measured(second, places, noise, len(places))
     for replicate in range(len(noise)):
         yield crossings(places, *(one(side, replicate) for side in sides))
 
