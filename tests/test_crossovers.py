@@ -29,7 +29,7 @@ def runs(tmp_path, *records):
 
 
 def side(model, cost, sides=SIDES, spread=SPREAD, **changes):
-    return [ok(case(model, resolution=(s, s), **changes), cost(s) * spread) for s in sides]
+    return [ok(case(model, resolution=(s, s), **changes), cost(s) * np.roll(spread, i)) for i, s in enumerate(sides)]
 
 
 def test_the_place_is_where_the_laws_are_equal(tmp_path):

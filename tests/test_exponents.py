@@ -9,7 +9,7 @@ from synthetic_runs import case, launch, ok, write_run
 
 import reports
 from profiler.types import Launch, Record, Samples
-from reports.contrasts import Points, combined
+from reports.contrasts import Points, combined, over_launches
 from reports.exponents import exponents
 from reports.growth import growth
 from reports.segments import fit
@@ -23,7 +23,7 @@ def table(tmp_path, *records):
 
 
 def along(sides, cost, **changes):
-    return [ok(case(resolution=(s, s), **changes), cost(s) * SPREAD) for s in sides]
+    return [ok(case(resolution=(s, s), **changes), cost(s) * np.roll(SPREAD, i)) for i, s in enumerate(sides)]
 
 
 def only(found, **values):
@@ -64,9 +64,19 @@ def test_the_slope_is_that_of_least_squares(tmp_path):
 def test_the_interval_of_two_points_is_that_of_a_difference_of_means(tmp_path):
     one, other = np.array([1.0, 1.02, 1.04]), 3 * np.array([1.0, 1.02, 1.04])
     row = only(table(tmp_path, ok(case(batch=1), one), ok(case(batch=2), other)))
-    expected = stats.ttest_ind(np.log(other), np.log(one)).confidence_interval()
+    found = stats.ttest_ind(np.log(other), np.log(one))
+    error = np.log(3) / found.statistic
+    half = stats.t.ppf(0.975, 4 * 2 - 2) * error / np.log(2)  # Welch: V^2 / sum(v^2 / 4) - 2 of two equal variances
     assert row["slope"] == pytest.approx(np.log2(3))
-    assert (row["low"], row["high"]) == pytest.approx((expected.low / np.log(2), expected.high / np.log(2)))
+    assert (row["low"], row["high"]) == pytest.approx((np.log2(3) - half, np.log2(3) + half))
+
+
+def test_what_all_cases_of_a_round_share_is_no_error_of_theirs():
+    rng = np.random.default_rng(4)
+    own, shared = 0.01 * rng.standard_normal((2000, 40, 3)), 0.1 * rng.standard_normal((2000, 1, 3))
+    assert np.sqrt((over_launches(own + shared) ** 2).mean()) == pytest.approx(0.01 / np.sqrt(3), rel=0.01)
+    few = over_launches((own + shared)[:, :7])
+    assert np.sqrt((few**2).mean()) == pytest.approx(0.1 / np.sqrt(3), rel=0.03)
 
 
 def test_unequal_variances_have_the_degrees_of_freedom_of_the_larger():
