@@ -299,7 +299,7 @@ def _refine(planned: list[sweeps.Planned], run: Path, measure: sweeps.Measure, s
 
     A halving is a sweep of its own: the launches of a case that is added are closer in time than those of the grid.
     """
-    from reports import load
+    from reports.frame import load
     from reports.refine import next_cases
 
     sources = {entry.case.model: entry.source for entry in planned}

@@ -57,7 +57,7 @@ def draw(
     rows, marks = max(shown, key=lambda group: (len(group[1]), len(group[0])), default=(compared, both))
     if marks.empty or any(rows[axis].nunique() < 2 for axis in axes):
         return None
-    fixed = rows.iloc[0][held].to_dict()
+    fixed = {name: rows[name].iloc[0] for name in held}
     panels: list[tuple[Any, pd.DataFrame]] = list(rows.groupby(["run", "lowering"]))
     panels.sort(key=lambda panel: (panel[0][0], lowering_order(panel[0][1])))
     columns = columns_for(len(panels), rows["lowering"].nunique())
@@ -72,8 +72,8 @@ def draw(
             plain_ticks(getattr(panel, side), list(named), list(named.values()))
     kind = rows["kind"].iloc[0]
     label_axes(drawn, columns, AXES[axes[0]][kind], AXES[axes[1]][kind])
-    _legend(figure, (first, second), styles, (rows["faster"] == "undecided").any())
-    words = ", ".join(in_words(name, value) for name, value in fixed.items() if not pd.isna(value))
+    _legend(figure, (first, second), styles, bool((rows["faster"] == "undecided").any()))
+    words = ", ".join(in_words(str(name), value) for name, value in fixed.items() if not pd.isna(value))
     caption(figure, f"Where {first} and {second} swap places", words)
     return figure
 
@@ -112,7 +112,7 @@ def _placed(mark: pd.Series) -> dict[str, Any]:
     side = mark["resolution"]
     height, _, width = ("" if pd.isna(side) else str(side)).partition("x")
     sides = {"height": float(height or "nan"), "width": float(width or height or "nan")}
-    return {**mark[["batch", "window"]].to_dict(), **sides}
+    return {"batch": mark["batch"], "window": mark["window"], **sides}
 
 
 def _legend(figure: Figure, models: tuple[str, str], styles: dict[str, dict[str, Any]], undecided: bool) -> None:

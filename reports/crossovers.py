@@ -147,7 +147,7 @@ def crossings(where: np.ndarray, first: Points, second: Points) -> list[Crossing
     if not ratios.min() < 0 < ratios.max():
         return []
     signs = decided(first, second, 1 - FALSE_ALARMS / len(where))
-    known = np.flatnonzero(signs)
+    known = np.flatnonzero(signs).tolist()
     return [_between(where, first, second, i, j) for i, j in itertools.pairwise(known) if signs[i] != signs[j]]
 
 

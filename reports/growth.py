@@ -45,7 +45,10 @@ def growth_table(found: pd.DataFrame) -> str:
     """A line for each model and setting along one axis: latency, FLOPs and memory, and the gaps between them."""
     lines = wide(found)
     order = lines["lowering"].map(lowering_order)
-    lines = lines.assign(order=order).sort_values(["run", "kind", "order", "model"], kind="stable")
+    side = lines["resolution"].map(lambda name: float(str(name).split("x")[0]), na_action="ignore")
+    lines = lines.assign(order=order, side=side).sort_values(
+        ["run", "kind", "order", "model", "side", "batch", "window"]
+    )
     shown = [name for name in SETTING if name not in ("axis", "kind", "model", "lowering") and _differs(lines[name])]
     return table(_growth_cells(line, shown) for _, line in lines.iterrows())
 
@@ -71,7 +74,7 @@ def _growth_cells(line: pd.Series, shown: list[str]) -> dict[str, str]:
     return {
         "model": line["model"],
         "lowering": line["lowering"],
-        **{name: "" if pd.isna(line[name]) else str(line[name]) for name in shown},
+        **{name: setting(line[name]) for name in shown},
         "latency": interval(line),
         "FLOPs": _slope(flops),
         "latency - FLOPs": _slope(line["slope"] - flops, signed=True),
@@ -85,6 +88,11 @@ def _growth_cells(line: pd.Series, shown: list[str]) -> dict[str, str]:
         "bound": "" if pd.isna(line["bound"]) else str(line["bound"]),
         "note": "curved" if line["curved"] in (True,) else "",
     }
+
+
+def setting(value: Any) -> str:
+    """A held setting, a whole number without decimals; empty where the model does not have it."""
+    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _slope(value: Any, signed: bool = False) -> str:
@@ -121,7 +129,7 @@ def _crossing_cells(row: pd.Series, shown: list[str]) -> dict[str, str]:
         "faster beyond": row["second"],
         "along": row["axis"],
         "at": place_text(row),
-        "all else": ", ".join(in_words(name, row[name]) for name in held),
+        "all else": ", ".join(in_words(name, setting(row[name])) for name in held),
         "note": "one launch: provisional" if row["interval"] == "within-launch" else "",
     }
 

@@ -29,10 +29,13 @@ def next_cases(frame: pd.DataFrame) -> list[Case]:
 
 def case_of(row: pd.Series) -> Case:
     """The case that a row of the frame is about."""
-    window, channels = (None if pd.isna(row[name]) else int(row[name]) for name in ("window", "channels"))
-    names = ("model", "lowering", "device", "dtype", "layout", "mode")
-    resolution = int(row["height"]), int(row["width"])
-    return Case(*(str(row[name]) for name in names), int(row["batch"]), resolution, window, channels)
+    return Case(
+        **{name: str(row[name]) for name in ("model", "lowering", "device", "dtype", "layout", "mode")},
+        batch=int(row["batch"]),
+        resolution=(int(row["height"]), int(row["width"])),
+        window=None if pd.isna(row["window"]) else int(row["window"]),
+        channels=None if pd.isna(row["channels"]) else int(row["channels"]),
+    )
 
 
 def _middles(pairing: Pairing, rows: pd.DataFrame) -> list[Case]:
@@ -41,7 +44,8 @@ def _middles(pairing: Pairing, rows: pd.DataFrame) -> list[Case]:
     cases = []
     for at in np.flatnonzero(signs[:-1] * signs[1:] < 0):
         ends = [rows.iloc[side[at + more]] for side in pairing.rows for more in (0, 1)]
-        place = middle(*np.exp(pairing.places[[at, at + 1]]), step=2 if _odd(pairing, ends) else 1)
+        low, high = np.exp(pairing.places[[at, at + 1]])
+        place = middle(low, high, step=2 if _odd(pairing, ends) else 1)
         if place is not None and (pairing.axis != "resolution" or all(end["height"] == end["width"] for end in ends)):
             cases += [_moved(case_of(end), pairing.axis, place) for end in ends[::2]]
     return cases
