@@ -77,14 +77,14 @@ def comparable(frame: pd.DataFrame) -> pd.DataFrame:
 
 def pairings(rows: pd.DataFrame) -> Iterator[Pairing]:
     """Every two models along every axis and setting that have two places or more in common. rows: `comparable`."""
-    points, windows = latencies(rows), rows["window"].notna().to_numpy()
+    points, models, windows = latencies(rows), rows["model"].to_numpy(), rows["window"].notna().to_numpy()
     for axis in AXES:
         where = log_places(rows, axis)
         for held, part in _settings(rows, axis):
-            lines = [_line(where, model) for model in _by_model(rows, part)]
+            lines = [_line(where, line) for line in _by_model(models, part)]
             for one, other in itertools.combinations(lines, 2):
                 if held["window"] is None or axis == "window" or windows[one[0]] or windows[other[0]]:
-                    yield from _pair(held, axis, rows, where, points, one, other)
+                    yield from _pair(held, axis, models, where, points, one, other)
 
 
 def _settings(rows: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
@@ -104,10 +104,9 @@ def _settings(rows: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], n
         yield {**held, "window": None}, part[without]
 
 
-def _by_model(rows: pd.DataFrame, part: np.ndarray) -> list[np.ndarray]:
+def _by_model(models: np.ndarray, part: np.ndarray) -> list[np.ndarray]:
     """The positions of each model's rows, the models by name."""
-    models = rows["model"].to_numpy()[part]
-    return [part[models == model] for model in sorted(set(models))]
+    return [part[models[part] == model] for model in sorted(set(models[part]))]
 
 
 def _line(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -118,7 +117,7 @@ def _line(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _pair(
     held: dict[str, Any],
     axis: str,
-    rows: pd.DataFrame,
+    models: np.ndarray,
     where: np.ndarray,
     points: Points,
     one: np.ndarray,
@@ -128,8 +127,7 @@ def _pair(
     if len(common) >= 2:
         sides = one[left], other[right]
         first, second = (Points(points.logs[s], points.errors[s], points.freedoms[s]) for s in sides)
-        one_name, other_name = (str(rows["model"].iat[side[0]]) for side in sides)
-        yield Pairing(held, axis, one_name, other_name, common, sides, (first, second))
+        yield Pairing(held, axis, str(models[one[0]]), str(models[other[0]]), common, sides, (first, second))
 
 
 def decided(first: Points, second: Points, chance: float) -> np.ndarray:
