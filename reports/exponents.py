@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.contrasts import Points, latencies, usable
+from reports.contrasts import Points, bound_by_enqueue, latencies, usable
 from reports.segments import Fit, fit, slope_weights
 from reports.slices import HELD, alike, places
 
@@ -28,12 +28,8 @@ COLUMNS = [
     "left_slope",  # below the breakpoint
     "curved",  # whether the slope changes along the points used by more than their noise
     "expected",  # the slope of the exact count over the same points
-    *(
-        "start",
-        "end",
-        "points",
-        "excluded",
-    ),  # what the slope was taken from; rows not ok, not measured or enqueue-bound
+    *("start", "end", "points"),  # what the slope was taken from
+    *("excluded", "host_bound"),  # rows left out; of these, on a GPU, the ones that took as long to enqueue as to run
     "bound",  # "memory" or "compute", where the frame has a column `bound` that says so of the points used
 ]
 COUNTED = 1000.0  # degrees of freedom of what has no noise
@@ -45,6 +41,7 @@ class Measured:
 
     points: Points
     good: np.ndarray
+    host_bound: np.ndarray  # enqueued in no less time than run
     counts: np.ndarray
 
     @classmethod
@@ -52,10 +49,11 @@ class Measured:
         column, counted = METRICS[metric]
         values, counts = (frame[name].to_numpy(dtype=float, na_value=np.nan) for name in (column, counted))
         good = usable(frame).to_numpy(dtype=bool) & (values > 0)
+        slow = ((frame["status"] == "ok") & bound_by_enqueue(frame)).to_numpy(dtype=bool)
         if metric == "latency":
-            return cls(latencies(frame), good, counts)
+            return cls(latencies(frame), good, slow, counts)
         logs = np.log(np.where(values > 0, values, np.nan))
-        return cls(Points(logs, np.zeros_like(logs), np.full_like(logs, COUNTED)), good, counts)
+        return cls(Points(logs, np.zeros_like(logs), np.full_like(logs, COUNTED)), good, slow, counts)
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,7 @@ class Growth:
     places: np.ndarray  # (n,), logarithms
     rows: np.ndarray  # (n,), positions in the frame
     excluded: int
+    host_bound: int
 
 
 def exponents(frame: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +105,7 @@ def growth(where: np.ndarray, measured: Measured, rows: np.ndarray) -> Growth | 
     if len(np.unique(along)) < 2:
         return None
     points = Points(*(getattr(measured.points, name)[good] for name in ("logs", "errors", "freedoms")))
-    return Growth(fit(along, points), along, good, len(rows) - len(good))
+    return Growth(fit(along, points), along, good, len(rows) - len(good), int(measured.host_bound[rows].sum()))
 
 
 def growth_of(line: pd.DataFrame, axis: str, metric: str) -> Growth | None:
@@ -126,6 +125,7 @@ def _cells(line: Growth, measured: Measured, frame: pd.DataFrame) -> dict[str, A
         "end": round(float(np.exp(along[-1])), 6),
         "points": int(used.sum()),
         "excluded": line.excluded,
+        "host_bound": line.host_bound,
         "bound": _bound(frame, line.rows[used]),
     }
 

@@ -86,8 +86,14 @@ def _growth_cells(line: pd.Series, shown: list[str]) -> dict[str, str]:
         "points": number(line["points"]),
         "left out": number(line["excluded"] or None),
         "bound": "" if pd.isna(line["bound"]) else str(line["bound"]),
-        "note": "curved" if line["curved"] in (True,) else "",
+        "note": _note(line),
     }
+
+
+def _note(line: pd.Series) -> str:
+    curved = not pd.isna(line["curved"]) and bool(line["curved"])
+    host_bound = 0 if pd.isna(line["host_bound"]) else int(line["host_bound"])
+    return ", ".join(["curved"] * curved + [f"{host_bound} bound by enqueueing"] * (host_bound > 0))
 
 
 def setting(value: Any) -> str:
