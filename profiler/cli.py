@@ -126,6 +126,9 @@ def parser() -> Parser:
     sweeping.add_argument(
         "--layers", action="store_true", help="one more launch per engine: times of its layers and their roles"
     )
+    sweeping.add_argument(
+        "--refine", choices=("crossover",), help="then add cases between those where two models swap places"
+    )
     sweeping.add_argument("--strict", action="store_true", help="exit code 4 unless every case is ok")
     checking = add("crosscheck", "a run's TensorRT figures beside trtexec's, in turns", run_crosscheck, json_too=True)
     checking.add_argument("folder", metavar="RUN")
@@ -314,12 +317,32 @@ def run_sweep(arguments: argparse.Namespace) -> int:
         for message in store.set_torn_lines_aside(run):
             print(f"mixprof: {message}", file=sys.stderr)
         stopped = _execute(planned, run, measure)
+        if arguments.refine:
+            stopped = _refine(planned, run, measure, stopped)
         records = store.read_records(run)
-    _say_outcome(run, len(planned), [record.status for record in records])
+    cases = {entry.case for entry in planned} | {record.case for record in records}
+    _say_outcome(run, len(cases), [record.status for record in records])
     _say_engines(records)
     if stopped:
         return stopped
     return 4 if arguments.strict and any(record.status != "ok" for record in records) else 0
+
+
+def _refine(planned: list[sweeps.Planned], run: Path, measure: sweeps.Measure, stopped: int) -> int:
+    """Add cases between those where two models swap places, until there is nothing to add; they join `planned`.
+
+    A halving is a sweep of its own: the launches of a case that is added are closer in time than those of the grid.
+    """
+    from reports.frame import load
+    from reports.refine import next_cases
+
+    sources = {entry.case.model: entry.source for entry in planned}
+    while not stopped and (cases := next_cases(load(run))):
+        print(f"mixprof: {len(cases)} more cases between those where two models swap places", file=sys.stderr)
+        added = [sweeps.plan_case(case, sources[case.model]) for case in cases]
+        planned += added
+        stopped = _execute(added, run, measure)
+    return stopped
 
 
 def _execute(planned: list[sweeps.Planned], run: Path, measure: sweeps.Measure) -> int:

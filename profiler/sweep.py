@@ -283,12 +283,17 @@ def expand(groups: Iterable[Axes], describe: Callable[[str], Source], devices: S
         for model in group.models:
             source = describe(model)
             for case in _cases_of(group, model, source, devices):
-                planned.setdefault(case, Planned(case, source, _why_impossible(case, source)))
+                planned.setdefault(case, plan_case(case, source))
     for model in dict.fromkeys(case.model for case in planned):
         reasons = [entry.reason for entry in planned.values() if entry.case.model == model]
         if all(reasons):
             raise UsageError(f"{model}: no valid case is left: {reasons[0]}")
     return list(planned.values())
+
+
+def plan_case(case: Case, source: Source) -> Planned:
+    """The case with its model's source, and with why it cannot be, if it cannot."""
+    return Planned(case, source, _why_impossible(case, source))
 
 
 def _why_impossible(case: Case, source: Source) -> str | None:

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from reports import slopes
 from reports.slices import Slice, lowering_order, places
 from reports.style import (
     caption,
@@ -69,6 +70,8 @@ def draw(chosen: Slice, kind: str, axis: str, quantity: Quantity, styles: dict[s
         panel.set_title("\n".join(names if rows["run"].nunique() > 1 else names[1:]))
     label_axes(axes, columns, AXES[axis][kind], quantity.unit)
     _ticks(axes, rows, axis)
+    for panel, (_, part) in zip(axes, panels, strict=True):
+        slopes.write(panel, part, axis, quantity.name, quantity.divisor, styles)
     _legend(figure, axes, styles, _note(chosen.rows, rows, quantity))
     caption(figure, f"{quantity.title} against {axis}, {kind}s", chosen.label())
     return figure
@@ -146,7 +149,7 @@ def _note(asked: pd.DataFrame, shown: pd.DataFrame, quantity: Quantity) -> str:
     inexact = shown[~shown["counts_exact"].fillna(True).astype(bool)]["model"].unique()
     if not quantity.measured and len(inexact):
         notes += [f"At least, some operations being uncounted: {', '.join(inexact)}."]
-    return " ".join(filter(None, notes))
+    return " ".join(filter(None, [*notes, slopes.NOTE]))
 
 
 def not_shown(asked: pd.DataFrame, column: str) -> str:

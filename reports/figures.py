@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import curves, heatmaps
+from reports import crossover_maps, curves, heatmaps
 from reports.frame import ANCHOR
 from reports.pairs import PAIRS
 from reports.slices import best_slice
@@ -25,7 +25,7 @@ def write_figures(frame: pd.DataFrame, out: str | Path) -> list[Path]:
 
 
 def figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """A name and a figure at a time: the curves of each kind of model, then the speed-ups."""
+    """A name and a figure at a time: the curves of each kind of model, the speed-ups, the crossovers."""
     styles = model_styles(frame)
     for kind, rows in frame[frame["model"] != ANCHOR].groupby("kind"):
         for axis in curves.AXES:
@@ -38,3 +38,4 @@ def figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
         figure = heatmaps.draw(frame, pair)
         if figure:
             yield f"speedup_{pair.attention}_over_{pair.convolution}", figure
+    yield from crossover_maps.maps(frame, styles)

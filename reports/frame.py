@@ -13,6 +13,7 @@ import pandas as pd
 from profiler.sampling import BATCHES, over_launches, unseen, within_launch
 from profiler.store import read_crosscheck, read_manifest, read_records
 from profiler.types import Case, Record, Samples, UsageError
+from reports import contrasts
 
 ANCHOR = "anchor_v1"
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
@@ -43,6 +44,7 @@ COLUMNS = {
     "latency_high_ms": REAL,
     "interval": TEXT,  # "launches", "within-launch" or missing
     "launches": WHOLE,
+    "log_error": REAL,  # of log latency over launches, beside other cases of the run: see reports.contrasts
     "host_p50_ms": REAL,
     "host_p95_ms": REAL,
     "host_p99_ms": REAL,
@@ -104,6 +106,7 @@ def load(*runs: str | Path) -> pd.DataFrame:
     ]
     columns = {name: pd.Series([r.get(name) for r in rows], dtype=dtype) for name, dtype in COLUMNS.items()}
     frame = pd.DataFrame(columns)
+    frame["log_error"] = _log_errors(frame, [r.get("medians_ms") for r in rows])
     frame["anchor_ratio"] = frame["latency_ms"] / _anchor_ms(frame)
     return frame
 
@@ -192,6 +195,7 @@ def _measured(record: Record) -> dict[str, Any]:
     cells |= latency(samples_of(record, time), record.case.device) | _host_percentiles(samples_of(record, "host_ms"))
     if "latency_ms" in cells:
         cells["images_per_s"] = 1000 * record.case.batch / cells["latency_ms"]
+        cells["medians_ms"] = [float(np.median(each.samples)) for each in _samples(record, time)]
     return cells
 
 
@@ -229,6 +233,15 @@ def _host_percentiles(launches: Sequence[Samples]) -> dict[str, float]:
     pooled = np.concatenate([launch.samples for launch in launches])
     wanted = (50, 95, 99) if len(pooled) >= PERCENTILE_99_SAMPLES else (50, 95)
     return {f"host_p{percent}_ms": float(np.percentile(pooled, percent)) for percent in wanted}
+
+
+def _log_errors(frame: pd.DataFrame, medians_ms: Sequence[Sequence[float] | None]) -> pd.Series:
+    """The error of each row's log latency over its launches; missing with fewer than two."""
+    errors = pd.Series(np.nan, index=frame.index)
+    several = frame["launches"].where(frame["latency_ms"].notna(), 0) > 1
+    for _, rows in frame[several].groupby(["run", "device", "launches"]):
+        errors[rows.index] = contrasts.over_launches(np.log([medians_ms[row] for row in rows.index]))
+    return errors
 
 
 def _anchor_ms(frame: pd.DataFrame) -> pd.Series:

@@ -79,3 +79,14 @@ def places(rows: pd.DataFrame, axis: str) -> np.ndarray:
         area = rows["height"].astype(float) * rows["width"].astype(float)
         return np.sqrt(area.to_numpy())
     return rows[axis].astype(float).to_numpy()
+
+
+def alike(frame: pd.DataFrame, names: list[str]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Each combination of these columns' values, missing ones as None, and the positions of the rows that have it."""
+    if frame.empty:
+        return
+    numbers = frame.groupby(names, dropna=False, sort=False).ngroup().to_numpy()
+    order = np.argsort(numbers, kind="stable")
+    columns = {name: frame[name].to_numpy(dtype=object) for name in names}
+    for rows in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+        yield {name: None if pd.isna(values[rows[0]]) else values[rows[0]] for name, values in columns.items()}, rows

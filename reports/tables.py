@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reports.frame import ANCHOR, load
+from reports.growth import crossings_section, growth
 from reports.headline import headline, pair_tables
 from reports.lowering import built_in_words, built_only, proof_of_lowering
 from reports.markdown import cell, number, plain_table, table
@@ -38,6 +39,8 @@ def summary(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]]) 
         *built_in_words(frame),
         *failed_table(failed),
         *pair_tables(frame),
+        *growth(frame),
+        *crossings_section(frame),
         *proof_of_lowering(frame),
         *prediction_table(frame),
         *method(frame, environments),
@@ -64,7 +67,9 @@ def unfinished(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]
     planned = {run: (manifest.get("sweep") or {}).get("cases") for run, manifest in environments.items()}
     left = {run: cases - int((frame["run"] == run).sum()) for run, cases in planned.items() if isinstance(cases, int)}
     return [
-        f"**{cell(run)} is not finished**: {count} of its cases were not run." for run, count in left.items() if count
+        f"**{cell(run)} is not finished**: {count} of its cases were not run."
+        for run, count in left.items()
+        if count > 0  # less where `--refine` added some
     ]
 
 

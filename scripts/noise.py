@@ -100,6 +100,49 @@ def case_truth(profile: Profile) -> float:
     return iteration_median(profile) + profile.mode_rate * profile.mode
 
 
+def later(rng: np.random.Generator, profile: Profile, slow: np.ndarray, slots: int) -> np.ndarray:
+    """The slow term of each machine after slots that nobody looks at. (machines,) -> (machines,)."""
+    kept = SLOW_MEMORY**slots
+    return kept * slow + profile.slow * math.sqrt(1 - kept**2) * rng.standard_normal(len(slow))
+
+
+def sweep_medians(
+    profile: Profile, rng: np.random.Generator, sweeps: int, points: int, rounds: int, cases: int, slots: int
+) -> np.ndarray:
+    """Log medians of launches of `slots` iterations, around a true log of 0. -> (sweeps, points, rounds).
+
+    Each sweep runs every one of `cases` cases once a round, in a new random order, `points` of them looked at.
+    """
+    step = SILENT_SLOTS + slots
+    time = np.arange(slots) - rounds * cases * step / 2
+    slow = rng.normal(0, profile.slow, sweeps)
+    medians = np.empty((sweeps, points, rounds))
+    for turn in range(rounds):
+        order = rng.permuted(np.tile(np.arange(cases), (sweeps, 1)), axis=1)
+        for place in range(cases):
+            slow = later(rng, profile, slow, SILENT_SLOTS)
+            mine = np.flatnonzero(order[:, place] < points)
+            launches, background = _launches(profile, rng, slow[mine], slots)
+            drift = profile.drift * (time + (turn * cases + place) * step + SILENT_SLOTS) / (rounds * cases * step)
+            medians[mine, order[mine, place], turn] = np.median(launches + drift, axis=1)
+            slow = later(rng, profile, slow, slots)
+            slow[mine] = background
+    return medians
+
+
+def _launches(
+    profile: Profile, rng: np.random.Generator, slow: np.ndarray, slots: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A launch on each of some machines, (machines, slots), without drift; and their slow terms after it."""
+    count = len(slow)
+    effect = rng.normal(0, profile.launch, count) + profile.mode * (rng.random(count) < profile.mode_rate)
+    background = ar1(rng, profile.slow, SLOW_MEMORY, slots, slow)
+    fast = ar1(rng, profile.fast, FAST_MEMORY, slots, rng.normal(0, profile.fast, count))
+    burst = BURST * bursts(rng, profile.burst_rate, slots, rng.random(count) < burst_share(profile))
+    logs = effect[:, None] + background + fast + burst + iterations(rng, profile, (count, slots))
+    return logs, background[:, -1]
+
+
 class Job:
     """One machine for `slots` slots, drifting over all of them; a separate job has an offset of its own."""
 
@@ -111,8 +154,7 @@ class Job:
 
     def idle(self, slots: int) -> None:
         """Let time pass that nobody measures."""
-        kept = SLOW_MEMORY**slots
-        self.slow = kept * self.slow + self.profile.slow * math.sqrt(1 - kept**2) * self.rng.standard_normal(1)
+        self.slow = later(self.rng, self.profile, self.slow, slots)
         self.now += slots
 
     def launch(self) -> Launch:

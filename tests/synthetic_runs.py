@@ -31,7 +31,7 @@ def launch(samples: Iterable[float], time: str = "host_ms", forwards: int = 1) -
     return Launch(status="ok", **{time: Samples(tuple(samples), forwards)})  # type: ignore[arg-type]
 
 
-def ok(of: Case, medians: Sequence[float], **fields: Any) -> Record:
+def ok(of: Case, medians: Sequence[float] | np.ndarray, **fields: Any) -> Record:
     """A record whose launches have these medians: three samples each."""
     launches = tuple(launch((0.9 * m, m, 1.5 * m)) for m in medians)
     return Record(case=of, status="ok", launches=launches, **fields)

@@ -88,6 +88,31 @@ def test_resuming_a_finished_run_measures_nothing(run):
     assert len(store.read_records(folder)) == 9
 
 
+def test_refining_adds_cases_where_two_models_swap_places_and_resumes(tmp_path):
+    folder = tmp_path / "run"
+    axes = ("--models", "toys:sleeps_with_area,toys:sleeps_alike", "--resolutions", "14,56", "--channels", "32")
+    command = ("sweep", *axes, "--refine", "crossover", "--out", folder, *QUICK)
+    done = mixprof(*command)
+    assert done.returncode == 0, done.stderr
+    records = store.read_records(folder)
+    sides = {record.case.resolution[0] for record in records if record.case.model != "anchor_v1"}
+    assert {14, 28, 40, 56} <= sides
+    assert all(28 < side < 40 for side in sides - {14, 28, 40, 56})
+    assert "more cases between those where two models swap places" in done.stderr
+    assert f"{len(records)} ok" in done.stdout
+    for name in ("launches.jsonl", "records.jsonl"):  # as if it had been killed before the last case
+        kept = (folder / name).read_text().splitlines(keepends=True)[:-1]
+        (folder / name).write_text("".join(kept))
+    done = mixprof(*command, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert {record.case for record in records} <= {record.case for record in store.read_records(folder)}
+    assert "not yet run" not in done.stdout
+    before = (folder / "launches.jsonl").read_bytes()
+    done = mixprof(*command, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "launches.jsonl").read_bytes() == before
+
+
 def test_resuming_in_another_environment_is_refused(run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run[0], folder)

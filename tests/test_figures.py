@@ -52,7 +52,15 @@ def test_the_figures_of_a_full_run(drawn):
     }
     curves |= {f"{q}_{axis}_networks" for q in ("latency", "memory", "flops") for axis in ("resolution", "batch")}
     pairs = ("window_attention_over_depthwise_conv", "swin_t_over_swin_t:mixer=depthwise_conv", "swin_t_over_dwnet_t")
-    assert set(drawn) == curves | {f"speedup_{pair}" for pair in pairs}
+    crossing = ("depthwise_conv_and_window_attention", "dynamic_depthwise_conv_and_window_attention")  # along window
+    maps = {f"crossovers_resolution_window_{pair}" for pair in crossing}
+    assert set(drawn) == curves | maps | {f"speedup_{pair}" for pair in pairs}
+
+
+def test_fitted_exponents_stand_beside_the_panels(tmp_path):
+    frame = load(tmp_path, *(ok(case(resolution=(s, s)), (s**1.5, 1.01 * s**1.5)) for s in (7, 14, 28)))
+    (panel,) = panels(dict(figures(frame))["latency_resolution_mixers"])
+    assert [text.get_text() for text in panel.texts] == ["1.50"]
 
 
 def test_latency_is_drawn_as_measured_on_logarithmic_axes_a_panel_a_lowering(frame, drawn):

@@ -163,6 +163,24 @@ def slow(channels):
     return Toy(channels, wait)
 
 
+def sleeps_with_area(channels, resolution):
+    """As slow as `sleeps_alike` at 32 positions a side."""
+
+    def wait(x):
+        time.sleep(8e-6 * resolution**2)
+        return x
+
+    return Toy(channels, wait)
+
+
+def sleeps_alike(channels):
+    def wait(x):
+        time.sleep(8e-6 * 32**2)
+        return x
+
+    return Toy(channels, wait)
+
+
 def overflows(channels):
     return Toy(channels, lambda x: x * float("inf"))
 
