@@ -34,6 +34,7 @@ class Counts:
     macs_by_op: dict[str, int]  # "aten.addmm" -> MACs, largest first; operators that cost nothing are absent
     uncounted_ops: tuple[str, ...]  # neither known to be light nor in FORMULAS, sorted
     operators: tuple[Operator, ...] = field(default=(), compare=False)  # those that multiply and accumulate, in order
+    sizes: frozenset[int] = field(default=frozenset(), compare=False)  # lengths of axes that occurred
 
     @property
     def min_bytes(self) -> int:
@@ -51,7 +52,8 @@ def count(forward: Callable[..., object], *inputs: object) -> Counts:
     with _entered_modules(forward) as entered, _Count(entered) as mode:
         forward(*inputs)
     macs_by_op = {op: macs for op, macs in mode.macs.most_common() if macs}
-    return Counts(sum(macs_by_op.values()), macs_by_op, tuple(sorted(mode.uncounted)), mode.traffic.operators)
+    uncounted = tuple(sorted(mode.uncounted))
+    return Counts(sum(macs_by_op.values()), macs_by_op, uncounted, mode.traffic.operators, frozenset(mode.sizes))
 
 
 @contextlib.contextmanager
@@ -84,6 +86,7 @@ class _Count(TorchDispatchMode):
         self.macs: Counter[str] = Counter()
         self.uncounted: set[str] = set()
         self.traffic = Traffic()
+        self.sizes: set[int] = set()
         self._entered = entered
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -104,6 +107,7 @@ class _Count(TorchDispatchMode):
         given = _tensors((args, {key: value for key, value in kwargs.items() if key != "out"}))
         made, mutates = _tensors(result), func._schema.is_mutable
         macs = _macs(name, args, result)
+        self.sizes.update(*(tensor.shape for tensor in made))
         if macs is not None:
             self.macs[name] += macs
             self.traffic.multiplied(name, self._entered[-1], macs, given, made)

@@ -1,0 +1,219 @@
+"""Closed forms of a model's cost, read off a few counts of it and proven on others.
+
+Each operator that multiplies and accumulates costs one monomial of sizes times a number, each tensor that it reads or
+writes another, each parameter another. The monomial is looked up: of all that can be made of the sizes that occur in
+the shapes of the model's own tensors, the one that grows from count to count as the cost does. The sums are then
+compared with counts at points that were not used, small maps, wide windows and every kind of padding among them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
+
+from profiler.symbolic.formula import AREAS, Formula, Point, Powers, degree, monomial_at
+
+FITTED, PROVEN = 6, 10  # points
+DIVISORS = range(1, 65)  # of a side, on the way from the input to the smallest map
+TRIES = 20  # for each held-out point: not every window suits every model
+BYTES_PER_VALUE = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
+COSTS = ("macs", "params", "min_bytes")
+
+
+class NoFormula(Exception):
+    """No closed form could be derived or proven; the message says why, in one line."""
+
+
+class Impossible(Exception):
+    """A model cannot be built for a point."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was counted at one point, in values of whatever dtype."""
+
+    operators: tuple[tuple[str, str, int, tuple[int, ...]], ...]  # name, module, MACs, bytes of each tensor (float32)
+    params: dict[str, int]  # of each parameter, by name
+    sizes: frozenset[int]  # lengths of axes that occurred
+    uncounted: tuple[str, ...]
+
+    def cost(self, name: str) -> int:
+        """One of COSTS; bytes in float32."""
+        if name == "params":
+            return sum(self.params.values())
+        return sum(macs if name == "macs" else sum(parts) for _, _, macs, parts in self.operators)
+
+
+Observe = Callable[[Point], Observed]  # raises Impossible
+
+
+@dataclass(frozen=True)
+class Formulas:
+    """The exact cost of every case of a model."""
+
+    macs: Formula
+    params: Formula
+    min_bytes: Formula  # in float32: other types' are that times their size over 4
+    proven: int  # points that it was compared at
+
+
+def derive(observe: Observe, *, has_window: bool, has_channels: bool, smallest: int, seed: int = 0) -> Formulas:
+    """The formulas of a model; NoFormula where they cannot be derived or do not hold at a held-out point."""
+    random_point = Points(random.Random(seed), has_window, has_channels, smallest)
+    points = [random_point.large() for _ in range(FITTED)]
+    observed = [_observe(observe, point) for point in points]
+    found = fit(points, observed)
+    return prove(found, observe, [random_point.small for _ in range(PROVEN)])
+
+
+def _observe(observe: Observe, point: Point) -> Observed:
+    try:
+        return observe(point)
+    except Impossible as error:
+        raise NoFormula(f"it was to be counted at {in_words(point)}: {error}") from error
+
+
+def in_words(point: Point) -> str:
+    words = f"batch {point.batch}, {point.height}x{point.width}"
+    words += "" if point.window is None else f", window {point.window}"
+    return words + ("" if point.channels is None else f", {point.channels} channels")
+
+
+def fit(points: Sequence[Point], observed: Sequence[Observed]) -> Formulas:
+    """Formulas that hold at these points, each operator's part in them a single monomial."""
+    if uncounted := observed[0].uncounted:
+        raise NoFormula(f"{', '.join(uncounted)} cannot be counted")
+    shapes = {tuple((name, module, len(parts)) for name, module, _, parts in each.operators) for each in observed}
+    if len(shapes) > 1 or len({tuple(each.params) for each in observed}) > 1:
+        raise NoFormula("its operators or parameters are not the same at every size")
+    monomials = Monomials(points, observed)
+    macs, parts = [], []
+    for rows in zip(*(each.operators for each in observed), strict=True):
+        name, module = rows[0][:2]
+        where = f"{name} in '{module}'" if module else name
+        macs.append(monomials.find(f"the MACs of {where}", [row[2] for row in rows]))
+        for sizes in zip(*(row[3] for row in rows), strict=True):
+            parts.append(monomials.find(f"a tensor of {where}", sizes))
+    params = [monomials.find(f"'{name}'", [each.params[name] for each in observed]) for name in observed[0].params]
+    return Formulas(Formula.of(macs), Formula.of(params), Formula.of(parts), 0)
+
+
+def prove(found: Formulas, observe: Observe, draws: Iterable[Callable[[], Point]]) -> Formulas:
+    """The same formulas once they held at a point of each draw; NoFormula where one did not."""
+    proven = 0
+    for draw in draws:
+        point, counted = _possible(observe, draw)
+        for name in COSTS:
+            expected, formula = counted.cost(name), getattr(found, name)
+            got = formula.at(point)
+            if got != expected:
+                raise NoFormula(f"at {in_words(point)} its {name} are {expected:,}, and {got:,} by the formula")
+        proven += 1
+    return Formulas(found.macs, found.params, found.min_bytes, proven)
+
+
+def _possible(observe: Observe, draw: Callable[[], Point]) -> tuple[Point, Observed]:
+    for left in reversed(range(TRIES)):
+        point = draw()
+        try:
+            return point, observe(point)
+        except Impossible as error:
+            if not left:
+                raise NoFormula(f"it was to be proven at {in_words(point)}: {error}") from error
+    raise AssertionError
+
+
+@dataclass(frozen=True)
+class Points:
+    """Random points: large ones, at which no two sizes are alike, and such as people use."""
+
+    random: random.Random
+    has_window: bool
+    has_channels: bool
+    smallest: int  # side of an input
+
+    def large(self) -> Point:
+        height, width = self.random.sample(range(10 * self.smallest + 40, 28 * self.smallest + 300), 2)
+        window = self.random.choice([3, 5, 7, 9, 11, 13]) if self.has_window else None
+        return Point(self.random.randint(2, 9), height, width, window, self._channels())
+
+    def small(self) -> Point:
+        highest = 12 * self.smallest + 60
+        height = self.random.randint(self.smallest, highest)
+        width = self.random.choice([height, self.random.randint(self.smallest, highest)])
+        window = self.random.randint(1, 15) if self.has_window else None
+        return Point(self.random.choice([1, 1, 2, 3, 8]), height, width, window, self._channels())
+
+    def _channels(self) -> int | None:
+        return 32 * self.random.randint(1, 16) if self.has_channels else None
+
+
+class Monomials:
+    """All monomials of the sizes that occur, to be found by how they grow from point to point."""
+
+    def __init__(self, points: Sequence[Point], observed: Sequence[Observed]):
+        self._powers: dict[tuple[int, ...], tuple[Powers, int]] = {}
+        areas = _areas(points, [each.sizes for each in observed])
+        for powers in sorted(_candidates(areas, points[0]), key=degree):
+            values = [monomial_at(powers, point) for point in points]
+            self._powers.setdefault(_growth(values), (powers, gcd(*values)))
+
+    def find(self, what: str, values: Sequence[int]) -> tuple[Fraction, Powers]:
+        """The number and the monomial that give these values at the points; NoFormula if there is none."""
+        if not any(values):
+            return Fraction(0), ()
+        found = self._powers.get(_growth(values)) if all(values) else None
+        if found is None:
+            raise NoFormula(f"{what} is no monomial of sizes that occur: {', '.join(map(str, values))}")
+        powers, common = found
+        return Fraction(gcd(*values), common), powers
+
+
+def _growth(values: Sequence[int]) -> tuple[int, ...]:
+    """The same for values that are multiples of one another."""
+    common = gcd(*values)
+    return tuple(value // common for value in values)
+
+
+def _areas(points: Sequence[Point], occurring: Sequence[frozenset[int]]) -> list[str]:
+    """The names of the areas both of whose sides occur among the lengths of axes at every point."""
+
+    def occurs(letter: str, divisor: int) -> bool:
+        sides = [(AREAS[letter], point, sizes) for point, sizes in zip(points, occurring, strict=True)]
+        return all(
+            {side(point.height, divisor, point.window or 1), side(point.width, divisor, point.window or 1)} <= sizes
+            for side, point, sizes in sides
+        )
+
+    letters = "NF" if points[0].window is None else "NFP"
+    found = [(letter, divisor) for letter in letters for divisor in DIVISORS if occurs(letter, divisor)]
+    return [letter + (str(divisor) if divisor > 1 else "") for letter, divisor in found]
+
+
+def _candidates(areas: list[str], point: Point) -> Iterator[Powers]:
+    """Monomials of at most two areas, and small powers of the others."""
+    singles = [(), *(((area, 1),) for area in areas)]
+    pairs = [((a, 1), (b, 1)) if a != b else ((a, 2),) for a, b in itertools.combinations_with_replacement(areas, 2)]
+    windows = [()] if point.window is None else [_powers(K=k, L=offsets) for k in range(-2, 5) for offsets in (0, 1, 2)]
+    channels = range(1) if point.channels is None else range(4)
+    for batch, area, window, width in itertools.product((0, 1), [*singles, *pairs], windows, channels):
+        if dict(window).get("K", 0) >= 0 or any(name.startswith("P") for name, _ in area):
+            yield (*_powers(B=batch), *area, *window, *_powers(C=width))
+
+
+def _powers(**powers: int) -> Powers:
+    return tuple((name, power) for name, power in powers.items() if power)
+
+
+def values_at(found: Formulas, point: Point, dtype: str) -> dict[str, int]:
+    """The costs of one case."""
+    per_value = BYTES_PER_VALUE[dtype]
+    return {
+        "macs": found.macs.at(point),
+        "params": found.params.at(point),
+        "min_bytes": found.min_bytes.at(point) * per_value // 4,
+    }
