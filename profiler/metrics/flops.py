@@ -49,7 +49,7 @@ class Counts:
 
 def count(forward: Callable[..., object], *inputs: object) -> Counts:
     """Run `forward(*inputs)` once and count it. Any device (meta costs nothing), any grad or inference mode."""
-    with _entered_modules(forward) as entered, _Count(entered) as mode:
+    with _entered_modules(forward) as entered, _Count(entered, _tensors(inputs)) as mode:
         forward(*inputs)
     macs_by_op = {op: macs for op, macs in mode.macs.most_common() if macs}
     uncounted = tuple(sorted(mode.uncounted))
@@ -81,11 +81,11 @@ class _Count(TorchDispatchMode):
 
     supports_higher_order_operators = True  # flex_attention and the like arrive here and are named as uncounted
 
-    def __init__(self, entered: list[str]) -> None:
+    def __init__(self, entered: list[str], inputs: list[Tensor]) -> None:
         super().__init__()
         self.macs: Counter[str] = Counter()
         self.uncounted: set[str] = set()
-        self.traffic = Traffic()
+        self.traffic = Traffic(inputs)
         self.sizes: set[int] = set()
         self._entered = entered
 
@@ -107,7 +107,7 @@ class _Count(TorchDispatchMode):
         given = _tensors((args, {key: value for key, value in kwargs.items() if key != "out"}))
         made, mutates = _tensors(result), func._schema.is_mutable
         macs = _macs(name, args, result)
-        self.sizes.update(*(tensor.shape for tensor in made))
+        self.sizes.update(*(tensor.shape for tensor in (*given, *made)))
         if macs is not None:
             self.macs[name] += macs
             self.traffic.multiplied(name, self._entered[-1], macs, given, made)
@@ -120,7 +120,7 @@ class _Count(TorchDispatchMode):
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_nested]
 
 
 def _macs(name: str, args: Any, result: Any) -> int | None:

@@ -3,22 +3,24 @@
 Each operator that multiplies and accumulates costs one monomial of sizes times a number, each tensor that it reads or
 writes another, each parameter another. The monomial is looked up: of all that can be made of the sizes that occur in
 the shapes of the model's own tensors, the one that grows from count to count as the cost does. The sums are then
-compared with counts at points that were not used, small maps, wide windows and every kind of padding among them.
+compared with counts at points that were not used, small maps, wide windows and every kind of padding among them. A
+point that refutes them joins those that they are read off, and others are drawn.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd
 
-from profiler.symbolic.formula import AREAS, Formula, Point, Powers, degree, monomial_at
+from profiler.symbolic.formula import Area, Formula, Point, Powers, degree, monomial_at
 
-FITTED, PROVEN = 6, 10  # points
+FITTED, PROVEN, REFUTED = 6, 10, 6  # points; the last at most
 DIVISORS = range(1, 65)  # of a side, on the way from the input to the smallest map
+OFFSETS = 16  # at most, beyond a divisor: what kernels without padding cut off
 TRIES = 20  # for each held-out point: not every window suits every model
 BYTES_PER_VALUE = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
 COSTS = ("macs", "params", "min_bytes")
@@ -63,11 +65,19 @@ class Formulas:
 
 def derive(observe: Observe, *, has_window: bool, has_channels: bool, smallest: int, seed: int = 0) -> Formulas:
     """The formulas of a model; NoFormula where they cannot be derived or do not hold at a held-out point."""
-    random_point = Points(random.Random(seed), has_window, has_channels, smallest)
-    points = [random_point.large() for _ in range(FITTED)]
-    observed = [_observe(observe, point) for point in points]
-    found = fit(points, observed)
-    return prove(found, observe, [random_point.small for _ in range(PROVEN)])
+    draw = Points(random.Random(seed), has_window, has_channels, smallest)
+    counts = [(point, _observe(observe, point)) for point in (draw.large() for _ in range(FITTED))]
+    found, proven = fit(counts), 0
+    while proven < PROVEN:
+        held_out = _possible(observe, draw.small)
+        refuted = _refuted(found, *held_out)
+        proven = 0 if refuted else proven + 1
+        if refuted:
+            counts.append(held_out)
+            if len(counts) > FITTED + REFUTED:
+                raise NoFormula(refuted)
+            found = fit(counts)
+    return replace(found, proven=proven)
 
 
 def _observe(observe: Observe, point: Point) -> Observed:
@@ -83,14 +93,15 @@ def in_words(point: Point) -> str:
     return words + ("" if point.channels is None else f", {point.channels} channels")
 
 
-def fit(points: Sequence[Point], observed: Sequence[Observed]) -> Formulas:
+def fit(counts: Sequence[tuple[Point, Observed]]) -> Formulas:
     """Formulas that hold at these points, each operator's part in them a single monomial."""
+    observed = [each for _, each in counts]
     if uncounted := observed[0].uncounted:
         raise NoFormula(f"{', '.join(uncounted)} cannot be counted")
     shapes = {tuple((name, module, len(parts)) for name, module, _, parts in each.operators) for each in observed}
     if len(shapes) > 1 or len({tuple(each.params) for each in observed}) > 1:
         raise NoFormula("its operators or parameters are not the same at every size")
-    monomials = Monomials(points, observed)
+    monomials = Monomials(counts)
     macs, parts = [], []
     for rows in zip(*(each.operators for each in observed), strict=True):
         name, module = rows[0][:2]
@@ -102,18 +113,17 @@ def fit(points: Sequence[Point], observed: Sequence[Observed]) -> Formulas:
     return Formulas(Formula.of(macs), Formula.of(params), Formula.of(parts), 0)
 
 
-def prove(found: Formulas, observe: Observe, draws: Iterable[Callable[[], Point]]) -> Formulas:
-    """The same formulas once they held at a point of each draw; NoFormula where one did not."""
-    proven = 0
-    for draw in draws:
-        point, counted = _possible(observe, draw)
-        for name in COSTS:
-            expected, formula = counted.cost(name), getattr(found, name)
-            got = formula.at(point)
-            if got != expected:
-                raise NoFormula(f"at {in_words(point)} its {name} are {expected:,}, and {got:,} by the formula")
-        proven += 1
-    return Formulas(found.macs, found.params, found.min_bytes, proven)
+def _refuted(found: Formulas, point: Point, counted: Observed) -> str | None:
+    """How formulas differ from what was counted at a point, None if they do not."""
+    for name in COSTS:
+        expected = counted.cost(name)
+        try:
+            got = getattr(found, name).at(point)
+        except ArithmeticError as error:
+            return str(error)
+        if got != expected:
+            return f"at {in_words(point)} its {name} are {expected:,}, and {got:,} by the formula"
+    return None
 
 
 def _possible(observe: Observe, draw: Callable[[], Point]) -> tuple[Point, Observed]:
@@ -155,10 +165,10 @@ class Points:
 class Monomials:
     """All monomials of the sizes that occur, to be found by how they grow from point to point."""
 
-    def __init__(self, points: Sequence[Point], observed: Sequence[Observed]):
+    def __init__(self, counts: Sequence[tuple[Point, Observed]]):
         self._powers: dict[tuple[int, ...], tuple[Powers, int]] = {}
-        areas = _areas(points, [each.sizes for each in observed])
-        for powers in sorted(_candidates(areas, points[0]), key=degree):
+        points = [point for point, _ in counts]
+        for powers in sorted(_candidates(_areas(counts), points[0]), key=degree):
             values = [monomial_at(powers, point) for point in points]
             self._powers.setdefault(_growth(values), (powers, gcd(*values)))
 
@@ -179,30 +189,36 @@ def _growth(values: Sequence[int]) -> tuple[int, ...]:
     return tuple(value // common for value in values)
 
 
-def _areas(points: Sequence[Point], occurring: Sequence[frozenset[int]]) -> list[str]:
+def _areas(counts: Sequence[tuple[Point, Observed]]) -> list[str]:
     """The names of the areas both of whose sides occur among the lengths of axes at every point."""
 
-    def occurs(letter: str, divisor: int) -> bool:
-        sides = [(AREAS[letter], point, sizes) for point, sizes in zip(points, occurring, strict=True)]
+    def occurs(area: Area) -> bool:
         return all(
-            {side(point.height, divisor, point.window or 1), side(point.width, divisor, point.window or 1)} <= sizes
-            for side, point, sizes in sides
+            {area.side(point.height, point.window), area.side(point.width, point.window)} <= counted.sizes
+            for point, counted in counts
         )
 
-    letters = "NF" if points[0].window is None else "NFP"
-    found = [(letter, divisor) for letter in letters for divisor in DIVISORS if occurs(letter, divisor)]
-    return [letter + (str(divisor) if divisor > 1 else "") for letter, divisor in found]
+    letters = "N" if counts[0][0].window is None else "NPV"
+    areas = (
+        Area(letter, divisor, offset)
+        for divisor in DIVISORS
+        for offset in dict.fromkeys((0, divisor - 1, *range(divisor + OFFSETS)))  # up, down, all else
+        for letter in letters
+    )
+    different = {
+        tuple(area.at(point) for point, _ in counts): area.name for area in reversed(list(filter(occurs, areas)))
+    }
+    return list(reversed(different.values()))
 
 
 def _candidates(areas: list[str], point: Point) -> Iterator[Powers]:
     """Monomials of at most two areas, and small powers of the others."""
-    singles = [(), *(((area, 1),) for area in areas)]
+    singles: list[Powers] = [(), *(((area, 1),) for area in areas)]
     pairs = [((a, 1), (b, 1)) if a != b else ((a, 2),) for a, b in itertools.combinations_with_replacement(areas, 2)]
-    windows = [()] if point.window is None else [_powers(K=k, L=offsets) for k in range(-2, 5) for offsets in (0, 1, 2)]
+    windows = [()] if point.window is None else [_powers(K=k, L=offsets) for k in range(5) for offsets in (0, 1, 2)]
     channels = range(1) if point.channels is None else range(4)
     for batch, area, window, width in itertools.product((0, 1), [*singles, *pairs], windows, channels):
-        if dict(window).get("K", 0) >= 0 or any(name.startswith("P") for name, _ in area):
-            yield (*_powers(B=batch), *area, *window, *_powers(C=width))
+        yield (*_powers(B=batch), *area, *window, *_powers(C=width))
 
 
 def _powers(**powers: int) -> Powers:

@@ -1,11 +1,13 @@
 """Sums of monomials of sizes, exact for every case of a model.
 
-Sizes are named by a letter and a divisor d, 1 where none is said; h and w stand for ceil(H/d) and ceil(W/d):
+A size is named by a letter: B the batch, K the window, C the channels, L = 2 K - 1 the offsets along a window; or it
+is an area, named by a letter, a divisor d and an offset o, which are 1 and 0 where they are not said:
 
-    B  batch     K  window     C  channels     L  2 K - 1, the offsets along a window
-    N4 h w, the positions of a map at a quarter of the resolution
-    P4 the same with h and w padded to multiples of the window
-    F4 floor(H/4) floor(W/4)
+    N8_3  the positions of a map with sides ceil((H - 3) / 8) and ceil((W - 3) / 8)
+    P8_3  the same with both sides padded to multiples of the window
+    V8_3  the windows in that
+
+A chain of strides and paddings always leaves such sides: dividing and rounding one up or down gives another.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from math import lcm, prod
+from math import lcm
 from typing import Any
 
 Powers = tuple[tuple[str, int], ...]  # of each size in a monomial, by name
-SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -32,43 +34,69 @@ class Point:
     channels: int | None = None
 
 
-def _over(side: int, divisor: int) -> int:
-    return -(-side // divisor)
-
-
-def _padded(side: int, window: int) -> int:
-    return _over(side, window) * window
-
-
-AREAS: dict[str, Callable[[int, int, int], int]] = {  # of a side, a divisor and the window: one side of the area
-    "N": lambda side, divisor, window: _over(side, divisor),
-    "P": lambda side, divisor, window: _padded(_over(side, divisor), window),
-    "F": lambda side, divisor, window: side // divisor,
+LENGTHS: dict[str, Callable[[Point], int | None]] = {
+    "B": lambda point: point.batch,
+    "K": lambda point: point.window,
+    "C": lambda point: point.channels,
+    "L": lambda point: 2 * (point.window or 0) - 1,
 }
+MEANINGS = {"B": "batch", "K": "window", "C": "channels", "L": "2·K - 1"}
+
+
+@dataclass(frozen=True)
+class Area:
+    """A map, or its windows, as a function of the resolution."""
+
+    letter: str
+    divisor: int = 1
+    offset: int = 0
+
+    @classmethod
+    def of(cls, name: str) -> Area:
+        divisor, _, offset = name[1:].partition("_")
+        return cls(name[0], int(divisor or 1), int(offset or 0))
+
+    @property
+    def name(self) -> str:
+        divisor = "" if self.divisor == 1 and not self.offset else str(self.divisor)
+        return self.letter + divisor + (f"_{self.offset}" if self.offset else "")
+
+    def side(self, length: int, window: int | None) -> int:
+        """Of the map along one axis, from the input's length there."""
+        side = -((self.offset - length) // self.divisor)
+        if self.letter == "N" or window is None:
+            return side
+        windows = -(-side // window)
+        return windows * window if self.letter == "P" else windows
+
+    def at(self, point: Point) -> int:
+        return self.side(point.height, point.window) * self.side(point.width, point.window)
+
+    def in_words(self) -> str:
+        """Like "⌈H/4⌉·⌈W/4⌉"."""
+        return "·".join(self._side_in_words(length) for length in "HW")
+
+    def _side_in_words(self, length: str) -> str:
+        over = f"({length} - {self.offset})" if self.offset else length
+        side = over if self.divisor == 1 else f"⌈{over}/{self.divisor}⌉"
+        if self.divisor > 1 and self.offset == self.divisor - 1:
+            side = f"⌊{length}/{self.divisor}⌋"
+        return {"N": side, "P": f"K·⌈{side}/K⌉", "V": f"⌈{side}/K⌉"}[self.letter]
 
 
 def size(name: str, point: Point) -> int:
-    """The value of a size, like "N4", at a point. Of K, L and P where there is a window, of C where channels."""
-    if name in ("B", "K", "C", "L"):
-        values = {"B": point.batch, "K": point.window, "C": point.channels, "L": 2 * (point.window or 0) - 1}
-        found = values[name]
-        assert found is not None
-        return found
-    side, divisor = AREAS[name[0]], int(name[1:] or 1)
-    window = point.window or 1
-    return side(point.height, divisor, window) * side(point.width, divisor, window)
+    """The value of a size, like "N4", at a point."""
+    if name not in LENGTHS:
+        return Area.of(name).at(point)
+    value = LENGTHS[name](point)
+    if value is None:
+        raise ValueError(f"got no {MEANINGS[name]} at {point}, expected one: the formula depends on it")
+    return value
 
 
 def in_words(name: str) -> str:
-    """What a size stands for: "⌈H/4⌉·⌈W/4⌉"."""
-    if name in ("B", "K", "C", "L"):
-        return {"B": "batch", "K": "window", "C": "channels", "L": "2·K - 1"}[name]
-    letter, divisor = name[0], name[1:]
-    sides = [f"{side}/{divisor}" if divisor else side for side in "HW"]
-    if letter == "F":
-        return "·".join(f"⌊{side}⌋" if divisor else side for side in sides)
-    rounded = [f"⌈{side}⌉" if divisor else side for side in sides]
-    return "·".join(rounded if letter == "N" else (f"K·⌈{side}/K⌉" for side in rounded))
+    """What a size stands for."""
+    return MEANINGS.get(name) or Area.of(name).in_words()
 
 
 @dataclass(frozen=True)
@@ -92,24 +120,30 @@ class Formula:
         return tuple(dict.fromkeys(name for _, powers in self.terms for name, _ in powers))
 
     @cached_property
-    def _whole(self) -> tuple[int, list[tuple[int, Powers]]]:
-        """The least common denominator, and the terms times it."""
+    def _compiled(self) -> tuple[int, list[tuple[str, int]], list[tuple[int, list[int]]]]:
+        """The common denominator, each power that occurs, and each term times the former as places of the latter."""
         common = lcm(*(coefficient.denominator for coefficient, _ in self.terms))
-        return common, [(int(coefficient * common), powers) for coefficient, powers in self.terms]
+        factors = list(dict.fromkeys(factor for _, powers in self.terms for factor in powers))
+        places = {factor: place for place, factor in enumerate(factors)}
+        terms = [(int(times * common), [places[factor] for factor in powers]) for times, powers in self.terms]
+        return common, factors, terms
 
     def at(self, point: Point) -> int:
         """The value at a point; ArithmeticError where it is no whole number."""
-        values = {name: size(name, point) for name in self.sizes}
-        common, terms = self._whole
-        total = sum(times * _monomial(powers, values) for times, powers in terms)
+        common, factors, terms = self._compiled
+        values = [size(name, point) ** power for name, power in factors]
+        total = 0
+        for product, places in terms:
+            for place in places:
+                product *= values[place]
+            total += product
         if total % common:
             raise ArithmeticError(f"got {total}/{common} at {point}, expected a whole number")
         return total // common
 
     def text(self) -> str:
-        """Like "4·B·P·C² + 2·B·P·K²·C"."""
-        said = [_term_in_words(coefficient, powers) for coefficient, powers in self.terms]
-        return " + ".join(said).replace("+ -", "- ") or "0"
+        """Like "2·B·P·K²·C + 4·B·P·C²"."""
+        return " + ".join(_in_words(coefficient, powers) for coefficient, powers in self.terms) or "0"
 
     def to_json(self) -> list[Any]:
         return [[str(coefficient), dict(powers)] for coefficient, powers in self.terms]
@@ -119,19 +153,12 @@ class Formula:
         return cls(tuple((Fraction(coefficient), tuple(powers.items())) for coefficient, powers in terms))
 
 
-def _monomial(powers: Powers, values: dict[str, int]) -> Any:
-    """Whole wherever it is used: a negative power is of K beside a P, which is a multiple of K²."""
-    above = prod(values[name] ** power for name, power in powers if power > 0)
-    below = prod(values[name] ** -power for name, power in powers if power < 0)
-    return above // below
-
-
 def degree(powers: Powers) -> int:
     """Areas count twice: they are products of two sides."""
-    return sum(power * (2 if name[0] in AREAS else 1) for name, power in powers)
+    return sum(power if name in LENGTHS else 2 * power for name, power in powers)
 
 
-def _term_in_words(coefficient: Fraction, powers: Powers) -> str:
+def _in_words(coefficient: Fraction, powers: Powers) -> str:
     factors = [name if power == 1 else name + str(power).translate(SUPERSCRIPTS) for name, power in powers]
     if coefficient == 1 and factors:
         return "·".join(factors)
@@ -140,4 +167,7 @@ def _term_in_words(coefficient: Fraction, powers: Powers) -> str:
 
 def monomial_at(powers: Powers, point: Point) -> int:
     """The value of a monomial at a point."""
-    return int(_monomial(powers, {name: size(name, point) for name, _ in powers}))
+    value = 1
+    for name, power in powers:
+        value *= size(name, point) ** power
+    return value
