@@ -228,6 +228,8 @@ def run_count(arguments: argparse.Namespace) -> int:
         return 0
     at_least = "at least " if found["uncounted_ops"] else ""
     print(f"{entry.case.label()}: {found['params']:,} parameters, {at_least}{found['macs']:,} MACs")
+    if found["min_bytes"] is not None:
+        print(f"  {'minimal bytes moved, all else fused':48} {found['min_bytes']:>18,}")
     for name, macs in sorted(found["macs_by_op"].items(), key=lambda item: -item[1]):
         print(f"  {name:48} {macs:>18,}")
     if at_least:

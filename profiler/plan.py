@@ -36,7 +36,8 @@ def predict(
     """
     keys = [_experiment(entry.case) for entry in planned]
     is_large = len({key for key, entry in zip(keys, planned, strict=True) if entry.reason is None}) > COUNTED
-    by_formula = _by_formula(formulas) if is_large else lambda entry: None
+    notes: dict[str, str] = {}  # of models without a formula
+    by_formula = _by_formula(formulas, notes) if is_large else lambda entry: None
     found: dict[Case, dict[str, Any]] = {}
     missing = functools.cache(lowerings.missing)
     rows = []
@@ -46,7 +47,12 @@ def predict(
         reason = entry.reason or missing(entry.case.lowering)
         rows.append(_row(entry, found.get(key, {}), reason, measure, environment))
     seconds = sum(row["estimated_s"] or 0.0 for row in rows)
-    return {"cases": rows, "launches": len(rows) * measure.rounds, "estimated_s": round(seconds, 1)}
+    return {
+        "cases": rows,
+        "launches": len(rows) * measure.rounds,
+        "estimated_s": round(seconds, 1),
+        "notes": list(notes.values()),
+    }
 
 
 def _experiment(case: Case) -> Case:
@@ -55,16 +61,20 @@ def _experiment(case: Case) -> Case:
 
 
 def _by_formula(
-    formulas: Callable[[Source], tuple[Formulas | None, str | None]],
+    formulas: Callable[[Source], tuple[Formulas | None, str | None]], notes: dict[str, str]
 ) -> Callable[[Planned], dict[str, Any] | None]:
-    """The costs of a case by its model's formulas, which are looked up once; None for a model that has none."""
+    """The costs of a case by its model's formulas, which are looked up once; None, and a note, where it has none."""
     known: dict[str, Formulas | None] = {}
 
+    def look_up(name: str, source: Source) -> None:
+        known[name], reason = (None, None) if source.artifact or source == ANCHOR else formulas(source)
+        if reason is not None:
+            notes[name] = f"{name}: {reason}; its cases were counted one by one"
+
     def costs(entry: Planned) -> dict[str, Any] | None:
-        case, source = entry.case, entry.source
+        case = entry.case
         if case.model not in known:
-            fixed = source.artifact is not None or source == ANCHOR
-            known[case.model] = None if fixed else formulas(source)[0]
+            look_up(case.model, entry.source)
         found = known[case.model]
         if found is None:
             return None
@@ -129,7 +139,8 @@ def as_text(found: dict[str, Any]) -> str:
         note += f"  {row['reason']}" if row["reason"] else ""
         lines.append(f"{label:64} {macs:>9} {mebibytes:>9} {row['estimated_s'] or 0:>7.1f}{note}")
     total = found["estimated_s"]
-    for reason in dict.fromkeys(row["predicted_memory_reason"] for row in found["cases"]):
-        lines.extend([] if reason is None else [f"MiB '?': {reason}"])
+    reasons = dict.fromkeys(row["predicted_memory_reason"] for row in found["cases"])
+    lines += [f"MiB ?: {reason}" for reason in reasons if reason is not None]
+    lines += found["notes"]
     lines.append(f"{len(found['cases'])} cases, {found['launches']} launches, very roughly {total / 60:.0f} min")
     return "\n".join(lines)

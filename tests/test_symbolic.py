@@ -274,7 +274,7 @@ def test_a_file_has_sizes_of_its_own(tmp_path: Path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_large_plan_is_calculated_and_a_small_one_counted(tmp_path: Path):
+def test_a_large_plan_is_calculated_and_a_small_one_counted():
     def plan(resolutions: str) -> list[dict]:
         axes = ("--models", "window_attention,toys:good", "--resolutions", resolutions, "--channels", "32,64")
         done: subprocess.CompletedProcess[str] = mixprof("plan", *axes, "--json")
@@ -293,6 +293,18 @@ def test_a_large_plan_is_calculated_and_a_small_one_counted(tmp_path: Path):
         assert row["predicted_memory_reason"] is None
         assert other["predicted_memory_bytes"] is None
         assert "at most" in other["predicted_memory_reason"]
+
+
+def test_a_model_without_a_formula_is_counted_and_said():
+    resolutions = ",".join(map(str, range(40, 106)))
+    done = mixprof("plan", "--models", "toys:network", "--resolutions", resolutions, "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    (note,) = found["notes"]  # its map has sides H - K + 1, which no area here has
+    assert note.startswith("toys:network: no formula could be proven: MACs of aten.convolution in '0': no mono")
+    assert note.endswith("its cases were counted one by one")
+    counts = [row["macs"] for row in found["cases"][1:]]
+    assert counts == [4 * 3 * 49 * (side - 6) ** 2 for side in range(40, 106)]
 
 
 def test_a_users_factory_has_a_formula_too():

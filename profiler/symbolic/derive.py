@@ -106,10 +106,12 @@ def fit(counts: Sequence[tuple[Point, Observed]]) -> Formulas:
     for rows in zip(*(each.operators for each in observed), strict=True):
         name, module = rows[0][:2]
         where = f"{name} in '{module}'" if module else name
-        macs.append(monomials.find(f"the MACs of {where}", [row[2] for row in rows]))
+        macs.append(monomials.find(f"MACs of {where}", [row[2] for row in rows]))
         for sizes in zip(*(row[3] for row in rows), strict=True):
-            parts.append(monomials.find(f"a tensor of {where}", sizes))
-    params = [monomials.find(f"'{name}'", [each.params[name] for each in observed]) for name in observed[0].params]
+            parts.append(monomials.find(f"bytes of {where}", sizes))
+    params = [
+        monomials.find(f"size of '{name}'", [each.params[name] for each in observed]) for name in observed[0].params
+    ]
     return Formulas(Formula.of(macs), Formula.of(params), Formula.of(parts), 0)
 
 
@@ -178,7 +180,7 @@ class Monomials:
             return Fraction(0), ()
         found = self._powers.get(_growth(values)) if all(values) else None
         if found is None:
-            raise NoFormula(f"{what} is no monomial of sizes that occur: {', '.join(map(str, values))}")
+            raise NoFormula(f"{what}: no monomial of sizes that occur gives {', '.join(map(str, values))}")
         powers, common = found
         return Fraction(gcd(*values), common), powers
 
