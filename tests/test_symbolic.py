@@ -56,6 +56,7 @@ def test_sizes():
     assert size("P", point) == 30 * 60
     assert size("P4", point) == 10 * 15
     assert size("V4", point) == 2 * 3
+    assert size("T4", point) == 8 * 15 + 1
     assert in_words("P4") == "K·⌈⌈H/4⌉/K⌉·K·⌈⌈W/4⌉/K⌉"
     assert in_words("N2_1") == "⌊H/2⌋·⌊W/2⌋"
 

@@ -192,15 +192,12 @@ def _growth(values: Sequence[int]) -> tuple[int, ...]:
 
 
 def _areas(counts: Sequence[tuple[Point, Observed]]) -> list[str]:
-    """The names of the areas both of whose sides occur among the lengths of axes at every point."""
+    """The names of the areas whose sides occur among the lengths of axes at every point."""
 
     def occurs(area: Area) -> bool:
-        return all(
-            {area.side(point.height, point.window), area.side(point.width, point.window)} <= counted.sizes
-            for point, counted in counts
-        )
+        return all(area.occurring(point) <= counted.sizes for point, counted in counts)
 
-    letters = "N" if counts[0][0].window is None else "NPV"
+    letters = "NT" if counts[0][0].window is None else "NTPV"
     areas = (
         Area(letter, divisor, offset)
         for divisor in DIVISORS

@@ -6,6 +6,7 @@ is an area, named by a letter, a divisor d and an offset o, which are 1 and 0 wh
     N8_3  the positions of a map with sides ceil((H - 3) / 8) and ceil((W - 3) / 8)
     P8_3  the same with both sides padded to multiples of the window
     V8_3  the windows in that
+    T8_3  the positions N8_3 and a class token
 
 A chain of strides and paddings always leaves such sides: dividing and rounding one up or down gives another.
 """
@@ -45,7 +46,7 @@ MEANINGS = {"B": "batch", "K": "window", "C": "channels", "L": "2·K - 1"}
 
 @dataclass(frozen=True)
 class Area:
-    """A map, or its windows, as a function of the resolution."""
+    """A map, its windows or its tokens, as a function of the resolution."""
 
     letter: str
     divisor: int = 1
@@ -64,24 +65,30 @@ class Area:
     def side(self, length: int, window: int | None) -> int:
         """Of the map along one axis, from the input's length there."""
         side = -((self.offset - length) // self.divisor)
-        if self.letter == "N" or window is None:
+        if self.letter in "NT" or window is None:
             return side
         windows = -(-side // window)
         return windows * window if self.letter == "P" else windows
 
     def at(self, point: Point) -> int:
-        return self.side(point.height, point.window) * self.side(point.width, point.window)
+        return self.side(point.height, point.window) * self.side(point.width, point.window) + (self.letter == "T")
+
+    def occurring(self, point: Point) -> set[int]:
+        """Lengths of axes that occur where the area does."""
+        if self.letter == "T":
+            return {self.at(point)}
+        return {self.side(point.height, point.window), self.side(point.width, point.window)}
 
     def in_words(self) -> str:
         """Like "⌈H/4⌉·⌈W/4⌉"."""
-        return "·".join(self._side_in_words(length) for length in "HW")
+        return "·".join(self._side_in_words(length) for length in "HW") + (" + 1" if self.letter == "T" else "")
 
     def _side_in_words(self, length: str) -> str:
         over = f"({length} - {self.offset})" if self.offset else length
         side = over if self.divisor == 1 else f"⌈{over}/{self.divisor}⌉"
         if self.divisor > 1 and self.offset == self.divisor - 1:
             side = f"⌊{length}/{self.divisor}⌋"
-        return {"N": side, "P": f"K·⌈{side}/K⌉", "V": f"⌈{side}/K⌉"}[self.letter]
+        return {"P": f"K·⌈{side}/K⌉", "V": f"⌈{side}/K⌉"}.get(self.letter, side)
 
 
 def size(name: str, point: Point) -> int:
