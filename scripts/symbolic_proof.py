@@ -93,11 +93,12 @@ def counted(name: str, point: Point, dtype: str) -> dict[str, int]:
     shape = (point.batch, point.height, point.width, point.channels)
     if models.kind(name) == "network":
         shape = (point.batch, 3, point.height, point.width)
-    with torch.device("meta"), torch.inference_mode():
+    with torch.device("meta"):
         module = models.build(
             name, resolution=(point.height, point.width), window=point.window, channels=point.channels
         ).to(BYTES[dtype])
-        counts = flops.count(module, torch.empty(shape, dtype=BYTES[dtype]))
+    with torch.inference_mode():
+        counts = flops.count(module, torch.empty(shape, dtype=BYTES[dtype], device="meta"))
     params = sum(each.numel() for each in module.parameters())
     return {"macs": counts.macs, "params": params, "min_bytes": counts.min_bytes}
 

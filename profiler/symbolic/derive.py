@@ -3,8 +3,8 @@
 Each operator that multiplies and accumulates costs one monomial of sizes times a number, each tensor that it reads or
 writes another, each parameter another. The monomial is looked up: of all that can be made of the sizes that occur in
 the shapes of the model's own tensors, the one that grows from count to count as the cost does. The sums are then
-compared with counts at points that were not used, small maps, wide windows and every kind of padding among them. A
-point that refutes them joins those that they are read off, and others are drawn.
+compared with counts at points that were not used: small maps, wide windows, and on both sides of every step that a
+rounded size takes. A point that refutes them joins those that they are read off, and others are drawn.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from math import gcd
 
-from profiler.symbolic.formula import Area, Formula, Point, Powers, degree, monomial_at
+from profiler.symbolic.formula import LENGTHS, Area, Formula, Point, Powers, degree, monomial_at
 
 FITTED, PROVEN, REFUTED = 6, 10, 6  # points; the last at most
 DIVISORS = range(1, 65)  # of a side, on the way from the input to the smallest map
@@ -67,17 +68,32 @@ def derive(observe: Observe, *, has_window: bool, has_channels: bool, smallest: 
     """The formulas of a model; NoFormula where they cannot be derived or do not hold at a held-out point."""
     draw = Points(random.Random(seed), has_window, has_channels, smallest)
     counts = [(point, _observe(observe, point)) for point in (draw.large() for _ in range(FITTED))]
-    found, proven = fit(counts), 0
-    while proven < PROVEN:
-        held_out = _possible(observe, draw.small)
-        refuted = _refuted(found, *held_out)
-        proven = 0 if refuted else proven + 1
-        if refuted:
-            counts.append(held_out)
-            if len(counts) > FITTED + REFUTED:
-                raise NoFormula(refuted)
-            found = fit(counts)
-    return replace(found, proven=proven)
+    while True:
+        found = fit(counts)
+        draws = [draw.small] * PROVEN + [partial(draw.edge, area) for area in _areas_in(found)]
+        refuting = next((each for each in _refutations(found, observe, draws)), None)
+        if refuting is None:
+            return replace(found, proven=len(draws))
+        held_out, said = refuting
+        counts.append(held_out)
+        if len(counts) > FITTED + REFUTED:
+            raise NoFormula(said)
+
+
+def _refutations(
+    found: Formulas, observe: Observe, draws: Sequence[Callable[[], Point]]
+) -> Iterator[tuple[tuple[Point, Observed], str]]:
+    """Points, one of each draw, at which formulas do not hold, what was counted there, and how they differ."""
+    for draw in draws:
+        held_out = _possible(observe, draw)
+        if said := _refuted(found, *held_out):
+            yield held_out, said
+
+
+def _areas_in(found: Formulas) -> list[Area]:
+    """The areas that formulas depend on."""
+    names = dict.fromkeys(name for cost in COSTS for name in getattr(found, cost).sizes)
+    return [Area.of(name) for name in names if name not in LENGTHS]
 
 
 def _observe(observe: Observe, point: Point) -> Observed:
@@ -159,6 +175,14 @@ class Points:
         width = self.random.choice([height, self.random.randint(self.smallest, highest)])
         window = self.random.randint(1, 15) if self.has_window else None
         return Point(self.random.choice([1, 1, 2, 3, 8]), height, width, window, self._channels())
+
+    def edge(self, area: Area) -> Point:
+        """A height that the area's divisor, and the window, divide without a rest, and a width one more."""
+        point = self.small()
+        period = area.divisor * (point.window or 1)
+        least = -(-max(self.smallest - area.offset, 1) // period)
+        height = period * (least + self.random.randint(0, 2)) + area.offset
+        return replace(point, height=height, width=height + 1)
 
     def _channels(self) -> int | None:
         return 32 * self.random.randint(1, 16) if self.has_channels else None
