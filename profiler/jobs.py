@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, Any
 from profiler import device, load, lowerings
 from profiler.artifacts import work
 from profiler.types import Case, Launch, Unavailable, Unsupported, digest
+from profiler.worker import one_line
 
 if TYPE_CHECKING:
     import torch
 
     from profiler.metrics import flops
+    from profiler.symbolic.derive import Observed
+    from profiler.symbolic.formula import Point
 
 PROFILED_FORWARDS = 50
+SMALLEST_IMAGE = 32  # pixels along a side that a network is asked for
 FACTORY_KEYWORDS = ("resolution", "window", "batch", "channels")
 
 
@@ -98,21 +102,21 @@ def input_shape(case: Case, kind: str) -> tuple[int, ...]:
 
 
 def count(request: dict[str, Any]) -> dict[str, Any]:
-    """Parameters, MACs and predicted memory of a case, on `meta`: nothing is computed."""
+    """Parameters, MACs, minimal bytes and predicted memory of a case, on `meta`: nothing is computed."""
     import torch
 
     from profiler.metrics import flops, memory_plan
 
     source, case = request["source"], Case.from_json(request["case"])
+    dtype = device.torch_dtype(case.dtype)
     example = torch.empty(input_shape(case, source["kind"]), device="meta")
-    module = _on_meta(source, case)
+    module = _on_meta(source, case).to(dtype)
     params = sum(each.numel() for each in module.parameters())
     with torch.inference_mode():
-        counts = flops.count(module, example)
+        counts = flops.count(module, example.to(dtype))
         if source["kind"] == "call":
             return _counts_of_call(counts)
         eager = _specialize(source, module, "eager")
-        dtype = device.torch_dtype(case.dtype)
         activations = memory_plan.predict_peak(eager.to(dtype), example.to(dtype))
     return {
         "status": "ok",
@@ -120,6 +124,7 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "macs": counts.macs,
         "flops": counts.flops,
         "macs_by_op": counts.macs_by_op,
+        "min_bytes": counts.min_bytes,
         "uncounted_ops": list(counts.uncounted_ops),
         "predicted_peak_bytes": activations,
         "weights_bytes": sum(each.numel() * each.element_size() for each in eager.parameters()),
@@ -135,6 +140,46 @@ def _counts_of_call(counts: flops.Counts) -> dict[str, Any]:
     unknown = dict.fromkeys(("params", "predicted_peak_bytes"))
     sizes = {"weights_bytes": 0, "input_bytes": 0}
     return {"status": "ok", **found, "uncounted_ops": list(counts.uncounted_ops), **unknown, **sizes}
+
+
+def derive(request: dict[str, Any]) -> dict[str, Any]:
+    """Exact formulas of a model's MACs, parameters and minimal bytes, or the reason why it has none."""
+    from profiler.symbolic import derive as symbolic
+    from profiler.symbolic import shelf
+
+    source = request["source"]
+    if source["kind"] == "call":
+        return {"status": "unsupported", "reason": "a function has no sizes that a formula could be in"}
+    try:
+        found = symbolic.derive(
+            lambda point: _observe(source, point),
+            has_window="window" in source["accepts"],
+            has_channels="channels" in source["accepts"],
+            smallest=1 if source["kind"] == "mixer" else SMALLEST_IMAGE,
+        )
+    except symbolic.NoFormula as error:
+        return {"status": "unsupported", "reason": f"no formula could be proven: {error}"}
+    return {"status": "ok", "formulas": shelf.to_json(found)}
+
+
+def _observe(source: dict[str, Any], point: Point) -> Observed:
+    """What is counted of a model at a point, in float32 on `meta`."""
+    import torch
+
+    from profiler.metrics import flops
+    from profiler.symbolic.derive import Impossible, Observed
+
+    sides = (point.height, point.width)
+    case = Case("", "eager", "cpu", "float32", "contiguous", "hot", point.batch, sides, point.window, point.channels)
+    try:
+        module = _on_meta(source, case)
+        with torch.inference_mode():
+            counts = flops.count(module, torch.empty(input_shape(case, source["kind"]), device="meta"))
+    except Exception as error:  # of the user's own code: any
+        raise Impossible(one_line(error)) from error
+    operators = tuple((each.name, each.module, each.macs, each.parts) for each in counts.operators)
+    params = {name: each.numel() for name, each in module.named_parameters()}
+    return Observed(operators, params, counts.sizes, counts.uncounted_ops)
 
 
 def _on_meta(source: dict[str, Any], case: Case) -> torch.nn.Module:
@@ -439,6 +484,7 @@ JOBS: dict[str, Job] = {
     "describe": describe,
     "inspect": work.inspect,
     "count": _by_kind(count, work.count),
+    "derive": derive,
     "prepare": _by_kind(prepare, work.prepare),
     "launch": _by_kind(launch, work.launch),
     "resident": resident,
