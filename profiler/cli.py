@@ -90,7 +90,7 @@ def parser() -> Parser:
     sweeping.add_argument("--out", metavar="RUN", help="a new folder (default: runs/<time>)")
     sweeping.add_argument("--resume", action="store_true", help="go on with the run in --out")
     sweeping.add_argument(
-        "--layers", action="store_true", help="one more launch per engine: times of its layers and their roles"
+        "--layers", action="store_true", help="one more launch per engine or eager case: where its time goes, by role"
     )
     sweeping.add_argument("--strict", action="store_true", help="exit code 4 unless every case is ok")
     checking = add("crosscheck", "a run's TensorRT figures beside trtexec's, in turns", run_crosscheck, json_too=True)
@@ -304,8 +304,8 @@ def _execute(planned: list[sweeps.Planned], run: Path, measure: sweeps.Measure) 
 
     before = signal.signal(signal.SIGINT, on_signal)
     try:
-        engines = sum(lowerings.parse(each.case.lowering)[0].engine for each in planned) if measure.layers else 0
-        progress = Lines(sys.stderr, len(planned) * measure.rounds + engines)
+        profiled = sum(lowerings.has_layers(each.case.lowering) for each in planned) if measure.layers else 0
+        progress = Lines(sys.stderr, len(planned) * measure.rounds + profiled)
         local.execute(planned, run, measure, progress, stop=lambda: bool(asked_to_stop))
     finally:
         signal.signal(signal.SIGINT, before)

@@ -20,7 +20,10 @@ from profiler.types import Case, Launch, Unavailable, Unsupported, digest
 if TYPE_CHECKING:
     import torch
 
+    from profiler.metrics.operators import Watch
+
 PROFILED_FORWARDS = 50
+PROFILED_S = 5.0  # of eager forwards, at most about so long
 FACTORY_KEYWORDS = ("resolution", "window", "batch", "channels")
 
 
@@ -120,6 +123,30 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "weights_bytes": sum(each.numel() * each.element_size() for each in eager.parameters()),
         "input_bytes": example.numel() * example.to(dtype).element_size(),
     }
+
+
+def operators(request: dict[str, Any]) -> dict[str, Any]:
+    """The operators of a case's eager form as its device would run them, on `meta`: nothing is computed."""
+    import torch
+
+    from profiler.lowerings import eager
+    from profiler.metrics.operators import trace
+
+    source, case = request["source"], Case.from_json(request["case"])
+    images = source["kind"] == "network"
+    target = lowerings.Target("meta", case.dtype, case.layout, {}, request["threads"], Path(), images, "")
+    module = _specialize(source, _on_meta(source, case), "eager")
+    module, inputs = eager.place(module, (torch.empty(input_shape(case, source["kind"]), device="meta"),), target)
+    found = trace(module, *inputs, device=case.device.split(":")[0])
+    return {"status": "ok", "operators": [each.to_json() for each in found]}
+
+
+def peaks(request: dict[str, Any]) -> dict[str, Any]:
+    """What this device can do at most: matrix product, vector multiply-add, copy."""
+    from profiler.metrics.peaks import measure
+
+    device.prepare(request["device"], request["dtype"], request["threads"])
+    return {"status": "ok", "peaks": measure(request["device"], request["dtype"])}
 
 
 def _on_meta(source: dict[str, Any], case: Case) -> torch.nn.Module:
@@ -225,6 +252,11 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
         weights_bytes = memory.weights_bytes(module.to(dtype))
         lowered = lowerings.lower(case.lowering, module, tuple(saved["inputs"]), target)
     expected = saved["expected"].clone()
+    watch = None
+    if settings.get("profile") and not entry.engine:
+        from profiler.metrics.operators import Watch
+
+        watch = Watch(module)
     del saved, module
     built_s = time.perf_counter() - start
     if lowered.forward is None:
@@ -233,7 +265,7 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     with torch.inference_mode(mode=lowered.runs_in_torch and case.lowering.startswith("eager")), torch.no_grad():
         try:
             if settings.get("profile"):
-                found = layer_times(lowered)
+                found = layer_times(lowered) if watch is None else operator_times(lowered, watch, case.device)
             else:
                 found = measure(lowered, case, settings, expected, formulation, weights_bytes)
         finally:
@@ -275,6 +307,22 @@ def layer_times(lowered: lowerings.Lowered) -> dict[str, Any]:
     layer_ms = dict(lowered.layer_times(PROFILED_FORWARDS))
     role_ms = proof.role_times(layer_ms, lowered.proof.get("roles", {}))
     return Launch("ok", proof={"layer_ms": layer_ms, "role_ms": role_ms}).to_json()
+
+
+def operator_times(lowered: lowerings.Lowered, watch: Watch, device: str) -> dict[str, Any]:
+    """Milliseconds, MACs and bytes of each stage and role of an eager forward, in a launch of its own."""
+    from profiler.metrics import operators
+
+    assert lowered.forward is not None
+    start = time.perf_counter()
+    lowered.forward()
+    once_s = time.perf_counter() - start
+    forwards = max(3, min(PROFILED_FORWARDS, int(PROFILED_S / max(once_s, 1e-6))))
+    rows = operators.breakdown(operators.timed(lowered.forward, watch, device, forwards))
+    role_ms: dict[str, float] = {}
+    for row in rows:
+        role_ms[row["role"]] = role_ms.get(row["role"], 0.0) + row["ms"]
+    return Launch("ok", proof={"breakdown": rows, "role_ms": role_ms}).to_json()
 
 
 def measure(
@@ -391,6 +439,8 @@ JOBS: dict[str, Job] = {
     "describe": describe,
     "inspect": work.inspect,
     "count": _by_kind(count, work.count),
+    "operators": operators,
+    "peaks": peaks,
     "prepare": _by_kind(prepare, work.prepare),
     "launch": _by_kind(launch, work.launch),
 }

@@ -18,7 +18,7 @@ ANCHOR = "anchor_v1"
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
 TEXT, WHOLE, REAL, TRUTH = "object", "Int64", "float64", "boolean"
 PERCENTILE_99_SAMPLES = 1000
-ROLES = ("mixer", "mlp", "norm", "merge", "embed", "head", "reshape", "other")  # what a layer of an engine is for
+ROLES = ("mixer", "generator", "reshape", "mlp", "norm", "merge", "embed", "head", "other")  # what an operator is for
 
 COLUMNS = {
     "run": TEXT,  # the folder's name

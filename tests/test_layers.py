@@ -55,14 +55,14 @@ def test_a_record_waits_for_its_layers_and_keeps_its_times_whatever_they_end_as(
 @pytest.mark.parametrize("layers", [False, True])
 def test_what_is_no_engine_or_was_not_timed_waits_for_nothing(tmp_path, layers):
     journal = Journal.open(tmp_path, layers=layers)
-    journal.add(case(), timed(0), rounds=1)
+    journal.add(case(lowering="onnxruntime"), timed(0), rounds=1)
     journal.add(ENGINE, Launch("built", "no device"), rounds=1)
     assert [record.status for record in store.read_records(tmp_path)] == ["ok", "built"]
 
 
 def test_a_sweep_of_other_lowerings_is_the_same_with_it(tmp_path, monkeypatch):
     monkeypatch.chdir(Path(__file__).parent)
-    records, progress = run_all(plan("good"), tmp_path, Measure(quick=True, threads=1, max_lost_cpu=1.0, layers=True))
+    records, progress = run_all(plan("good", lowerings=("onnxruntime",)), tmp_path, Measure(quick=True, threads=1, max_lost_cpu=1.0, layers=True))
     assert (records["good"].status, len(progress.ended)) == ("ok", 1)
 
 

@@ -41,7 +41,7 @@ class Journal:
     run: Path
     launches: dict[Case, list[Launch]]
     recorded: set[Case]
-    layers: bool = False  # an engine that was timed gets one more launch, for its layers, before its record
+    layers: bool = False  # what was timed and has layers gets one more launch, for these, before its record
 
     @classmethod
     def open(cls, run: Path, layers: bool = False) -> Journal:
@@ -71,7 +71,7 @@ class Journal:
         self.recorded.add(case)
 
     def wants_layers(self, case: Case) -> bool:
-        return self.layers and lowerings.parse(case.lowering)[0].engine
+        return self.layers and lowerings.has_layers(case.lowering)
 
 
 def assemble(case: Case, launches: list[Launch]) -> Record:
