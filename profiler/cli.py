@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import models
-from profiler import agreement, crosscheck, doctor, lowerings, plan, store
+from profiler import agreement, crosscheck, doctor, lowerings, machine_peaks, plan, prediction, store
 from profiler import sweep as sweeps
 from profiler.artifacts.files import Given, parse_shapes
 from profiler.engines import cache
@@ -71,6 +71,7 @@ def parser() -> Parser:
     timing = add("time", "measure now, print one table, leave nothing behind", run_time)
     timing.add_argument("models", nargs="+", metavar="MODEL")
     planning = add("plan", "what a sweep would run; runs nothing", run_plan, json_too=True)
+    planning.add_argument("--on", metavar="GPU", help="predict latencies for a data sheet's GPU: V100, A100, H100, …")
     sweeping = add("sweep", "run a sweep into a run folder", run_sweep)
     for command in (planning, sweeping):
         command.add_argument("file", nargs="?", metavar="SWEEP.toml", help="groups of axes; default: a comparison")
@@ -230,11 +231,20 @@ def run_count(arguments: argparse.Namespace) -> int:
 
 
 def run_plan(arguments: argparse.Namespace) -> int:
+    if arguments.on is not None and arguments.devices is None:
+        arguments.devices = "cuda:0"  # and with it the dtype that is usual there
     groups, measure = read_axes(arguments)
     with session(measure, models, _given(arguments)) as asked:
         planned, environment = planned_cases(groups, asked)
         found = plan.predict(planned, measure, asked.count, environment)
-    _print_json(found) if arguments.json else print(plan.as_text(found))
+        if arguments.on is not None:
+            prediction.add_to_plan(found, planned, arguments.on, asked.operators)
+    if arguments.json:
+        _print_json(found)
+        return 0
+    print(plan.as_text(found))
+    if arguments.on is not None:
+        print(prediction.as_text(found))
     return 0
 
 
@@ -265,6 +275,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     stored = store.read_manifest(run) if arguments.resume and not blank else None
     with session(measure, models, _given(arguments)) as asked:
         planned, environment = planned_cases(groups, asked)
+        peaks = [] if (run / store.PEAKS).exists() else machine_peaks.of_cases(planned, asked, environment)
     manifest = manifest_of(planned, measure, environment)
     if stored is not None:
         refuse_other(run, stored, manifest)
@@ -277,6 +288,8 @@ def run_sweep(arguments: argparse.Namespace) -> int:
             )
         if stored is None:
             store.write_manifest(run, manifest)
+        if peaks:
+            store.write_peaks(run, peaks)
         for message in store.set_torn_lines_aside(run):
             print(f"mixprof: {message}", file=sys.stderr)
         stopped = _execute(planned, run, measure)

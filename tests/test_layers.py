@@ -62,7 +62,11 @@ def test_what_is_no_engine_or_was_not_timed_waits_for_nothing(tmp_path, layers):
 
 def test_a_sweep_of_other_lowerings_is_the_same_with_it(tmp_path, monkeypatch):
     monkeypatch.chdir(Path(__file__).parent)
-    records, progress = run_all(plan("good", lowerings=("onnxruntime",)), tmp_path, Measure(quick=True, threads=1, max_lost_cpu=1.0, layers=True))
+    records, progress = run_all(
+        plan("good", lowerings=("onnxruntime",)),
+        tmp_path,
+        Measure(quick=True, threads=1, max_lost_cpu=1.0, layers=True),
+    )
     assert (records["good"].status, len(progress.ended)) == ("ok", 1)
 
 

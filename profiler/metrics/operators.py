@@ -33,8 +33,10 @@ FREE = {f"aten.{name}" for name in ("empty", "empty_like", "empty_strided", "new
 OVERWRITES = {f"aten.{name}" for name in ("copy", "fill", "zero")}  # their first argument is not read
 MOVES = {
     f"aten.{name}"
-    for name in """_to_copy cat clone constant_pad_nd copy fill flip gather im2col index index_select new_zeros ones
-    repeat roll stack zero zeros zeros_like""".split()
+    for name in (
+        *("_to_copy", "cat", "clone", "constant_pad_nd", "copy", "fill", "flip", "gather", "im2col", "index"),
+        *("index_select", "new_zeros", "ones", "repeat", "roll", "stack", "zero", "zeros", "zeros_like"),
+    )
 }
 STAGE = re.compile(r"(?:^|\.)(?:layers|stages)\.(\d+)(?:\.|$)")
 Place = tuple[str, str, str]  # of a module: its path, its class, and the module of Python that defines the class
