@@ -101,7 +101,7 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
     """Parameters, MACs and predicted memory of a case, on `meta`: nothing is computed."""
     import torch
 
-    from profiler.metrics import flops, memory_plan
+    from profiler.metrics import flops, memory_plan, minimal
 
     source, case = request["source"], Case.from_json(request["case"])
     example = torch.empty(input_shape(case, source["kind"]), device="meta")
@@ -109,6 +109,7 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
     params = sum(each.numel() for each in module.parameters())
     with torch.inference_mode():
         counts = flops.count(module, example)
+        least = minimal.count(module, example)
         eager = _specialize(source, module, "eager")
         dtype = device.torch_dtype(case.dtype)
         activations = memory_plan.predict_peak(eager.to(dtype), example.to(dtype))
@@ -119,6 +120,9 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "flops": counts.flops,
         "macs_by_op": counts.macs_by_op,
         "uncounted_ops": list(counts.uncounted_ops),
+        "matrix_macs": least.matrix_macs,
+        "vector_macs": least.vector_macs,
+        "min_bytes": least.min_bytes * dtype.itemsize // example.dtype.itemsize,
         "predicted_peak_bytes": activations,
         "weights_bytes": sum(each.numel() * each.element_size() for each in eager.parameters()),
         "input_bytes": example.numel() * example.to(dtype).element_size(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from profiler.sampling import BATCHES, over_launches, unseen, within_launch
-from profiler.store import read_crosscheck, read_manifest, read_records
+from profiler.store import read_crosscheck, read_manifest, read_peaks, read_records
 from profiler.types import Case, Record, Samples, UsageError
+from reports import peaks
 
 ANCHOR = "anchor_v1"
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
@@ -54,6 +56,13 @@ COLUMNS = {
     "params": WHOLE,
     "counts_exact": TRUTH,
     "uncounted_ops": TEXT,  # comma-separated; empty when everything was counted
+    "matrix_macs": WHOLE,
+    "vector_macs": WHOLE,
+    "min_bytes": WHOLE,
+    "intensity": REAL,  # FLOPs per byte of min_bytes
+    "attainable_ms": REAL,  # by the roofline of this run's peaks
+    "attainable_share": REAL,  # of the latency
+    "bound": TEXT,  # "compute" or "memory", by the roofline
     "allocator_peak_bytes": WHOLE,
     "predicted_peak_bytes": WHOLE,  # of the allocator, in eager mode
     "process_peak_bytes": WHOLE,
@@ -81,6 +90,7 @@ COLUMNS = {
     "onnx_relative_error": REAL,  # of the graph in onnxruntime, where its engine was not run
     "onnx_unchecked": TEXT,  # why onnxruntime could not run it
     **{f"role_{role}_ms": REAL for role in ROLES},
+    "breakdown": TEXT,  # JSON: a list of stage, role, ms, macs, bytes, kernels
     "crosscheck": TEXT,  # "agreed", "disagreed" or "not checked" by trtexec
     "crosscheck_ratio": REAL,  # our time over trtexec's
 }
@@ -105,6 +115,9 @@ def load(*runs: str | Path) -> pd.DataFrame:
     columns = {name: pd.Series([r.get(name) for r in rows], dtype=dtype) for name, dtype in COLUMNS.items()}
     frame = pd.DataFrame(columns)
     frame["anchor_ratio"] = frame["latency_ms"] / _anchor_ms(frame)
+    by_run = peaks.table({name: read_peaks(run) for name, run in run_names(runs).items()})
+    for name, column in peaks.attain(frame, by_run).items():
+        frame[str(name)] = column
     return frame
 
 
@@ -164,6 +177,7 @@ def _proven(proof: Mapping[str, Any]) -> dict[str, Any]:
         "product_dtypes": None if dtypes is None else ", ".join(dtypes),
         "engine_weights_bytes": proof.get("weights_bytes"),
         **{f"role_{role}_ms": ms for role, ms in (proof.get("role_ms") or {}).items()},
+        "breakdown": json.dumps(proof["breakdown"]) if proof.get("breakdown") else None,
     }
 
 
@@ -176,7 +190,8 @@ def _crosscheck(record: Record, marks: Mapping[Case, Mapping[str, Any]]) -> dict
 
 
 def _counted(record: Record) -> dict[str, Any]:
-    cells: dict[str, Any] = {"macs": record.macs, "flops": record.flops, "params": record.params}
+    names = ("macs", "flops", "params", "matrix_macs", "vector_macs", "min_bytes")
+    cells: dict[str, Any] = {name: getattr(record, name) for name in names}
     if record.uncounted_ops is None:
         return cells
     return {**cells, "counts_exact": not record.uncounted_ops, "uncounted_ops": ", ".join(record.uncounted_ops)}

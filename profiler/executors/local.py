@@ -23,7 +23,7 @@ from profiler.types import Case, Launch, Record, digest
 from profiler.worker import write_result
 
 LEAST_FREE_BYTES = 1 << 20
-COUNTS = ("params", "macs", "flops", "uncounted_ops")
+COUNTS = ("params", "macs", "flops", "uncounted_ops", "matrix_macs", "vector_macs", "min_bytes")
 
 
 class Progress(Protocol):
@@ -94,6 +94,7 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
         macs=counts.get("macs"),
         flops=counts.get("flops"),
         uncounted_ops=None if counts.get("uncounted_ops") is None else tuple(counts["uncounted_ops"]),
+        **{name: counts.get(name) for name in ("matrix_macs", "vector_macs", "min_bytes")},
         memory=_largest([launch.memory for launch in launches if launch.memory is not None]),
         energy=told.energy,
         relative_error=max(errors, default=None),
@@ -126,7 +127,7 @@ def preload(planned: Iterable[Planned]) -> tuple[str, ...]:
     names = [name for entry in planned for name in lowerings.parse(entry.case.lowering)[0].preload]
     # What building on `meta` imports at its first call: a second for each launch, once for a server.
     names = ["torch._dynamo", *names]
-    metrics = ("latency", "accuracy", "memory", "memory_plan", "flops")
+    metrics = ("latency", "accuracy", "memory", "memory_plan", "flops", "minimal")
     return tuple(dict.fromkeys((*names, "profiler.jobs", *(f"profiler.metrics.{each}" for each in metrics))))
 
 
@@ -281,7 +282,7 @@ def launch_case(entry: Planned, server: Server, scratch: Path, settings: dict[st
 
 def _named(counts: dict[str, Any]) -> dict[str, Any] | None:
     """The counts a launch keeps; None where counting failed."""
-    return {name: counts[name] for name in COUNTS} if counts["status"] == "ok" else None
+    return {name: counts.get(name) for name in COUNTS} if counts["status"] == "ok" else None
 
 
 def _too_large(case: Case, counts: dict[str, Any], settings: dict[str, Any]) -> str | None:

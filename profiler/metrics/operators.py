@@ -156,14 +156,14 @@ class _Trace(TorchDispatchMode):
         return result
 
     def _note(self, func: Any, name: str, args: Any, kwargs: Any, result: Any, ms: float) -> None:
-        inputs = _tensors((args, {key: value for key, value in kwargs.items() if key != "out"}))
-        outputs = _tensors(result)
+        inputs = tensors_of((args, {key: value for key, value in kwargs.items() if key != "out"}))
+        outputs = tensors_of(result)
         if not func._schema.is_mutable:
             given = {tensor.untyped_storage()._cdata for tensor in inputs}
             outputs = [tensor for tensor in outputs if tensor.untyped_storage()._cdata not in given]
         if not outputs or name in FREE:
             return
-        macs = _macs(name, args, result)
+        macs = macs_of(name, args, result)
         kind = kind_of(name, args, macs)
         read = inputs[1:] if name in OVERWRITES else inputs
         path = self.watch.stack[-1][0] if self.watch.stack else ""
@@ -175,8 +175,8 @@ class _Trace(TorchDispatchMode):
                 stage_of(path),
                 kind,
                 macs,
-                sum(map(_bytes, read)),
-                sum(map(_bytes, outputs)),
+                sum(map(tensor_bytes, read)),
+                sum(map(tensor_bytes, outputs)),
                 ms,
             )
         )
@@ -197,7 +197,8 @@ def _attention_output(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return query.new_empty(*batch, length, heads, value.shape[-1]).transpose(-2, -3)
 
 
-def _macs(name: str, args: Any, result: Any) -> int:
+def macs_of(name: str, args: Any, result: Any) -> int:
+    """Multiply-accumulates of an operator from its arguments and its result."""
     if name == "aten.addcmul":  # shift and accumulate: a multiplication and an addition for each value
         return int(result.numel())
     if name not in FORMULAS:
@@ -240,11 +241,12 @@ def stage_of(path: str) -> int | None:
     return int(found[1]) + 1 if found else None
 
 
-def _bytes(tensor: Tensor) -> int:
+def tensor_bytes(tensor: Tensor) -> int:
     """Of its elements, those that an expanded axis repeats once."""
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
     return prod(size for size, stride in sizes if stride or not size) * tensor.element_size()
 
 
-def _tensors(tree: Any) -> list[Tensor]:
+def tensors_of(tree: Any) -> list[Tensor]:
+    """The tensors among arguments or results."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
