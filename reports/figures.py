@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import curves, heatmaps
+from reports import breakdown, curves, heatmaps, roofline
 from reports.frame import ANCHOR
 from reports.pairs import PAIRS
 from reports.slices import best_slice
@@ -38,3 +38,7 @@ def figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
         figure = heatmaps.draw(frame, pair)
         if figure:
             yield f"speedup_{pair.attention}_over_{pair.convolution}", figure
+    for name, draw in (("roofline", roofline.draw), ("breakdown", breakdown.draw)):
+        figure = draw(frame)
+        if figure:
+            yield name, figure

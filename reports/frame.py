@@ -63,6 +63,9 @@ COLUMNS = {
     "attainable_ms": REAL,  # by the roofline of this run's peaks
     "attainable_share": REAL,  # of the latency
     "bound": TEXT,  # "compute" or "memory", by the roofline
+    "matrix_flops_per_s": REAL,  # this and the next two: peaks measured on the same device, in the same dtype
+    "vector_flops_per_s": REAL,
+    "copy_bytes_per_s": REAL,
     "allocator_peak_bytes": WHOLE,
     "predicted_peak_bytes": WHOLE,  # of the allocator, in eager mode
     "process_peak_bytes": WHOLE,

@@ -24,7 +24,7 @@ def table(by_run: Mapping[str, Iterable[Mapping[str, Any]]]) -> pd.DataFrame:
 
 
 def attain(frame: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:
-    """`intensity` (FLOP per byte), `attainable_ms`, `attainable_share` and `bound` of each row of a frame.
+    """`intensity` (FLOPs per byte), `attainable_ms`, `attainable_share`, `bound` and the peaks for each row of a frame.
 
     attainable: the longer of arithmetic, each kind of MAC at the roof of its unit, and of the least bytes at the rate
     of a copy. bound: "compute" or "memory", whichever is longer. Missing where peaks or counts are.
@@ -45,5 +45,6 @@ def attain(frame: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:
             "attainable_ms": attainable_ms,
             "attainable_share": attainable_ms / frame["latency_ms"],
             "bound": bound.where(attainable_ms.notna(), None),
+            **{name: known[name] for name in RATES},
         }
     )
