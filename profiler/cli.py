@@ -216,8 +216,8 @@ def run_count(arguments: argparse.Namespace) -> int:
         counts = asked.count(entry.case, entry.source)
     if counts["status"] != "ok":
         raise UsageError(counts["reason"])
-    names = ("params", "macs", "flops", "macs_by_op", "uncounted_ops")
-    found = {"model": arguments.model, **{name: counts[name] for name in names}}
+    names = ("params", "macs", "flops", "macs_by_op", "min_bytes", "uncounted_ops")
+    found = {"model": arguments.model, **{name: counts.get(name) for name in names}}
     if arguments.json:
         _print_json(found)
         return 0

@@ -98,20 +98,19 @@ def input_shape(case: Case, kind: str) -> tuple[int, ...]:
 
 
 def count(request: dict[str, Any]) -> dict[str, Any]:
-    """Parameters, MACs and predicted memory of a case, on `meta`: nothing is computed."""
+    """Parameters, MACs, minimal bytes and predicted memory of a case, on `meta`: nothing is computed."""
     import torch
 
-    from profiler.metrics import flops, memory_plan, minimal
+    from profiler.metrics import flops, memory_plan
 
     source, case = request["source"], Case.from_json(request["case"])
+    dtype = device.torch_dtype(case.dtype)
     example = torch.empty(input_shape(case, source["kind"]), device="meta")
-    module = _on_meta(source, case)
+    module = _on_meta(source, case).to(dtype)
     params = sum(each.numel() for each in module.parameters())
     with torch.inference_mode():
-        counts = flops.count(module, example)
-        least = minimal.count(module, example)
+        counts = flops.count(module, example.to(dtype))
         eager = _specialize(source, module, "eager")
-        dtype = device.torch_dtype(case.dtype)
         activations = memory_plan.predict_peak(eager.to(dtype), example.to(dtype))
     return {
         "status": "ok",
@@ -119,10 +118,10 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "macs": counts.macs,
         "flops": counts.flops,
         "macs_by_op": counts.macs_by_op,
+        "min_bytes": counts.min_bytes,
         "uncounted_ops": list(counts.uncounted_ops),
-        "matrix_macs": least.matrix_macs,
-        "vector_macs": least.vector_macs,
-        "min_bytes": least.min_bytes * dtype.itemsize // example.dtype.itemsize,
+        "matrix_macs": counts.macs - counts.vector_macs,
+        "vector_macs": counts.vector_macs,
         "predicted_peak_bytes": activations,
         "weights_bytes": sum(each.numel() * each.element_size() for each in eager.parameters()),
         "input_bytes": example.numel() * example.to(dtype).element_size(),

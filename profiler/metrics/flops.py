@@ -8,15 +8,20 @@ multiplication and a sum costs nothing here, so count the matrix-product formula
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from profiler.metrics.traffic import SOFTMAXES, Operator, Traffic
 
 Shape = Sequence[int]
 
@@ -28,6 +33,12 @@ class Counts:
     macs: int
     macs_by_op: dict[str, int]  # "aten.addmm" -> MACs, largest first; operators that cost nothing are absent
     uncounted_ops: tuple[str, ...]  # neither known to be light nor in FORMULAS, sorted
+    operators: tuple[Operator, ...] = field(default=(), compare=False)  # those that multiply and accumulate, in order
+
+    @property
+    def min_bytes(self) -> int:
+        """What the operators would move if all else were fused into them, in the dtypes that they ran in."""
+        return sum(each.min_bytes for each in self.operators)
 
     @property
     def flops(self) -> int:
@@ -37,10 +48,30 @@ class Counts:
 
 def count(forward: Callable[..., object], *inputs: object) -> Counts:
     """Run `forward(*inputs)` once and count it. Any device (meta costs nothing), any grad or inference mode."""
-    with _Count() as mode:
+    with _entered_modules(forward) as entered, _Count(entered) as mode:
         forward(*inputs)
     macs_by_op = {op: macs for op, macs in mode.macs.most_common() if macs}
-    return Counts(sum(macs_by_op.values()), macs_by_op, tuple(sorted(mode.uncounted)))
+    return Counts(sum(macs_by_op.values()), macs_by_op, tuple(sorted(mode.uncounted)), mode.traffic.operators)
+
+
+@contextlib.contextmanager
+def _entered_modules(forward: Callable[..., object]) -> Iterator[list[str]]:
+    """The paths of the modules whose forward has begun and not ended, the outermost ("") first."""
+    paths = {id(part): path for path, part in forward.named_modules()} if isinstance(forward, nn.Module) else {}
+    entered = [""]
+
+    def enter(module: nn.Module, args: Any) -> None:
+        entered.append(paths.get(id(module), entered[-1]))
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        entered.pop()
+
+    hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
+    try:
+        yield entered
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class _Count(TorchDispatchMode):
@@ -48,10 +79,12 @@ class _Count(TorchDispatchMode):
 
     supports_higher_order_operators = True  # flex_attention and the like arrive here and are named as uncounted
 
-    def __init__(self) -> None:
+    def __init__(self, entered: list[str]) -> None:
         super().__init__()
         self.macs: Counter[str] = Counter()
         self.uncounted: set[str] = set()
+        self.traffic = Traffic()
+        self._entered = entered
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -63,20 +96,40 @@ class _Count(TorchDispatchMode):
         if parts is not NotImplemented:
             return parts
         result = func(*args, **kwargs)
-        self._add(func, args, result)
+        self._add(func, args, kwargs, result)
         return result
 
-    def _add(self, func: torch._ops.OpOverload, args: Any, result: Any) -> None:
+    def _add(self, func: torch._ops.OpOverload, args: Any, kwargs: Any, result: Any) -> None:
         name = str(func.overloadpacket).removesuffix("_")  # in-place operators cost what their functional twins do
-        if name in FORMULAS:
-            shapes = tree_map_only(torch.Tensor, lambda tensor: tuple(tensor.shape), (args, result))
-            macs = FORMULAS[name](*shapes[0], out=shapes[1])
-            if macs is not None:
-                self.macs[name] += macs
-                return
-        elif is_light(func):
-            return
-        self.uncounted.add(name)
+        given = _tensors((args, {key: value for key, value in kwargs.items() if key != "out"}))
+        made, mutates = _tensors(result), func._schema.is_mutable
+        macs = _macs(name, args, result)
+        if macs is not None:
+            self.macs[name] += macs
+            self.traffic.multiplied(name, self._entered[-1], macs, given, made)
+        elif name in SOFTMAXES or is_fusable(func):
+            self.traffic.fused(name, given, made, mutates=mutates, shape_only=_reads_shape_only(name))
+        else:
+            self.traffic.opaque(given, made, mutates=mutates)
+        if macs is None and (name in FORMULAS or not is_light(func)):
+            self.uncounted.add(name)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _macs(name: str, args: Any, result: Any) -> int | None:
+    """Multiply-accumulates of an operator; None where no formula knows them."""
+    if name not in FORMULAS:
+        return None
+    shapes = tree_map_only(Tensor, lambda tensor: tuple(tensor.shape), (args, result))
+    return FORMULAS[name](*shapes[0], out=shapes[1])
+
+
+def _reads_shape_only(name: str) -> bool:
+    """Whether an operator makes a tensor like another one without reading its values."""
+    return name.endswith("_like") or name.startswith("aten.new_")
 
 
 def decompose(func: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
@@ -91,10 +144,16 @@ def decompose(func: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
 
 def is_light(func: torch._ops.OpOverload) -> bool:
     """Whether an operator is known to do no multiply-accumulates worth the name."""
+    namespace, _, name = str(func.overloadpacket).removesuffix("_").partition(".")
+    return is_fusable(func) or namespace in ("prim", "profiler") or (namespace == "aten" and name in LIGHT)
+
+
+def is_fusable(func: torch._ops.OpOverload) -> bool:
+    """Whether an operator only moves values, or computes each from those at one place of its inputs."""
     if func.is_view or torch.Tag.inplace_view in func.tags or torch.Tag.pointwise in func.tags:
         return True
     namespace, _, name = str(func.overloadpacket).removesuffix("_").partition(".")
-    return namespace in ("prim", "profiler") or (namespace == "aten" and name in LIGHT)
+    return namespace == "aten" and name in FUSABLE
 
 
 def _matrix_product(a: Shape, b: Shape, *_: object, out: object) -> int:
@@ -262,3 +321,7 @@ _LIGHT_BY_KIND = {
         unsafe_split unsafe_split_with_sizes""",
 }
 LIGHT = frozenset(" ".join(_LIGHT_BY_KIND.values()).split())
+_FUSABLE_KINDS = ("copies and", "pointwise", "movement")
+FUSABLE = frozenset(
+    name for kind, names in _LIGHT_BY_KIND.items() if kind.startswith(_FUSABLE_KINDS) for name in names.split()
+)

@@ -1,0 +1,203 @@
+"""Minimal bytes of every operator that multiplies and accumulates: what it would move if all else were fused.
+
+Its operands and its result, each tensor once. What lies between such operators is taken as fusable:
+
+- an operand that others were only moved or computed into element by element (padded, unfolded, gathered, permuted,
+  scaled, cast) costs no more than what it was made of, and nothing where it was made of numbers (a mask);
+- a product, a softmax of it and a product of that (attention) are one operator: the scores never leave the chip;
+- indices cost nothing: a kernel can compute them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+from torch import Tensor
+
+ATTENTION = "attention"  # the name of a product, a softmax and a product that count as one operator
+SOFTMAXES = frozenset({"aten._softmax", "aten._safe_softmax", "aten._masked_softmax"})
+INDEXED = frozenset(
+    f"aten.{name}"
+    for name in ("index", "_unsafe_index", "index_select", "gather", "embedding", "take", "masked_fill", "where")
+)
+Part = tuple[int, int, int]  # a tensor: number of its storage, offset in it in values, bytes
+Parts = Mapping[Part, int]  # what is read, and the bytes of each
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator of a forward that multiplies and accumulates."""
+
+    name: str  # "aten.addmm", or "attention"
+    module: str  # path of the module whose forward called it, "" outside of any
+    macs: int
+    parts: tuple[int, ...]  # bytes of each tensor that it reads or writes, the result last
+
+    @property
+    def min_bytes(self) -> int:
+        return sum(self.parts)
+
+
+@dataclass
+class _Draft:
+    """An operator, while later ones may still turn out to be part of it."""
+
+    name: str
+    module: str
+    macs: int
+    reads: dict[Part, int]
+    writes: dict[Part, int]
+
+
+@dataclass
+class _Origin:
+    """Where the values of a storage come from."""
+
+    number: int
+    parts: Parts  # the cheapest to read that gives them
+    product: int | None = None  # the operator whose result they are, possibly scaled, biased, softmaxed, moved
+    beside: Parts = field(default_factory=dict)  # what was read since, beside that result
+    softmaxed: bool = False
+
+
+class Traffic:
+    """Follows tensors from operator to operator. Told of each in turn; `operators` says what was found."""
+
+    def __init__(self) -> None:
+        self._drafts: list[_Draft] = []
+        self._origins: dict[int, _Origin] = {}  # by storage, as long as it lives
+        self._dead: dict[int, weakref.ref] = {}
+        self._numbers = itertools.count()
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        drafts = self._drafts
+        return tuple(
+            Operator(each.name, each.module, each.macs, (*each.reads.values(), *each.writes.values()))
+            for each in drafts
+        )
+
+    def multiplied(self, name: str, module: str, macs: int, given: Sequence[Tensor], made: Sequence[Tensor]) -> None:
+        """An operator that multiplies and accumulates turned `given` into `made`."""
+        if "attention" in name:
+            made = made[:1]  # what follows is kept for a backward
+        draft = self._softmaxed_product(given)
+        if draft is None:
+            draft = len(self._drafts)
+            self._drafts.append(_Draft(name, module, 0, {}, {}))
+        else:
+            scores = self._drafts[draft]
+            if scores.name != ATTENTION:
+                scores.name, scores.writes = ATTENTION, {}
+        self._read_and_write(draft, macs, given, made)
+
+    def _softmaxed_product(self, given: Sequence[Tensor]) -> int | None:
+        """The operator whose softmaxed result is among the operands, if there is one."""
+        found = (self._origin(tensor) for tensor in given)
+        return next((origin.product for origin in found if origin.softmaxed), None)
+
+    def _read_and_write(self, number: int, macs: int, given: Sequence[Tensor], made: Sequence[Tensor]) -> None:
+        draft = self._drafts[number]
+        draft.macs += macs
+        for tensor in given:
+            origin = self._origin(tensor)
+            is_scores = origin.softmaxed and origin.product == number
+            draft.reads.update(origin.beside if is_scores else self._reading(tensor))
+        for tensor in made:
+            origin = self._anew(tensor)
+            origin.product = number
+            draft.writes.update(origin.parts)
+
+    def fused(
+        self, name: str, given: Sequence[Tensor], made: Sequence[Tensor], *, mutates: bool, shape_only: bool
+    ) -> None:
+        """An operator that moves or computes element by element, or a softmax, turned `given` into `made`."""
+        if name in INDEXED:
+            given = [tensor for tensor in given if tensor.is_floating_point() or tensor.is_complex()]
+        sources = [] if shape_only else given
+        storages = {_key(tensor) for tensor in given}
+        for tensor in made:
+            if mutates or _key(tensor) not in storages:  # else a view
+                self._derive(name, tensor, sources)
+
+    def _derive(self, name: str, tensor: Tensor, sources: Sequence[Tensor]) -> None:
+        origins = [self._origin(each) for each in sources]
+        parts = _union(self._reading(each) for each in sources)
+        # Scores keep their number of values on the way to their softmax; a bias that a product made is broadcast.
+        whole = [n for n, each in enumerate(sources) if each.numel() == tensor.numel()]
+        products = {origins[n].product for n in whole} - {None}
+        derived = self._anew(tensor)
+        if name not in SOFTMAXES and sum(parts.values()) <= _held(tensor):
+            derived.parts = parts
+        if len(products) == 1:
+            derived.product = products.pop()
+            derived.beside = _union(
+                origin.beside if n in whole and origin.product == derived.product else self._reading(sources[n])
+                for n, origin in enumerate(origins)
+            )
+            derived.softmaxed = name in SOFTMAXES or any(origins[n].softmaxed for n in whole)
+
+    def opaque(self, given: Sequence[Tensor], made: Sequence[Tensor], *, mutates: bool) -> None:
+        """Any other operator: what it makes has no origin but itself."""
+        storages = {_key(tensor) for tensor in given}
+        for tensor in made:
+            if mutates or _key(tensor) not in storages:
+                self._anew(tensor)
+
+    def _reading(self, tensor: Tensor) -> Parts:
+        """The cheapest tensors to read that give this one's values, and their bytes."""
+        origin, own = self._origin(tensor), _distinct(tensor)
+        if own < sum(origin.parts.values()):
+            return {(origin.number, int(tensor.storage_offset()), own): own}
+        return origin.parts
+
+    def _origin(self, tensor: Tensor) -> _Origin:
+        return self._origins.get(_key(tensor)) or self._anew(tensor)
+
+    def _anew(self, tensor: Tensor) -> _Origin:
+        """Let a tensor's storage be its own origin, until it is gone."""
+        key, number = _key(tensor), next(self._numbers)
+        origin = self._origins[key] = _Origin(number, {(number, 0, _held(tensor)): _held(tensor)})
+        if key not in self._dead:
+            self._dead[key] = weakref.ref(_owner(tensor), lambda _: self._forget(key))
+        return origin
+
+    def _forget(self, key: int) -> None:
+        self._origins.pop(key, None)
+        self._dead.pop(key, None)
+
+
+def _union(several: Iterable[Parts]) -> dict[Part, int]:
+    return {part: size for parts in several for part, size in parts.items()}
+
+
+def _distinct(tensor: Tensor) -> int:
+    """Bytes of a tensor's values, those that a broadcast repeats once."""
+    if tensor.layout != torch.strided:
+        return tensor.numel() * tensor.element_size()
+    sizes = (size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or not size)
+    return prod(sizes) * tensor.element_size()
+
+
+def _owner(tensor: Tensor) -> torch.UntypedStorage | Tensor:
+    """What holds a tensor's values: its storage, or itself where it has no single one (a sparse tensor)."""
+    try:
+        return tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):
+        return tensor
+
+
+def _key(tensor: Tensor) -> int:
+    owner = _owner(tensor)
+    return id(owner) if isinstance(owner, Tensor) else owner._cdata
+
+
+def _held(tensor: Tensor) -> int:
+    """Bytes of all that a tensor's owner holds."""
+    owner = _owner(tensor)
+    return _distinct(owner) if isinstance(owner, Tensor) else owner.nbytes()
