@@ -127,7 +127,7 @@ def preload(planned: Iterable[Planned]) -> tuple[str, ...]:
     names = [name for entry in planned for name in lowerings.parse(entry.case.lowering)[0].preload]
     # What building on `meta` imports at its first call: a second for each launch, once for a server.
     names = ["torch._dynamo", *names]
-    metrics = ("latency", "accuracy", "memory", "memory_plan", "flops", "minimal")
+    metrics = ("latency", "accuracy", "memory", "memory_plan", "flops")
     return tuple(dict.fromkeys((*names, "profiler.jobs", *(f"profiler.metrics.{each}" for each in metrics))))
 
 

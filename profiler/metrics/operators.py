@@ -23,9 +23,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from profiler.engines.graphs import ROLE_OF_CLASS
 from profiler.metrics import memory_plan
-from profiler.metrics.flops import FORMULAS, Counts, decompose
+from profiler.metrics.flops import FORMULAS, Counts, decompose, runs_on
 
-TILE = 8  # channels of a group from which on a grouped convolution can fill a matrix unit
 GENERATORS = {"DynamicConv", "InhomogeneousConv"}  # whose products make kernels, which then mix positions
 HEADS = {"head", "fc", "classifier"}
 ATTENTION = "aten.scaled_dot_product_attention"
@@ -208,17 +207,10 @@ def macs_of(name: str, args: Any, result: Any) -> int:
 
 
 def kind_of(name: str, args: Any, macs: int) -> str:
-    """ "vector" for convolutions with few channels a group, products with one row and multiply-adds by value."""
+    """ "move" without multiply-accumulates, else the unit that does them; those by value are a vector unit's."""
     if not macs:
         return "move"
-    if name == "aten.addcmul":
-        return "vector"
-    if "conv" in name:
-        x, weight = args[:2]
-        return "vector" if weight.shape[1] < min(TILE, x.shape[1]) else "matrix"
-    if name in ("aten.bmm", "aten.mm") and (args[0].shape[-2] == 1 or args[1].shape[-1] == 1):
-        return "vector"
-    return "vector" if name in ("aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
+    return "vector" if name == "aten.addcmul" else runs_on(name, args)
 
 
 def role_of(stack: list[Place], name: str, kind: str) -> str:
