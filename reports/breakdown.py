@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import seaborn
@@ -29,7 +31,7 @@ def parts(frame: pd.DataFrame) -> pd.DataFrame:
     known = frame[frame["breakdown"].notna() & (frame["model"] != ANCHOR)]
     rows = [
         {**{name: row[name] for name in SETTING}, **part}
-        for _, row in known.iterrows()
+        for row in known[[*SETTING, "breakdown"]].to_dict("records")
         for part in json.loads(row["breakdown"])
     ]
     return pd.DataFrame(rows, columns=[*SETTING, "stage", "role", "ms", "macs", "bytes", "kernels"])
@@ -41,7 +43,8 @@ def draw(frame: pd.DataFrame) -> Figure | None:
     rows = parts(frame)
     if rows.empty:
         return None
-    rows = rows.assign(bar=[_bar(row, rows) for _, row in rows.iterrows()], is_mixer=rows["channels"].notna())
+    varying = [name for name in SETTING if name not in ("model", "channels") and rows[name].nunique() > 1]
+    rows = rows.assign(bar=[_bar(row, varying) for row in rows.to_dict("records")], is_mixer=rows["channels"].notna())
     bars = list(dict.fromkeys(rows.sort_values(["is_mixer", "model", "resolution", "stage"], kind="stable")["bar"]))
     left_out, bars = len(bars) - MOST_BARS, bars[:MOST_BARS]
     roles = [role for role in ROLES if (rows["role"] == role).any()]
@@ -66,12 +69,9 @@ def draw(frame: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _bar(row: pd.Series, rows: pd.DataFrame) -> str:
-    """What varies of a case, and its stage."""
-    varying = [name for name in SETTING[2:] if rows[name].nunique() > 1 and not pd.isna(row[name])]
-    words = [str(row["model"]), *(in_words(name, row[name]) for name in varying if name != "channels")]
-    if rows["run"].nunique() > 1:
-        words.insert(0, str(row["run"]))
+def _bar(row: Mapping[Any, Any], varying: Sequence[str]) -> str:
+    """The model, what varies of its case, and a network's stage."""
+    words = [str(row["model"]), *(in_words(name, row[name]) for name in varying if not pd.isna(row[name]))]
     if pd.isna(row["channels"]):
         words.append("outside" if pd.isna(row["stage"]) else f"stage {int(row['stage'])}")
     return ", ".join(words)

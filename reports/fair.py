@@ -44,6 +44,8 @@ def exchanges(frame: pd.DataFrame) -> pd.DataFrame:
     `allocator_peak_bytes`.
     """
     rows = frame[frame["model"].str.split(":").str[0].isin(OWN)].reset_index(drop=True)
+    if rows.empty:
+        return pd.DataFrame(columns=COLUMNS)
     parts = [_parts(model) for model in rows["model"]]
     rows = rows.assign(network=[part[0] for part in parts], mixer=[part[1] for part in parts])
     is_own = rows["mixer"] == rows["network"].str.split(":").str[0].map(OWN)

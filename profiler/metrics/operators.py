@@ -185,7 +185,7 @@ def _abstract(func: Any, name: str, args: Any, kwargs: Any) -> Any:
     """What an operator returns for tensors without values, laid out in memory as its kernel does it."""
     if name == ATTENTION:
         return _attention_output(*args[:3])
-    if func is torch.ops.aten.view.default and not args[0].is_meta:
+    if func is torch.ops.aten.view.default and args[0].device.type != "meta":
         return memory_plan.as_viewed(*args)
     return func(*args, **kwargs)
 
