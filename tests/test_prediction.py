@@ -35,7 +35,8 @@ def test_an_operator_takes_the_longer_of_arithmetic_and_memory_and_its_overhead(
 def test_every_data_sheet_is_whole_and_names_its_source():
     table = prediction.tomllib.loads(prediction.TABLE.read_text())
     for name, row in table.items():
-        assert row["source"] and row["url"].startswith("https://"), name
+        assert row["source"], name
+        assert row["url"].startswith("https://"), name
         assert row["matrix"].keys() == row["vector"].keys()
         for dtype in row["matrix"]:
             found = prediction.on(name, dtype)
