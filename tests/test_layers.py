@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from synthetic_runs import case, launch
+from test_cli import mixprof
 from test_executor import plan, run_all
 
 from profiler import jobs, lowerings, store
@@ -82,3 +83,25 @@ def test_a_launch_for_the_layers_returns_them_with_their_roles():
     assert found.proof == {"layer_ms": {"a": 0.5, "b": 0.25}, "role_ms": {"mixer": 0.5, "other": 0.25}}
     with pytest.raises(Unsupported, match="no times of its layers"):
         jobs.layer_times(lowerings.Lowered(None, lambda: torch.empty(0), 0.0))
+
+
+def test_eager_operators_are_timed_by_role_and_stage_in_a_launch_of_their_own(tmp_path):
+    """A network of one's own would do as well; this one has stages, and reaches the run folder with its peaks."""
+    axes = ("--models", "dwnet_t", "--resolutions", "32", "--windows", "3", "--out", tmp_path / "run")
+    done = mixprof("sweep", *axes, "--layers", "--quick", "--threads", "1", "--max-lost-cpu", "1")
+    assert done.returncode == 0, done.stderr
+    (record,) = [each for each in store.read_records(tmp_path / "run") if each.case.model == "dwnet_t"]
+    rows = record.proof["breakdown"]
+    assert len(record.launches) == 1  # the launch that was timed
+    macs = {role: sum(row["macs"] for row in rows if row["role"] == role) for role in record.proof["role_ms"]}
+    assert sum(macs.values()) == record.macs == record.matrix_macs + record.vector_macs
+    assert macs["head"] == 768 * 1000
+    assert {row["stage"] for row in rows} == {None, 1, 2, 3, 4}
+    assert all(row["ms"] > 0 for row in rows)
+    assert record.proof["role_ms"]["mixer"] == pytest.approx(sum(r["ms"] for r in rows if r["role"] == "mixer"))
+    (peaks,) = store.read_peaks(tmp_path / "run")
+    assert (peaks["device"], peaks["dtype"]) == ("cpu", "float32")
+    text = mixprof("report", tmp_path / "run", "--out", tmp_path / "report")
+    assert text.returncode == 0, text.stderr
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert {"roofline.png", "roofline.svg", "breakdown.png", "breakdown.svg"} <= names
