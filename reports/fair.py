@@ -53,7 +53,8 @@ def exchanges(frame: pd.DataFrame) -> pd.DataFrame:
     # A mixer without a window meets the network's own at every window.
     same_window = (both["window_own"] == both["window_other"]) | both[["window_own", "window_other"]].isna().any(axis=1)
     found = [_exchange(row) for _, row in both[same_window.fillna(True)].iterrows()]
-    return pd.DataFrame(found, columns=COLUMNS)
+    numbers = [name for name in COLUMNS if name.endswith("_ms") or name.startswith("ratio") or name in COUNTED]
+    return pd.DataFrame(found, columns=COLUMNS).astype(dict.fromkeys(numbers, "float64"))
 
 
 COLUMNS = [
