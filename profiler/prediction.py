@@ -7,7 +7,7 @@ and every kernel a fixed overhead. (Williams, Waterman, Patterson 2009, applied 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,16 @@ def here(peaks: Mapping[str, Any]) -> Hardware:
     )
 
 
-def operator_s(operator: Operator, hardware: Hardware, efficiency: Efficiency = Efficiency()) -> float:
-    """Seconds of one operator: max(arithmetic, memory) + overhead."""
-    moved = operator["read_bytes"] + operator["written_bytes"]
-    fits = moved <= hardware.cache_bytes
-    bytes_per_s = hardware.cached_bytes_per_s if fits and hardware.cached_bytes_per_s else hardware.bytes_per_s
-    memory_s = moved / (bytes_per_s * efficiency.memory)
-    return max(_arithmetic_s(operator, hardware, efficiency), memory_s) + hardware.kernel_s * efficiency.kernel
+def operator_s(
+    operator: Operator, hardware: Hardware, efficiency: Efficiency = Efficiency(), *, resident: bool = True
+) -> float:
+    """Seconds of one operator: max(arithmetic, memory) + overhead. resident: its weights are still in the cache."""
+    far = 0 if resident else operator["weight_bytes"]
+    near = operator["read_bytes"] + operator["written_bytes"] - far
+    near_per_s = hardware.cached_bytes_per_s if near <= hardware.cache_bytes else 0.0
+    memory_s = near / (near_per_s or hardware.bytes_per_s) + far / hardware.bytes_per_s
+    arithmetic_s = _arithmetic_s(operator, hardware, efficiency)
+    return max(arithmetic_s, memory_s / efficiency.memory) + hardware.kernel_s * efficiency.kernel
 
 
 def _arithmetic_s(operator: Operator, hardware: Hardware, efficiency: Efficiency) -> float:
@@ -88,9 +91,10 @@ def _arithmetic_s(operator: Operator, hardware: Hardware, efficiency: Efficiency
     return operator["flops"] / (hardware.vector_flops_per_s * efficiency.vector)
 
 
-def latency_s(operators: Iterable[Operator], hardware: Hardware, efficiency: Efficiency = Efficiency()) -> float:
-    """Seconds of a forward: its operators one after the other."""
-    return sum(operator_s(each, hardware, efficiency) for each in operators)
+def latency_s(operators: Sequence[Operator], hardware: Hardware, efficiency: Efficiency = Efficiency()) -> float:
+    """Seconds of a forward: its operators one after the other. Weights stay in the cache if all of them fit it."""
+    resident = sum(each["weight_bytes"] for each in operators) <= hardware.cache_bytes
+    return sum(operator_s(each, hardware, efficiency, resident=resident) for each in operators)
 
 
 def add_to_plan(

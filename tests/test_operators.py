@@ -46,6 +46,8 @@ def test_a_depthwise_block_multiplies_on_both_units(device):
     assert macs(found, "vector") == B * N * K**2 * C
     (spatial,) = [each for each in found if each.kind == "vector"]
     assert (spatial.path, spatial.role) == ("conv", "mixer")
+    assert spatial.weight_bytes // 4 == K**2 * C + C
+    assert sum(each.weight_bytes for each in found) // 4 == 2 * C**2 + K**2 * C + 3 * C  # the batch norms are folded
     assert (spatial.read_bytes // 4, spatial.written_bytes // 4) == (B * N * C + K**2 * C + C, B * N * C)
 
 
@@ -118,7 +120,7 @@ def test_a_breakdown_sums_over_operators_and_takes_the_median_over_forwards():
     def run(*ms: float) -> list[Operator]:
         places = [("mixer", 1), ("mixer", 1), ("mlp", 1), ("mixer", None)]
         return [
-            Operator("aten.mm", "", role, stage, "matrix", 10, 3, 2, each)
+            Operator("aten.mm", "", role, stage, "matrix", 10, 3, 2, 1, each)
             for (role, stage), each in zip(places, ms, strict=True)
         ]
 

@@ -12,7 +12,7 @@ HERE = Hardware("here", 100.0, 10.0, 50.0, 0.5, cached_bytes_per_s=200.0, cache_
 
 
 def operator(kind, flops, read, written):
-    return {"kind": kind, "flops": flops, "read_bytes": read, "written_bytes": written}
+    return {"kind": kind, "flops": flops, "read_bytes": read, "written_bytes": written, "weight_bytes": 0}
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,12 @@ def test_an_operator_takes_the_longer_of_arithmetic_and_memory_and_its_overhead(
     assert prediction.latency_s([one, one], HERE) == pytest.approx(2 * seconds + 1.0)
     half = Efficiency(0.5, 0.5, 0.5, 2.0)
     assert prediction.operator_s(one, HERE, half) == pytest.approx(2 * (seconds + 0.5))
+
+
+def test_weights_that_do_not_fit_the_cache_together_come_from_memory():
+    one = {**operator("move", 0, 30, 5), "weight_bytes": 25}  # 10 bytes near at 200, 25 far at 50
+    assert prediction.latency_s([one], HERE) == pytest.approx(35 / 200 + 0.5)
+    assert prediction.latency_s([one, one], HERE) == pytest.approx(2 * (10 / 200 + 25 / 50 + 0.5))
 
 
 def test_every_data_sheet_is_whole_and_names_its_source():

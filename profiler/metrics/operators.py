@@ -53,6 +53,7 @@ class Operator:
     macs: int
     read_bytes: int
     written_bytes: int
+    weight_bytes: int = 0  # of what is read, that which no operator made and is not the input
     ms: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def trace(module: nn.Module, *inputs: Tensor, device: str = "cpu") -> list[Opera
             function, inputs = memory_plan.fake_module(module, "cpu"), memory_plan.fake(inputs, "cpu")
         held.enter_context(torch.inference_mode())
         mode = held.enter_context(_Trace(watch, abstract=True))
+        mode.made |= {_storage(tensor) for tensor in inputs}
         function(*inputs)
     return mode.found
 
@@ -140,6 +142,7 @@ class _Trace(TorchDispatchMode):
         super().__init__()
         self.watch, self.abstract, self.clock = watch, abstract, clock
         self.found: list[Operator] = []
+        self.made: set[int] = set()  # storages of the input and of results; any other is a weight's
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -158,8 +161,10 @@ class _Trace(TorchDispatchMode):
         inputs = tensors_of((args, {key: value for key, value in kwargs.items() if key != "out"}))
         outputs = tensors_of(result)
         if not func._schema.is_mutable:
-            given = {tensor.untyped_storage()._cdata for tensor in inputs}
-            outputs = [tensor for tensor in outputs if tensor.untyped_storage()._cdata not in given]
+            given = {_storage(tensor) for tensor in inputs}
+            outputs = [tensor for tensor in outputs if _storage(tensor) not in given]
+        weights = [tensor for tensor in inputs if _storage(tensor) not in self.made]
+        self.made |= {_storage(tensor) for tensor in outputs}
         if not outputs or name in FREE:
             return
         macs = macs_of(name, args, result)
@@ -176,6 +181,7 @@ class _Trace(TorchDispatchMode):
                 macs,
                 sum(map(tensor_bytes, read)),
                 sum(map(tensor_bytes, outputs)),
+                sum(map(tensor_bytes, weights)),
                 ms,
             )
         )
@@ -237,6 +243,10 @@ def tensor_bytes(tensor: Tensor) -> int:
     """Of its elements, those that an expanded axis repeats once."""
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
     return prod(size for size, stride in sizes if stride or not size) * tensor.element_size()
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
 
 
 def tensors_of(tree: Any) -> list[Tensor]:

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from profiler.device import torch_dtype
 from profiler.metrics.flops import Counts
 
-BLOCK_S = 0.005
-LOOK_S = 0.25  # for each candidate
+BLOCK_S = 0.001  # short, so that some blocks are not interrupted on a busy machine
+LOOK_S = 0.4  # for each candidate
 SLOW_S = 0.2  # a candidate whose one call takes longer is the last of its kind
-SIDES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}  # of square matrices
+SIDES = {"cpu": (256, 512, 1024), "cuda": (2048, 4096, 8192)}  # of square matrices
 COPY_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}  # beyond any cache
 CACHED_BYTES = 1 << 20  # of source and of destination
 CHAIN = 1024  # multiply-adds per value on CUDA
