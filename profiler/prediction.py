@@ -40,12 +40,12 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """The share of each peak that kernels reach, and how many times the overhead each takes."""
+    """The share of each peak that kernels reach, and how many times the overhead of a kernel a product takes."""
 
     matrix: float = 1.0
     vector: float = 1.0
     memory: float = 1.0
-    kernel: float = 1.0
+    product: float = 1.0  # a library's, which prepares each call; pointwise kernels take it once
 
 
 def on(name: str, dtype: str) -> Hardware:
@@ -82,7 +82,9 @@ def operator_s(
     near_per_s = hardware.cached_bytes_per_s if near <= hardware.cache_bytes else 0.0
     memory_s = near / (near_per_s or hardware.bytes_per_s) + far / hardware.bytes_per_s
     arithmetic_s = _arithmetic_s(operator, hardware, efficiency)
-    return max(arithmetic_s, memory_s / efficiency.memory) + hardware.kernel_s * efficiency.kernel
+    pointwise = not operator["flops"] or operator["name"] == "aten.addcmul"
+    overhead_s = hardware.kernel_s * (1.0 if pointwise else efficiency.product)
+    return max(arithmetic_s, memory_s / efficiency.memory) + overhead_s
 
 
 def _arithmetic_s(operator: Operator, hardware: Hardware, efficiency: Efficiency) -> float:

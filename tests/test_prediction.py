@@ -12,7 +12,8 @@ HERE = Hardware("here", 100.0, 10.0, 50.0, 0.5, cached_bytes_per_s=200.0, cache_
 
 
 def operator(kind, flops, read, written):
-    return {"kind": kind, "flops": flops, "read_bytes": read, "written_bytes": written, "weight_bytes": 0}
+    sizes = {"read_bytes": read, "written_bytes": written, "weight_bytes": 0}
+    return {"name": "aten.mm", "kind": kind, "flops": flops, **sizes}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,8 @@ def test_an_operator_takes_the_longer_of_arithmetic_and_memory_and_its_overhead(
     assert prediction.operator_s(one, HERE) == pytest.approx(seconds + 0.5)
     assert prediction.latency_s([one, one], HERE) == pytest.approx(2 * seconds + 1.0)
     half = Efficiency(0.5, 0.5, 0.5, 2.0)
-    assert prediction.operator_s(one, HERE, half) == pytest.approx(2 * (seconds + 0.5))
+    overhead = 1.0 if one["flops"] else 0.5
+    assert prediction.operator_s(one, HERE, half) == pytest.approx(2 * seconds + overhead)
 
 
 def test_weights_that_do_not_fit_the_cache_together_come_from_memory():
