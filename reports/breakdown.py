@@ -93,7 +93,7 @@ def breakdown_table(frame: pd.DataFrame) -> list[str]:
             "case": ", ".join(in_words(name, case[name]) for name in ("model", "batch", "resolution")),
             "lowering": str(case["lowering"]),
             "window": number(case["window"]),
-            "stage": "" if pd.isna(stage) else str(int(stage)),
+            "stage": number(stage),
             **{f"{role} (ms)": number(of_role["ms"].sum()) if len(of_role := part[part["role"] == role]) else ""
                for role in ROLES},
             "sum (ms)": number(part["ms"].sum()),

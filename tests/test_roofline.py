@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,12 @@ from reports.tables import summary
 
 RATES = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e10}
 PEAKS = [{"device": "cpu", "dtype": "float32", **RATES}]
-COUNTS = {"macs": 600_000_000, "flops": 1_200_000_000, "matrix_macs": 500_000_000, "vector_macs": 100_000_000}
+COUNTS: dict[str, Any] = {
+    "macs": 600_000_000,
+    "flops": 1_200_000_000,
+    "matrix_macs": 500_000_000,
+    "vector_macs": 100_000_000,
+}
 MEDIANS = [39.9, 40.0, 40.1]
 
 
@@ -73,11 +79,12 @@ def test_the_figure_shows_each_case_under_the_three_roofs(tmp_path):
         Record(case("conv"), "oom", min_bytes=300_000_000, **COUNTS),
     )
     figure = roofline.draw(frame)
+    assert figure is not None
     (panel,) = figure.axes
-    points = {str(line.get_label()): line.get_xydata().tolist() for line in panel.lines[:2]}
+    points = {str(line.get_label()): np.asarray(line.get_xydata()).tolist() for line in panel.lines[:2]}
     assert points["depthwise_conv"] == [[12.0, pytest.approx(30.0, rel=1e-3)]]  # 1.2 GFLOP in 40 ms
     assert points["window_attention"] == [[4.0, pytest.approx(30.0, rel=1e-3)]]
-    matrix, vector = (line.get_ydata() for line in panel.lines[2:])
+    matrix, vector = (np.asarray(line.get_ydata()) for line in panel.lines[2:])
     assert (max(matrix), max(vector)) == (pytest.approx(min(100.0, 10 * 24.0)), pytest.approx(20.0))
     assert min(matrix) == pytest.approx(10 * 2.0)  # a slope of 10 GB/s
 
@@ -167,6 +174,7 @@ def test_a_breakdown_is_drawn_as_shares_of_each_stage(tmp_path):
     assert len(rows) == 3
     assert set(rows["model"]) == {"swin_t"}
     figure = breakdown.draw(frame)
+    assert figure is not None
     time, macs, moved = figure.axes
     widths = {bars.get_label(): [bar.get_width() for bar in bars] for bars in time.containers}
     assert widths == {"mixer": [0.75, 0.0], "reshape": [0.25, 0.0], "head": [0.0, 1.0]}
@@ -182,6 +190,7 @@ def test_a_breakdown_is_drawn_as_shares_of_each_stage(tmp_path):
 def test_many_bars_are_cut_and_said(tmp_path):
     records = [broken_down("depthwise_conv", 96, batch=batch) for batch in range(1, 30)]
     figure = breakdown.draw(load(tmp_path, *records))
+    assert figure is not None
     assert len(figure.axes[0].get_yticks()) == breakdown.MOST_BARS
     assert f"{29 - breakdown.MOST_BARS} more bars" in figure.get_suptitle()
     assert isinstance(breakdown.parts(reports.load(tmp_path / "run")), pd.DataFrame)
