@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from reports.frame import ANCHOR
 from reports.markdown import number, table
 from reports.slices import in_words, lowering_order
-from reports.style import caption, columns_for, grow, label_axes, model_styles, panel_grid
+from reports.style import caption, columns_for, grow, label_axes, model_styles, panel_grid, plain_ticks
 
 GIGA = 1e9
 SAID = (
@@ -47,9 +48,14 @@ def draw(frame: pd.DataFrame) -> Figure | None:
         several = [str(name) for name, column in zip(names[:3], ("run", "device", "dtype"), strict=True)
                    if rows[column].nunique() > 1]  # fmt: skip
         panel.set_title("\n".join([*several, names[3]]))
+    _decades(axes[0])
     label_axes(axes, columns, "FLOPs per byte", "GFLOP/s")
     _legend(figure, axes, styles)
-    caption(figure, "Roofline", "measured roofs: a copy beyond any cache, matrix product (solid), vector (dashed)")
+    caption(
+        figure,
+        "Roofline",
+        "measured roofs: a copy beyond any cache, matrix product (solid), vector (dashed); networks hollow",
+    )
     return figure
 
 
@@ -59,12 +65,20 @@ def _draw_panel(panel: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any
     speed = rows["flops"].astype(float) / (rows["latency_ms"] / 1000) / GIGA
     for model, part in rows.groupby("model"):
         look = {name: styles[str(model)][name] for name in ("color", "marker")}
+        look["fillstyle"] = "full" if part["kind"].iloc[0] == "mixer" else "none"
         panel.plot(part["intensity"], speed[part.index], linestyle="none", label=model, alpha=0.8, **look)
     first = rows.iloc[0]
     across = np.geomspace(rows["intensity"].min() / 2, rows["intensity"].max() * 2, 100)
     for roof, line in (("matrix", "-"), ("vector", "--")):
         top = first[f"{roof}_flops_per_s"] / GIGA
         panel.plot(across, np.minimum(across * first["copy_bytes_per_s"] / GIGA, top), color="0.4", ls=line, zorder=1)
+
+
+def _decades(panel: Axes) -> None:
+    """Powers of ten along both axes, which all panels share, written plainly."""
+    for axis, (low, high) in ((panel.xaxis, panel.get_xlim()), (panel.yaxis, panel.get_ylim())):
+        powers = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
+        plain_ticks(axis, powers, [f"{power:,.10g}" for power in powers])
 
 
 def _legend(figure: Figure, axes: list[Axes], styles: dict[str, Any]) -> None:
