@@ -16,9 +16,12 @@ import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize
 
 import models
@@ -71,7 +74,7 @@ def against_cpu(run: Path, asked: Session) -> float:
     (peaks,) = store.read_peaks(run)
     hardware = prediction.here(peaks)
     records = [each for each in store.read_records(run) if each.case.model != "anchor_v1"]
-    frame = reports.load(run)
+    frame = reports.load(run).query("lowering == 'eager'")
     latencies = dict(zip(map(_key_of_row, frame.to_dict("records")), frame["latency_ms"] / 1000, strict=True))
     cases = [each.case for each in records if each.status == "ok" and each.case.lowering == "eager"]
     known = {case: (operators_of(asked, case), float(latencies[_key(case)])) for case in cases}
@@ -95,7 +98,7 @@ def against_cpu(run: Path, asked: Session) -> float:
     print("Peaks of this CPU:", ", ".join(f"{name} {value:.4g}" for name, value in peaks.items() if _is_number(value)))
     print(f"Efficiencies, fitted on {', '.join(CALIBRATED)}: {efficiency}")
     print(table(rows))
-    left_out = len(records) - len(cases)
+    left_out = sum(each.status != "ok" for each in records)
     median = float(np.median(errors))
     print(f"Median absolute error of the {len(errors)} cases not calibrated on: {median:.1%}; {left_out} cases not ok.")
     return median
@@ -106,11 +109,12 @@ def _is_number(value: object) -> bool:
 
 
 def _key(case: Case) -> tuple[object, ...]:
-    return case.model, case.batch, case.resolution
+    return case.model, case.batch, case.resolution, case.window
 
 
-def _key_of_row(row: dict) -> tuple[object, ...]:
-    return row["model"], row["batch"], (row["height"], row["width"])
+def _key_of_row(row: dict[Hashable, Any]) -> tuple[object, ...]:
+    window = None if pd.isna(row["window"]) else row["window"]
+    return row["model"], row["batch"], (row["height"], row["width"]), window
 
 
 def against_v100(asked: Session) -> float:
