@@ -26,7 +26,9 @@ from profiler import (
     doctor,
     gate_commands,
     lowerings,
+    machine_peaks,
     plan,
+    prediction,
     store,
 )
 from profiler import sweep as sweeps
@@ -90,6 +92,7 @@ def parser() -> Parser:
     timing = add("time", "measure now, print one table, leave nothing behind", run_time)
     timing.add_argument("models", nargs="+", metavar="MODEL")
     planning = add("plan", "what a sweep would run; runs nothing", run_plan, json_too=True)
+    planning.add_argument("--on", metavar="GPU", help="predict latencies for a data sheet's GPU: V100, A100, H100, …")
     sweeping = add("sweep", "run a sweep into a run folder", run_sweep)
     comparing = add("ab", "two revisions, environments or settings, interleaved in one job", run_ab)
     gate_commands.add_options(comparing)
@@ -128,7 +131,7 @@ def parser() -> Parser:
     sweeping.add_argument("--out", metavar="RUN", help="a new folder (default: runs/<time>)")
     sweeping.add_argument("--resume", action="store_true", help="go on with the run in --out")
     sweeping.add_argument(
-        "--layers", action="store_true", help="one more launch per engine: times of its layers and their roles"
+        "--layers", action="store_true", help="one more launch per engine or eager case: where its time goes, by role"
     )
     sweeping.add_argument(
         "--refine", choices=("crossover",), help="then add cases between those where two models swap places"
@@ -293,11 +296,20 @@ def _count_symbolically(arguments: argparse.Namespace, given: list[str]) -> int:
 
 
 def run_plan(arguments: argparse.Namespace) -> int:
+    if arguments.on is not None and arguments.devices is None:
+        arguments.devices = "cuda:0"  # and with it the dtype that is usual there
     groups, measure = read_axes(arguments)
     with session(measure, models, _given(arguments)) as asked:
         planned, environment = planned_cases(groups, asked)
         found = plan.predict(planned, measure, asked.count, asked.formulas, environment)
-    _print_json(found) if arguments.json else print(plan.as_text(found))
+        if arguments.on is not None:
+            prediction.add_to_plan(found, planned, arguments.on, asked.operators)
+    if arguments.json:
+        _print_json(found)
+        return 0
+    print(plan.as_text(found))
+    if arguments.on is not None:
+        print(prediction.as_text(found))
     return 0
 
 
@@ -328,6 +340,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     stored = store.read_manifest(run) if arguments.resume and not blank else None
     with session(measure, models, _given(arguments)) as asked:
         planned, environment = planned_cases(groups, asked)
+        peaks = [] if (run / store.PEAKS).exists() else machine_peaks.of_cases(planned, asked, environment)
     manifest = manifest_of(planned, measure, environment)
     if stored is not None:
         refuse_other(run, stored, manifest)
@@ -340,6 +353,8 @@ def run_sweep(arguments: argparse.Namespace) -> int:
             )
         if stored is None:
             store.write_manifest(run, manifest)
+        if peaks:
+            store.write_peaks(run, peaks)
         for message in store.set_torn_lines_aside(run):
             print(f"mixprof: {message}", file=sys.stderr)
         stopped = _execute(planned, run, measure)
@@ -387,8 +402,8 @@ def _execute(planned: list[sweeps.Planned], run: Path, measure: sweeps.Measure) 
 
     before = signal.signal(signal.SIGINT, on_signal)
     try:
-        engines = sum(lowerings.parse(each.case.lowering)[0].engine for each in planned) if measure.layers else 0
-        progress = Lines(sys.stderr, len(planned) * measure.rounds + engines)
+        profiled = sum(lowerings.has_layers(each.case.lowering) for each in planned) if measure.layers else 0
+        progress = Lines(sys.stderr, len(planned) * measure.rounds + profiled)
         local.execute(planned, run, measure, progress, stop=lambda: bool(asked_to_stop))
     finally:
         signal.signal(signal.SIGINT, before)

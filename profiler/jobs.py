@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     import torch
 
     from profiler.metrics import flops
+    from profiler.metrics.operators import Watch
     from profiler.symbolic.derive import Observed
     from profiler.symbolic.formula import Point
 
 PROFILED_FORWARDS = 50
+PROFILED_S = 5.0  # of eager forwards, at most about so long
 SMALLEST_IMAGE = 32  # pixels along a side that a network is asked for
 FACTORY_KEYWORDS = ("resolution", "window", "batch", "channels")
 
@@ -126,6 +128,8 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "macs_by_op": counts.macs_by_op,
         "min_bytes": counts.min_bytes,
         "uncounted_ops": list(counts.uncounted_ops),
+        "matrix_macs": counts.macs - counts.vector_macs,
+        "vector_macs": counts.vector_macs,
         "predicted_peak_bytes": activations,
         "weights_bytes": sum(each.numel() * each.element_size() for each in eager.parameters()),
         "input_bytes": example.numel() * example.to(dtype).element_size(),
@@ -180,6 +184,30 @@ def _observe(source: dict[str, Any], point: Point) -> Observed:
     operators = tuple((each.name, each.module, each.macs, each.parts) for each in counts.operators)
     params = {name: each.numel() for name, each in module.named_parameters()}
     return Observed(operators, params, counts.sizes, counts.uncounted_ops)
+
+
+def operators(request: dict[str, Any]) -> dict[str, Any]:
+    """The operators of a case's eager form as its device would run them, on `meta`: nothing is computed."""
+    import torch
+
+    from profiler.lowerings import eager
+    from profiler.metrics.operators import trace
+
+    source, case = request["source"], Case.from_json(request["case"])
+    images = source["kind"] == "network"
+    target = lowerings.Target("meta", case.dtype, case.layout, {}, request["threads"], Path(), images, "")
+    module = _specialize(source, _on_meta(source, case), "eager")
+    module, inputs = eager.place(module, (torch.empty(input_shape(case, source["kind"]), device="meta"),), target)
+    found = trace(module, *inputs, device=case.device.split(":")[0])
+    return {"status": "ok", "operators": [each.to_json() for each in found]}
+
+
+def peaks(request: dict[str, Any]) -> dict[str, Any]:
+    """What this device can do at most: matrix product, vector multiply-add, copy."""
+    from profiler.metrics.peaks import measure
+
+    device.prepare(request["device"], request["dtype"], request["threads"])
+    return {"status": "ok", "peaks": measure(request["device"], request["dtype"])}
 
 
 def _on_meta(source: dict[str, Any], case: Case) -> torch.nn.Module:
@@ -263,6 +291,7 @@ class Ready:
     formulation: list[str]
     weights_bytes: int
     built_s: float
+    watch: Watch | None = None  # of its modules, where its operators are to be timed
 
     def inference(self) -> contextlib.AbstractContextManager[object]:
         """The mode its forwards run in."""
@@ -308,7 +337,12 @@ def lower_case(request: dict[str, Any]) -> Ready:
         weights_bytes = memory.weights_bytes(module.to(dtype))
         lowered = lowerings.lower(case.lowering, module, tuple(saved["inputs"]), target)
     expected = saved["expected"].clone()
-    return Ready(case, lowered, expected, formulation, weights_bytes, time.perf_counter() - start)
+    watch = None
+    if settings.get("profile") and not entry.engine:
+        from profiler.metrics.operators import Watch
+
+        watch = Watch(module)
+    return Ready(case, lowered, expected, formulation, weights_bytes, time.perf_counter() - start, watch)
 
 
 def launch(request: dict[str, Any]) -> dict[str, Any]:
@@ -318,7 +352,9 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
         found = _built(ready.lowered, ready.case, ready.expected, ready.formulation)
         return {**found, "environment": {"built_s": ready.built_s}}
     with ready.inference():
-        if request["measure"].get("profile"):
+        if ready.watch is not None:
+            found = operator_times(ready.lowered, ready.watch, ready.case.device)
+        elif request["measure"].get("profile"):
             found = layer_times(ready.lowered)
         else:
             found = measure(
@@ -361,6 +397,22 @@ def layer_times(lowered: lowerings.Lowered) -> dict[str, Any]:
     layer_ms = dict(lowered.layer_times(PROFILED_FORWARDS))
     role_ms = proof.role_times(layer_ms, lowered.proof.get("roles", {}))
     return Launch("ok", proof={"layer_ms": layer_ms, "role_ms": role_ms}).to_json()
+
+
+def operator_times(lowered: lowerings.Lowered, watch: Watch, device: str) -> dict[str, Any]:
+    """Milliseconds, MACs and bytes of each stage and role of an eager forward, in a launch of its own."""
+    from profiler.metrics import operators
+
+    assert lowered.forward is not None
+    start = time.perf_counter()
+    lowered.forward()
+    once_s = time.perf_counter() - start
+    forwards = max(3, min(PROFILED_FORWARDS, int(PROFILED_S / max(once_s, 1e-6))))
+    rows = operators.breakdown(operators.timed(lowered.forward, watch, device, forwards))
+    role_ms: dict[str, float] = {}
+    for row in rows:
+        role_ms[row["role"]] = role_ms.get(row["role"], 0.0) + row["ms"]
+    return Launch("ok", proof={"breakdown": rows, "role_ms": role_ms}).to_json()
 
 
 def measure(
@@ -485,6 +537,8 @@ JOBS: dict[str, Job] = {
     "inspect": work.inspect,
     "count": _by_kind(count, work.count),
     "derive": derive,
+    "operators": operators,
+    "peaks": peaks,
     "prepare": _by_kind(prepare, work.prepare),
     "launch": _by_kind(launch, work.launch),
     "resident": resident,

@@ -67,6 +67,10 @@ class Session:
     def count(self, case: Case, source: Source) -> dict[str, Any]:
         return {**self.server.run("count", ASK_TIMEOUT_S, source=source_request(source), case=case.to_json()).values}
 
+    def operators(self, case: Case, source: Source) -> dict[str, Any]:
+        request = {"source": source_request(source), "case": case.to_json()}
+        return {**self.server.run("operators", ASK_TIMEOUT_S, **request).values}
+
 
 @contextlib.contextmanager
 def session(measure: Measure, registry: Registry, given: Given | None = None, **side: Any) -> Iterator[Session]:

@@ -17,6 +17,7 @@ T = TypeVar("T")
 PARTS = ("sweep", "measure", "environment", "versions")  # of every manifest
 MANIFEST, JOURNAL, RECORDS, LOCK = "manifest.json", "launches.jsonl", "records.jsonl", "lock"
 CROSSCHECK = "crosscheck.json"
+PEAKS = "peaks.json"
 SOFTWARE = ("cuda", "cudnn", "libc")  # of a testbed: compared as the versions are, and no part of its key
 
 
@@ -69,6 +70,26 @@ def read_crosscheck(run: Path) -> dict[Case, dict[str, Any]]:
         raise UsageError(
             f"got '{path}', which cannot be read ({type(error).__name__}: {error}): expected what `mixprof crosscheck` "
             "writes; run it again, or remove the file"
+        ) from error
+
+
+def write_peaks(run: Path, peaks: list[dict[str, Any]]) -> None:
+    """Write RUN/peaks.json whole or not at all: what each device can do at most in each dtype."""
+    _write_whole(run / PEAKS, {"peaks": peaks})
+
+
+def read_peaks(run: Path) -> list[dict[str, Any]]:
+    """The peaks of a run's devices; empty where none were measured, as in runs older than these."""
+    path = run / PEAKS
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text())["peaks"]
+        return [{**each, "device": str(each["device"]), "dtype": str(each["dtype"])} for each in found]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"got '{path}', which cannot be read ({type(error).__name__}: {error}): expected what `mixprof sweep` "
+            "writes; restore the file, or remove it"
         ) from error
 
 

@@ -76,7 +76,7 @@ class Measure:
     threads: int | None = None
     allocator: str = "pinned"
     energy: bool = False  # joules per image, some seconds more a launch
-    layers: bool = False  # one more launch per engine, for the times of its layers
+    layers: bool = False  # one more launch per engine or eager case, for where its time goes
     max_lost_cpu: float = 0.1  # share of a launch's CPU time that others may take before it is repeated
     max_memory: int | None = None  # bytes that a launch may use beyond what an idle worker has
 

@@ -135,6 +135,9 @@ class Record:
     macs: int | None = None  # of one forward, batch included
     flops: int | None = None
     uncounted_ops: tuple[str, ...] | None = None  # when not empty, the counts are "at least"
+    matrix_macs: int | None = None  # of the MACs, those of matrix units
+    vector_macs: int | None = None  # and those of depth-wise convolutions and the like
+    min_bytes: int | None = None  # operands and results of every operator with MACs, each once
     memory: dict[str, int | None] | None = None
     energy: dict[str, Any] | None = None  # joules_per_image, window_s, source; or the reason for its absence
     relative_error: float | None = None

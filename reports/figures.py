@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import crossover_maps, curves, heatmaps
+from reports import breakdown, crossover_maps, curves, heatmaps, roofline
 from reports.frame import ANCHOR
 from reports.pairs import PAIRS
 from reports.slices import best_slice
@@ -39,3 +39,7 @@ def figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
         if figure:
             yield f"speedup_{pair.attention}_over_{pair.convolution}", figure
     yield from crossover_maps.maps(frame, styles)
+    for name, draw in (("roofline", roofline.draw), ("breakdown", breakdown.draw)):
+        figure = draw(frame)
+        if figure:
+            yield name, figure

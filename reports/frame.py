@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,15 +12,15 @@ import numpy as np
 import pandas as pd
 
 from profiler.sampling import BATCHES, over_launches, unseen, within_launch
-from profiler.store import read_crosscheck, read_manifest, read_records
+from profiler.store import read_crosscheck, read_manifest, read_peaks, read_records
 from profiler.types import Case, Record, Samples, UsageError
-from reports import contrasts
+from reports import contrasts, peaks
 
 ANCHOR = "anchor_v1"
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
 TEXT, WHOLE, REAL, TRUTH = "object", "Int64", "float64", "boolean"
 PERCENTILE_99_SAMPLES = 1000
-ROLES = ("mixer", "mlp", "norm", "merge", "embed", "head", "reshape", "other")  # what a layer of an engine is for
+ROLES = ("mixer", "generator", "reshape", "mlp", "norm", "merge", "embed", "head", "other")  # what an operator is for
 
 COLUMNS = {
     "run": TEXT,  # the folder's name
@@ -56,6 +57,16 @@ COLUMNS = {
     "params": WHOLE,
     "counts_exact": TRUTH,
     "uncounted_ops": TEXT,  # comma-separated; empty when everything was counted
+    "matrix_macs": WHOLE,
+    "vector_macs": WHOLE,
+    "min_bytes": WHOLE,
+    "intensity": REAL,  # FLOPs per byte of min_bytes
+    "attainable_ms": REAL,  # by the roofline of this run's peaks
+    "attainable_share": REAL,  # of the latency
+    "bound": TEXT,  # "compute" or "memory", by the roofline
+    "matrix_flops_per_s": REAL,  # this and the next two: peaks measured on the same device, in the same dtype
+    "vector_flops_per_s": REAL,
+    "copy_bytes_per_s": REAL,
     "allocator_peak_bytes": WHOLE,
     "predicted_peak_bytes": WHOLE,  # of the allocator, in eager mode
     "process_peak_bytes": WHOLE,
@@ -83,6 +94,7 @@ COLUMNS = {
     "onnx_relative_error": REAL,  # of the graph in onnxruntime, where its engine was not run
     "onnx_unchecked": TEXT,  # why onnxruntime could not run it
     **{f"role_{role}_ms": REAL for role in ROLES},
+    "breakdown": TEXT,  # JSON: a list of stage, role, ms, macs, bytes, kernels
     "crosscheck": TEXT,  # "agreed", "disagreed" or "not checked" by trtexec
     "crosscheck_ratio": REAL,  # our time over trtexec's
 }
@@ -108,6 +120,9 @@ def load(*runs: str | Path) -> pd.DataFrame:
     frame = pd.DataFrame(columns)
     frame["log_error"] = _log_errors(frame, [r.get("medians_ms") for r in rows])
     frame["anchor_ratio"] = frame["latency_ms"] / _anchor_ms(frame)
+    by_run = peaks.table({name: read_peaks(run) for name, run in run_names(runs).items()})
+    for name, column in peaks.attain(frame, by_run).items():
+        frame[str(name)] = column
     return frame
 
 
@@ -167,6 +182,7 @@ def _proven(proof: Mapping[str, Any]) -> dict[str, Any]:
         "product_dtypes": None if dtypes is None else ", ".join(dtypes),
         "engine_weights_bytes": proof.get("weights_bytes"),
         **{f"role_{role}_ms": ms for role, ms in (proof.get("role_ms") or {}).items()},
+        "breakdown": json.dumps(proof["breakdown"]) if proof.get("breakdown") else None,
     }
 
 
@@ -179,7 +195,8 @@ def _crosscheck(record: Record, marks: Mapping[Case, Mapping[str, Any]]) -> dict
 
 
 def _counted(record: Record) -> dict[str, Any]:
-    cells: dict[str, Any] = {"macs": record.macs, "flops": record.flops, "params": record.params}
+    names = ("macs", "flops", "params", "matrix_macs", "vector_macs", "min_bytes")
+    cells: dict[str, Any] = {name: getattr(record, name) for name in names}
     if record.uncounted_ops is None:
         return cells
     return {**cells, "counts_exact": not record.uncounted_ops, "uncounted_ops": ", ".join(record.uncounted_ops)}
@@ -195,7 +212,7 @@ def _measured(record: Record) -> dict[str, Any]:
     cells |= latency(samples_of(record, time), record.case.device) | _host_percentiles(samples_of(record, "host_ms"))
     if "latency_ms" in cells:
         cells["images_per_s"] = 1000 * record.case.batch / cells["latency_ms"]
-        cells["medians_ms"] = [float(np.median(each.samples)) for each in _samples(record, time)]
+        cells["medians_ms"] = [float(np.median(each.samples)) for each in samples_of(record, time)]
     return cells
 
 

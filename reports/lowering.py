@@ -83,7 +83,8 @@ def _crosscheck(row: pd.Series) -> str:
 
 def role_table(frame: pd.DataFrame) -> list[str]:
     """Milliseconds of each role, where a sweep was asked for its engines' layers."""
-    rows = frame[frame[[f"role_{role}_ms" for role in ROLES]].notna().any(axis=1)]
+    rows = engines_of(frame)
+    rows = rows[rows[[f"role_{role}_ms" for role in ROLES]].notna().any(axis=1)]
     if rows.empty:
         return []
     names = _names(frame)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from reports.breakdown import breakdown_table
+from reports.fair import fair_table
 from reports.frame import ANCHOR, load
 from reports.growth import crossings_section, growth
 from reports.headline import headline, pair_tables
@@ -15,6 +17,7 @@ from reports.lowering import built_in_words, built_only, proof_of_lowering
 from reports.markdown import cell, number, plain_table, table
 from reports.memory import prediction_table
 from reports.pairs import METHOD
+from reports.roofline import roofline_table
 from reports.slices import lowering_order
 
 ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"]
@@ -35,6 +38,7 @@ def summary(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]]) 
         counts_in_words(frame),
         *unfinished(frame, environments),
         *headline(frame),
+        *fair_table(frame),
         *ok_tables(frame[frame["status"] == "ok"]),
         *built_in_words(frame),
         *failed_table(failed),
@@ -42,6 +46,8 @@ def summary(frame: pd.DataFrame, environments: Mapping[str, Mapping[str, Any]]) 
         *growth(frame),
         *crossings_section(frame),
         *proof_of_lowering(frame),
+        *roofline_table(frame),
+        *breakdown_table(frame),
         *prediction_table(frame),
         *method(frame, environments),
         *environment_table(environments),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from synthetic_runs import case, launch
+from test_cli import mixprof
 from test_executor import plan, run_all
 
 from profiler import jobs, lowerings, store
@@ -55,14 +56,18 @@ def test_a_record_waits_for_its_layers_and_keeps_its_times_whatever_they_end_as(
 @pytest.mark.parametrize("layers", [False, True])
 def test_what_is_no_engine_or_was_not_timed_waits_for_nothing(tmp_path, layers):
     journal = Journal.open(tmp_path, layers=layers)
-    journal.add(case(), timed(0), rounds=1)
+    journal.add(case(lowering="onnxruntime"), timed(0), rounds=1)
     journal.add(ENGINE, Launch("built", "no device"), rounds=1)
     assert [record.status for record in store.read_records(tmp_path)] == ["ok", "built"]
 
 
 def test_a_sweep_of_other_lowerings_is_the_same_with_it(tmp_path, monkeypatch):
     monkeypatch.chdir(Path(__file__).parent)
-    records, progress = run_all(plan("good"), tmp_path, Measure(quick=True, threads=1, max_lost_cpu=1.0, layers=True))
+    records, progress = run_all(
+        plan("good", lowerings=("onnxruntime",)),
+        tmp_path,
+        Measure(quick=True, threads=1, max_lost_cpu=1.0, layers=True),
+    )
     assert (records["good"].status, len(progress.ended)) == ("ok", 1)
 
 
@@ -78,3 +83,27 @@ def test_a_launch_for_the_layers_returns_them_with_their_roles():
     assert found.proof == {"layer_ms": {"a": 0.5, "b": 0.25}, "role_ms": {"mixer": 0.5, "other": 0.25}}
     with pytest.raises(Unsupported, match="no times of its layers"):
         jobs.layer_times(lowerings.Lowered(None, lambda: torch.empty(0), 0.0))
+
+
+def test_eager_operators_are_timed_by_role_and_stage_in_a_launch_of_their_own(tmp_path):
+    """A network of one's own would do as well; this one has stages, and reaches the run folder with its peaks."""
+    axes = ("--models", "dwnet_t", "--resolutions", "32", "--windows", "3", "--out", tmp_path / "run")
+    done = mixprof("sweep", *axes, "--layers", "--quick", "--threads", "1", "--max-lost-cpu", "1")
+    assert done.returncode == 0, done.stderr
+    (record,) = [each for each in store.read_records(tmp_path / "run") if each.case.model == "dwnet_t"]
+    assert record.proof is not None
+    rows = record.proof["breakdown"]
+    assert len(record.launches) == 1  # the launch that was timed
+    macs = {role: sum(row["macs"] for row in rows if row["role"] == role) for role in record.proof["role_ms"]}
+    assert sum(macs.values()) == record.macs
+    assert record.macs == (record.matrix_macs or 0) + (record.vector_macs or 0)
+    assert macs["head"] == 768 * 1000
+    assert {row["stage"] for row in rows} == {None, 1, 2, 3, 4}
+    assert all(row["ms"] > 0 for row in rows)
+    assert record.proof["role_ms"]["mixer"] == pytest.approx(sum(r["ms"] for r in rows if r["role"] == "mixer"))
+    (peaks,) = store.read_peaks(tmp_path / "run")
+    assert (peaks["device"], peaks["dtype"]) == ("cpu", "float32")
+    text = mixprof("report", tmp_path / "run", "--out", tmp_path / "report")
+    assert text.returncode == 0, text.stderr
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert {"roofline.png", "roofline.svg", "breakdown.png", "breakdown.svg"} <= names

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 NETWORK_STEP = 32  # pixels: the patch of a stem and three mergings divide such sides without padding
-ROLES = ("mixer", "mlp", "norm", "merge", "embed", "head", "reshape", "other")
+ROLES = ("mixer", "generator", "reshape", "mlp", "norm", "merge", "embed", "head", "other")
 # The class of a module that a node comes from, innermost first, and what it stands for.
 ROLE_OF_CLASS = {
     "Mlp": "mlp",

@@ -23,7 +23,7 @@ from profiler.types import Case, Launch, Record, digest
 from profiler.worker import write_result
 
 LEAST_FREE_BYTES = 1 << 20
-COUNTS = ("params", "macs", "flops", "uncounted_ops")
+COUNTS = ("params", "macs", "flops", "uncounted_ops", "matrix_macs", "vector_macs", "min_bytes")
 
 
 class Progress(Protocol):
@@ -41,7 +41,7 @@ class Journal:
     run: Path
     launches: dict[Case, list[Launch]]
     recorded: set[Case]
-    layers: bool = False  # an engine that was timed gets one more launch, for its layers, before its record
+    layers: bool = False  # what was timed and has layers gets one more launch, for these, before its record
 
     @classmethod
     def open(cls, run: Path, layers: bool = False) -> Journal:
@@ -71,7 +71,7 @@ class Journal:
         self.recorded.add(case)
 
     def wants_layers(self, case: Case) -> bool:
-        return self.layers and lowerings.parse(case.lowering)[0].engine
+        return self.layers and lowerings.has_layers(case.lowering)
 
 
 def assemble(case: Case, launches: list[Launch]) -> Record:
@@ -94,6 +94,7 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
         macs=counts.get("macs"),
         flops=counts.get("flops"),
         uncounted_ops=None if counts.get("uncounted_ops") is None else tuple(counts["uncounted_ops"]),
+        **{name: counts.get(name) for name in ("matrix_macs", "vector_macs", "min_bytes")},
         memory=_largest([launch.memory for launch in launches if launch.memory is not None]),
         energy=told.energy,
         relative_error=max(errors, default=None),
@@ -281,7 +282,7 @@ def launch_case(entry: Planned, server: Server, scratch: Path, settings: dict[st
 
 def _named(counts: dict[str, Any]) -> dict[str, Any] | None:
     """The counts a launch keeps; None where counting failed."""
-    return {name: counts[name] for name in COUNTS} if counts["status"] == "ok" else None
+    return {name: counts.get(name) for name in COUNTS} if counts["status"] == "ok" else None
 
 
 def _too_large(case: Case, counts: dict[str, Any], settings: dict[str, Any]) -> str | None:

@@ -121,6 +121,12 @@ LOWERINGS: dict[str, Entry] = {
 }
 
 
+def has_layers(name: str) -> bool:
+    """Whether one more launch can tell where a lowering's time goes: an engine's layers, or eager operators."""
+    entry, options = parse(name)
+    return entry.engine or (name.split(":")[0] == "eager" and "graph" not in options)
+
+
 def parse(name: str) -> tuple[Entry, dict[str, str]]:
     """A lowering's entry and options; UsageError for an unknown name, option or value."""
     base, *parts = name.split(":")

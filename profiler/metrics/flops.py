@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from profiler.metrics.traffic import SOFTMAXES, Operator, Traffic
 
 Shape = Sequence[int]
+TILE = 8  # channels of a group from which on a grouped convolution can fill a matrix unit
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Counts:
     uncounted_ops: tuple[str, ...]  # neither known to be light nor in FORMULAS, sorted
     operators: tuple[Operator, ...] = field(default=(), compare=False)  # those that multiply and accumulate, in order
     sizes: frozenset[int] = field(default=frozenset(), compare=False)  # lengths of axes that occurred
+    vector_macs: int = field(default=0, compare=False)  # of the MACs, those that a matrix unit cannot do: runs_on()
 
     @property
     def min_bytes(self) -> int:
@@ -52,8 +54,8 @@ def count(forward: Callable[..., object], *inputs: object) -> Counts:
     with _entered_modules(forward) as entered, _Count(entered, _tensors(inputs)) as mode:
         forward(*inputs)
     macs_by_op = {op: macs for op, macs in mode.macs.most_common() if macs}
-    uncounted = tuple(sorted(mode.uncounted))
-    return Counts(sum(macs_by_op.values()), macs_by_op, uncounted, mode.traffic.operators, frozenset(mode.sizes))
+    uncounted, sizes = tuple(sorted(mode.uncounted)), frozenset(mode.sizes)
+    return Counts(sum(macs_by_op.values()), macs_by_op, uncounted, mode.traffic.operators, sizes, mode.vector_macs)
 
 
 @contextlib.contextmanager
@@ -85,6 +87,7 @@ class _Count(TorchDispatchMode):
         super().__init__()
         self.macs: Counter[str] = Counter()
         self.uncounted: set[str] = set()
+        self.vector_macs = 0
         self.traffic = Traffic(inputs)
         self.sizes: set[int] = set()
         self._entered = entered
@@ -110,6 +113,7 @@ class _Count(TorchDispatchMode):
         self.sizes.update(*(tensor.shape for tensor in (*given, *made)))
         if macs is not None:
             self.macs[name] += macs
+            self.vector_macs += macs if runs_on(name, args) == "vector" else 0
             self.traffic.multiplied(name, self._entered[-1], macs, given, made)
         elif name in SOFTMAXES or is_fusable(func):
             self.traffic.fused(name, given, made, mutates=mutates, shape_only=_reads_shape_only(name))
@@ -121,6 +125,19 @@ class _Count(TorchDispatchMode):
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_nested]
+
+
+def runs_on(name: str, args: Any) -> str:
+    """The unit, "matrix" or "vector", that an operator multiplies on.
+
+    "vector": convolutions with fewer channels a group than a matrix unit's tile has, products with one row or column.
+    """
+    if "conv" in name:
+        x, weight = args[:2]
+        return "vector" if weight.shape[1] < min(TILE, x.shape[1]) else "matrix"
+    if name in ("aten.bmm", "aten.mm") and (args[0].shape[-2] == 1 or args[1].shape[-1] == 1):
+        return "vector"
+    return "vector" if name in ("aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
 
 
 def _macs(name: str, args: Any, result: Any) -> int | None:

@@ -31,27 +31,28 @@ def predict_peak(forward: Callable[..., object], *inputs: object, device: str = 
     the number of threads set now.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        function, faked = _fake_module(forward, device), _fake(inputs, device)
+        function, faked = fake_module(forward, device), fake(inputs, device)
         workspaces = WORKSPACES if torch.device(device).type == "cpu" else {}
         with torch.inference_mode(), _Liveness(workspaces) as mode:
             function(*faked)
     return mode.peak
 
 
-def _fake(tree: Any, device: str) -> Any:
+def fake(tree: Any, device: str) -> Any:
     """The tensors of a tree as fake ones on the device: to be called in a FakeTensorMode."""
 
-    def fake(tensor: Tensor) -> Tensor:
+    def emptied(tensor: Tensor) -> Tensor:
         empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
         return empty.requires_grad_(tensor.requires_grad)  # matmul chooses its kernel by it, in inference mode too
 
-    return tree_map_only(Tensor, fake, tree)
+    return tree_map_only(Tensor, emptied, tree)
 
 
-def _fake_module(forward: Callable[..., object], device: str) -> Callable[..., object]:
+def fake_module(forward: Callable[..., object], device: str) -> Callable[..., object]:
+    """A module with its weights as fake ones on the device: to be called in a FakeTensorMode."""
     if not isinstance(forward, nn.Module):
         return forward
-    weights = _fake({**dict(forward.named_parameters()), **dict(forward.named_buffers())}, device)
+    weights = fake({**dict(forward.named_parameters()), **dict(forward.named_buffers())}, device)
     return lambda *inputs: torch.func.functional_call(forward, weights, inputs)
 
 
@@ -71,7 +72,7 @@ class _Liveness(TorchDispatchMode):
             parts = _parts(func, args, kwargs)
         if parts is not NotImplemented:
             return parts
-        result = _as_viewed(*args) if func is torch.ops.aten.view.default else func(*args, **kwargs)
+        result = as_viewed(*args) if func is torch.ops.aten.view.default else func(*args, **kwargs)
         given = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
         for storage in (tensor.untyped_storage() for tensor in _tensors(result)):
             if storage._cdata not in given:  # neither a view nor in place
@@ -100,7 +101,7 @@ class _Liveness(TorchDispatchMode):
         self.live += nbytes
 
 
-def _as_viewed(tensor: Tensor, shape: list[int]) -> Tensor:
+def as_viewed(tensor: Tensor, shape: list[int]) -> Tensor:
     """tensor.view(shape) with the strides that the kernel gives it.
 
     A fake tensor keeps its own for its own shape; the kernel anew: where an axis has length 1 they differ, and with

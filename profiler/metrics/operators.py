@@ -1,0 +1,254 @@
+"""Every operator that one forward runs: its module, role and stage, what it multiplies, what it reads and writes.
+
+Counts are of the form that really runs (a specialised module), bytes of the tensors as they lie in memory: an axis that
+a tensor repeats is read once, a view costs nothing, a fused attention is one operator. Nothing is known of caches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from math import prod
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from profiler.engines.graphs import ROLE_OF_CLASS
+from profiler.metrics import memory_plan
+from profiler.metrics.flops import FORMULAS, Counts, decompose, runs_on
+
+GENERATORS = {"DynamicConv", "InhomogeneousConv"}  # whose products make kernels, which then mix positions
+HEADS = {"head", "fc", "classifier"}
+ATTENTION = "aten.scaled_dot_product_attention"
+FREE = {f"aten.{name}" for name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")}
+OVERWRITES = {f"aten.{name}" for name in ("copy", "fill", "zero")}  # their first argument is not read
+MOVES = {
+    f"aten.{name}"
+    for name in (
+        *("_to_copy", "cat", "clone", "constant_pad_nd", "copy", "fill", "flip", "gather", "im2col", "index"),
+        *("index_select", "new_zeros", "ones", "repeat", "roll", "stack", "zero", "zeros", "zeros_like"),
+    )
+}
+STAGE = re.compile(r"(?:^|\.)(?:layers|stages)\.(\d+)(?:\.|$)")
+Place = tuple[str, str, str]  # of a module: its path, its class, and the module of Python that defines the class
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One kernel of a forward, batch included."""
+
+    name: str  # "aten.convolution"
+    path: str  # of the module that runs it: "layers.0.blocks.1.attn.qkv"
+    role: str
+    stage: int | None  # from 1
+    kind: str  # "matrix" or "vector", by the unit that multiplies; "move" where nothing is multiplied and added
+    macs: int
+    read_bytes: int
+    written_bytes: int
+    weight_bytes: int = 0  # of what is read, that which no operator made and is not the input
+    ms: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "flops": Counts(self.macs, {}, ()).flops}
+
+
+class Watch:
+    """Knows which modules of a network run right now."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.stack: list[Place] = []
+        for path, each in module.named_modules():
+            place = (path, type(each).__name__, type(each).__module__)
+            each.register_forward_pre_hook(lambda *_, place=place: self.stack.append(place))
+            each.register_forward_hook(self._leave)
+
+    def _leave(self, *_: object) -> None:
+        self.stack.pop()
+
+
+def trace(module: nn.Module, *inputs: Tensor, device: str = "cpu") -> list[Operator]:
+    """The operators of `module(*inputs)`, which lie on `meta`, as that device would run them; it need not be there."""
+    watch = Watch(module)
+    with contextlib.ExitStack() as held:
+        function: Callable[..., object] = module
+        if device == "cpu":  # kernels and modules choose by it
+            held.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            function, inputs = memory_plan.fake_module(module, "cpu"), memory_plan.fake(inputs, "cpu")
+        held.enter_context(torch.inference_mode())
+        mode = held.enter_context(_Trace(watch, abstract=True))
+        mode.made |= {_storage(tensor) for tensor in inputs}
+        function(*inputs)
+    return mode.found
+
+
+def timed(forward: Callable[[], object], watch: Watch, device: str, forwards: int) -> list[list[Operator]]:
+    """The operators of each of so many forwards with their times, after one that is not kept.
+
+    Each is called by itself and waited for: that slows a forward down. On CUDA never run yet.
+    """
+
+    def clock() -> float:
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    found = []
+    for _ in range(forwards + 1):
+        with _Trace(watch, clock=clock) as mode:
+            forward()
+        found.append(mode.found)
+    return found[1:]
+
+
+def breakdown(runs: Iterable[list[Operator]]) -> list[dict[str, Any]]:
+    """Of each stage and role: MACs, bytes, kernels, and the median over the forwards of its milliseconds."""
+    runs = list(runs)
+    groups = [_groups(run) for run in runs]
+    rows = []
+    for (stage, role), first in groups[0].items():
+        times = [sum(each.ms or 0.0 for each in group.get((stage, role), ())) for group in groups]
+        rows.append(
+            {
+                "stage": stage,
+                "role": role,
+                "ms": median(times),
+                "macs": sum(each.macs for each in first),
+                "bytes": sum(each.read_bytes + each.written_bytes for each in first),
+                "kernels": len(first),
+            }
+        )
+    return rows
+
+
+def _groups(run: list[Operator]) -> dict[tuple[int | None, str], list[Operator]]:
+    found: dict[tuple[int | None, str], list[Operator]] = {}
+    for each in run:
+        found.setdefault((each.stage, each.role), []).append(each)
+    return found
+
+
+class _Trace(TorchDispatchMode):
+    """Notes the operators dispatched inside it. abstract: tensors have no values."""
+
+    def __init__(self, watch: Watch, *, abstract: bool = False, clock: Callable[[], float] = lambda: 0.0) -> None:
+        super().__init__()
+        self.watch, self.abstract, self.clock = watch, abstract, clock
+        self.found: list[Operator] = []
+        self.made: set[int] = set()  # storages of the input and of results; any other is a weight's
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func.overloadpacket).removesuffix("_")
+        if name not in FORMULAS:
+            with self:
+                parts = decompose(func, args, kwargs)
+            if parts is not NotImplemented:
+                return parts
+        start = self.clock()
+        result = _abstract(func, name, args, kwargs) if self.abstract else func(*args, **kwargs)
+        self._note(func, name, args, kwargs, result, 1000 * (self.clock() - start))
+        return result
+
+    def _note(self, func: Any, name: str, args: Any, kwargs: Any, result: Any, ms: float) -> None:
+        inputs = tensors_of((args, {key: value for key, value in kwargs.items() if key != "out"}))
+        outputs = tensors_of(result)
+        if not func._schema.is_mutable:
+            given = {_storage(tensor) for tensor in inputs}
+            outputs = [tensor for tensor in outputs if _storage(tensor) not in given]
+        weights = [tensor for tensor in inputs if _storage(tensor) not in self.made]
+        self.made |= {_storage(tensor) for tensor in outputs}
+        if not outputs or name in FREE:
+            return
+        macs = macs_of(name, args, result)
+        kind = kind_of(name, args, macs)
+        read = inputs[1:] if name in OVERWRITES else inputs
+        path = self.watch.stack[-1][0] if self.watch.stack else ""
+        self.found.append(
+            Operator(
+                name,
+                path,
+                role_of(self.watch.stack, name, kind),
+                stage_of(path),
+                kind,
+                macs,
+                sum(map(tensor_bytes, read)),
+                sum(map(tensor_bytes, outputs)),
+                sum(map(tensor_bytes, weights)),
+                ms,
+            )
+        )
+
+
+def _abstract(func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    """What an operator returns for tensors without values, laid out in memory as its kernel does it."""
+    if name == ATTENTION:
+        return _attention_output(*args[:3])
+    if func is torch.ops.aten.view.default and args[0].device.type != "meta":
+        return memory_plan.as_viewed(*args)
+    return func(*args, **kwargs)
+
+
+def _attention_output(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(B, heads, L, E_v), heads beside one another in memory, as fused kernels write it."""
+    *batch, heads, length, _ = query.shape
+    return query.new_empty(*batch, length, heads, value.shape[-1]).transpose(-2, -3)
+
+
+def macs_of(name: str, args: Any, result: Any) -> int:
+    """Multiply-accumulates of an operator from its arguments and its result."""
+    if name == "aten.addcmul":  # shift and accumulate: a multiplication and an addition for each value
+        return int(result.numel())
+    if name not in FORMULAS:
+        return 0
+    shapes = tree_map_only(Tensor, lambda tensor: tuple(tensor.shape), (args, result))
+    return FORMULAS[name](*shapes[0], out=shapes[1]) or 0
+
+
+def kind_of(name: str, args: Any, macs: int) -> str:
+    """ "move" without multiply-accumulates, else the unit that does them; those by value are a vector unit's."""
+    if not macs:
+        return "move"
+    return "vector" if name == "aten.addcmul" else runs_on(name, args)
+
+
+def role_of(stack: list[Place], name: str, kind: str) -> str:
+    """From the modules that run, innermost first; a mixer's copies are "reshape": window partition and shift."""
+    for path, class_name, python in reversed(stack):
+        if class_name in ROLE_OF_CLASS:
+            return ROLE_OF_CLASS[class_name]
+        if class_name in GENERATORS and (kind == "matrix" or name in ("aten.mean", "aten.relu")):
+            return "generator"
+        if ".mixers." in python:
+            return "reshape" if name in MOVES else "mixer"
+        if path.split(".")[0] in HEADS:
+            return "head"
+    return "other"
+
+
+def stage_of(path: str) -> int | None:
+    """ "layers.0.blocks.1" -> 1; None outside of stages."""
+    found = STAGE.search(path)
+    return int(found[1]) + 1 if found else None
+
+
+def tensor_bytes(tensor: Tensor) -> int:
+    """Of its elements, those that an expanded axis repeats once."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return prod(size for size, stride in sizes if stride or not size) * tensor.element_size()
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    """The tensors among arguments or results."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

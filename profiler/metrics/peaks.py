@@ -1,0 +1,159 @@
+"""The three peaks of a device in one dtype: matrix product, vector multiply-add, copy.
+
+Each is the best of many short blocks over a few sizes and kernels, so that a roof is what torch reached here at its
+best, not a data sheet's figure. A depth-wise convolution does not run on matrix units, which is why the vector peak is
+one of its own. The CUDA half has never run on a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from profiler.device import torch_dtype
+from profiler.metrics.flops import Counts
+
+BLOCK_S = 0.001  # short, so that some blocks are not interrupted on a busy machine
+LOOK_S = 0.4  # for each candidate
+SLOW_S = 0.2  # a candidate whose one call takes longer is the last of its kind
+SIDES = {"cpu": (256, 512, 1024), "cuda": (2048, 4096, 8192)}  # of square matrices
+COPY_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}  # beyond any cache
+CACHED_BYTES = 1 << 20  # of source and of destination
+CHAIN = 1024  # multiply-adds per value on CUDA
+# (channels, side of the map, side of the kernel): maps that fit a core's cache
+DEPTHWISE = ((64, 28, 7), (128, 28, 7), (256, 14, 7), (96, 56, 7), (256, 28, 3), (128, 28, 11))
+Candidate = tuple[str, Callable[[], object], float]  # its name, what runs, the work of one call
+
+
+def measure(device: str, dtype: str) -> dict[str, Any]:
+    """FLOP/s and bytes/s of a device that is prepared for the dtype; a copy counts what it reads and writes."""
+    kind = device.split(":")[0]
+
+    def synchronize() -> None:
+        if kind == "cuda":
+            torch.cuda.synchronize(device)
+
+    element = torch_dtype(dtype)
+    with torch.inference_mode():
+        matrix = _best(_matrix(device, kind, element), synchronize)
+        vector = _best(_vector(device, kind, element), synchronize)
+        copy = _best(_copy(device, COPY_BYTES[kind]), synchronize)
+        cached = _best(_copy(device, CACHED_BYTES), synchronize)
+        overhead_s = 1 / _best(_overhead(device, element), synchronize)[1]
+    return {
+        "device": device,
+        "dtype": dtype,
+        "matrix_flops_per_s": matrix[1],
+        "vector_flops_per_s": vector[1],
+        "copy_bytes_per_s": copy[1],
+        "cached_copy_bytes_per_s": cached[1],
+        "cache_bytes": cache_bytes(device),
+        "overhead_s": overhead_s,
+        "best": {"matrix": matrix[0], "vector": vector[0]},
+    }
+
+
+def _best(candidates: Iterator[Candidate], synchronize: Callable[[], None]) -> tuple[str, float]:
+    """The name and the rate, in work per second, of the fastest."""
+    found = ("", 0.0)
+    for name, run, work in candidates:
+        seconds = least_s(run, synchronize)
+        found = max(found, (name, work / seconds), key=lambda each: each[1])
+        if seconds > SLOW_S:
+            break
+    return found
+
+
+def least_s(run: Callable[[], object], synchronize: Callable[[], None], look_s: float = LOOK_S) -> float:
+    """Seconds of one call in the fastest block."""
+
+    def block(calls: int) -> float:
+        synchronize()
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        synchronize()
+        return (time.perf_counter() - start) / calls
+
+    block(1)
+    first = block(1)
+    calls = max(1, math.ceil(BLOCK_S / max(first, 1e-7)))
+    end = time.perf_counter() + look_s
+    least = block(calls)
+    while time.perf_counter() < end:
+        least = min(least, block(calls))
+    return least
+
+
+def _flops(macs: int) -> int:
+    return Counts(macs, {}, ()).flops
+
+
+def _matrix(device: str, kind: str, element: torch.dtype) -> Iterator[Candidate]:
+    """Square products; on a CPU as the 1x1 convolution, too, which is another library's product."""
+    for side in SIDES[kind]:
+        a, b = (torch.rand(side, side, device=device).to(element) for _ in range(2))
+        yield f"mm {side}", lambda a=a, b=b: torch.mm(a, b), _flops(side**3)  # type: ignore[misc]
+        if kind == "cpu":
+            rows = a.view(1, side, 1, side).permute(0, 3, 1, 2)
+            weight = b[:, :, None, None]
+            yield f"1x1 convolution {side}", lambda x=rows, w=weight: F.conv2d(x, w), _flops(side**3)  # type: ignore[misc]
+
+
+def _vector(device: str, kind: str, element: torch.dtype) -> Iterator[Candidate]:
+    """On CUDA a chain of multiply-adds in registers. On a CPU, where torch has none, the fastest depth-wise
+    convolution (only whole neighbourhoods: no zeros are counted) or multiply-add in cache."""
+    if kind == "cuda":
+        yield _chain(device, element)
+        return
+    for channels, side, kernel in DEPTHWISE:
+        x = torch.rand(1, channels, side, side).to(element).to(memory_format=torch.channels_last)
+        weight = torch.rand(channels, 1, kernel, kernel).to(element)
+        macs = channels * (side - kernel + 1) ** 2 * kernel**2
+        name = f"depth-wise {kernel}x{kernel}, {side}x{side}x{channels}"
+        yield name, lambda x=x, w=weight, c=channels: F.conv2d(x, w, groups=c), _flops(macs)  # type: ignore[misc]
+    for values in (1 << 12, 1 << 16):
+        a, b, c = (torch.rand(values).to(element) for _ in range(3))
+        yield f"addcmul {values}", lambda a=a, b=b, c=c: c.addcmul_(a, b), _flops(values)  # type: ignore[misc]
+
+
+def _chain(device: str, element: torch.dtype) -> Candidate:
+    code = f"""template <typename T> T chain(T x, T a, T b) {{
+        #pragma unroll 64
+        for (int i = 0; i < {CHAIN}; ++i) x = x * a + b;
+        return x;
+    }}"""
+    chain = torch.cuda.jiterator._create_jit_fn(code)
+    x = torch.rand(1 << 22, device=device).to(element)
+    a, b = torch.full_like(x, 0.5), torch.full_like(x, 0.25)
+    return f"chain of {CHAIN}", lambda: chain(x, a, b), _flops(CHAIN * x.numel())
+
+
+def _copy(device: str, size: int) -> Iterator[Candidate]:
+    source = torch.ones(size // 4, device=device)
+    target = torch.empty_like(source)
+    yield f"{size} bytes", lambda: target.copy_(source), 2 * size
+
+
+def _overhead(device: str, element: torch.dtype) -> Iterator[Candidate]:
+    """A kernel with next to nothing to do, one call's work being one call."""
+    x = torch.ones(8, device=device).to(element)
+    yield "relu of 8 values", lambda: F.relu(x), 1
+
+
+def cache_bytes(device: str) -> int | None:
+    """The last-level cache that a core shares, or a GPU's L2; None where nobody tells."""
+    if device != "cpu":
+        return int(torch.cuda.get_device_properties(device).L2_cache_size)
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        unit = {"K": 2**10, "M": 2**20}.get(text[-1:], 0)
+        sizes += [int(text[:-1]) * unit] if unit and text[:-1].isdigit() else []
+    return max(sizes, default=None)

@@ -1,0 +1,109 @@
+"""The paper's comparison, as Markdown: parameters, MACs and throughput of all networks here beside published figures.
+
+    python scripts/paper_table.py [--quick] [--batch B] [--resolution R] [--run RUN]
+
+Measures throughput here, in one run, on the default device; --quick: one short launch a case at 64x64. Throughputs of
+different devices do not compare: what compares is the ratio to Swin of the same size, here and as published.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+import reports
+from profiler.store import read_manifest
+from reports.markdown import number, table
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of Han et al. (arXiv 2106.04263) for DWNet, and of FocalNet's table 1 for throughput."""
+
+    swin: str  # what its throughput is a ratio to
+    size: str = ""  # parameters and MACs as printed there, rounded up
+    top1: str = ""  # per cent on ImageNet
+    images_per_s: int | None = None  # one V100, batch 128, 224x224
+
+
+NETWORKS = {
+    "swin_t": Published("swin_t", images_per_s=760),
+    "swin_s": Published("swin_s", images_per_s=435),
+    "swin_b": Published("swin_b", images_per_s=291),
+    "dwnet_t": Published("swin_t", "24M / 3.8G", "81.2", 1030),
+    "dwnet_b": Published("swin_b", "74M / 12.9G", "83.2", 370),
+    "dynamic_dwnet_t": Published("swin_t", "51M / 3.8G", "81.8"),
+    "dynamic_dwnet_b": Published("swin_b", "162M / 13.0G", "83.2"),
+    "i_dynamic_dwnet_t": Published("swin_t"),
+    "i_dynamic_dwnet_b": Published("swin_b"),
+}
+
+
+def measure(run: Path, options: argparse.Namespace) -> None:
+    command = [sys.executable, "-m", "profiler.cli", "sweep", "--models", ",".join(NETWORKS), "--out", str(run)]
+    resolution = options.resolution or (64 if options.quick else 224)
+    command += ["--resolutions", str(resolution), "--batches", str(options.batch), *["--quick"] * options.quick]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def rows(frame: pd.DataFrame) -> list[dict[str, str]]:
+    by_name = {row["model"]: row for _, row in frame.iterrows()}
+    found = []
+    for name, published in NETWORKS.items():
+        here, swin = by_name[name], by_name[published.swin]
+        theirs = NETWORKS[published.swin].images_per_s
+        ratio = published.images_per_s / theirs if published.images_per_s and theirs else None
+        found.append(
+            {
+                "network": name,
+                "parameters": f"{here['params']:,}",
+                "MACs": f"{here['macs'] // here['batch']:,}",
+                "published parameters / MACs": published.size,
+                "published top-1 (%)": published.top1,
+                "here (img/s)": _throughput(here),
+                "V100, published (img/s)": "" if published.images_per_s is None else str(published.images_per_s),
+                "here, over Swin of its size": number(here["images_per_s"] / swin["images_per_s"]),
+                "published, over Swin of its size": "" if ratio is None else number(ratio),
+            }
+        )
+    return found
+
+
+def _throughput(row: pd.Series) -> str:
+    """ "12.3 [12.1, 12.5]", or the status that leaves none."""
+    if pd.isna(row["images_per_s"]):
+        return str(row["status"])
+    bounds = (1000 * row["batch"] / row[f"latency_{side}_ms"] for side in ("high", "low"))
+    low, high = (number(bound) for bound in bounds)
+    return number(row["images_per_s"]) + (f" [{low}, {high}]" if low and high else "")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one short launch a case, 64x64")
+    parser.add_argument("--batch", type=int, default=1, help="images (default: 1)")
+    parser.add_argument("--resolution", type=int, help="side of the image (default: 224)")
+    parser.add_argument("--run", type=Path, help="a run with all of these networks that is there already")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mixprof-paper-") as folder:
+        run = options.run or Path(folder) / "run"
+        if options.run is None:
+            measure(run, options)
+        frame = reports.load(run)
+        testbed = read_manifest(run)["environment"]["testbed"]
+    frame = frame[frame["model"].isin(NETWORKS) & (frame["lowering"] == "eager")]
+    first = frame.iloc[0]
+    device = testbed["cpu"] if first["device"] == "cpu" else ", ".join(testbed["gpus"])
+    setting = f"{first['dtype']}, eager, batch {first['batch']}, {first['height']}x{first['width']}"
+    print(f"Measured here: {device}, {testbed['threads']} threads, {setting}, {first['launches']} launches a network.")
+    print("Published throughputs: one V100, batch 128, 224x224 (FocalNet, table 1).\n")
+    print(table(rows(frame)))
+    return 0 if (frame["status"] == "ok").all() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

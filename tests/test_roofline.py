@@ -1,0 +1,196 @@
+"""reports: roofline, fair experiment and breakdown against numbers worked out by hand and by scipy."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from synthetic_runs import MANIFEST, case, ok, realistic, write_run
+
+import reports
+from profiler.sampling import Interval
+from profiler.store import read_peaks, write_peaks
+from profiler.types import Record, UsageError
+from reports import breakdown, fair, roofline
+from reports.fair import difference_interval, exchanges
+from reports.tables import summary
+
+RATES = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e10}
+PEAKS = [{"device": "cpu", "dtype": "float32", **RATES}]
+COUNTS: dict[str, Any] = {
+    "macs": 600_000_000,
+    "flops": 1_200_000_000,
+    "matrix_macs": 500_000_000,
+    "vector_macs": 100_000_000,
+}
+MEDIANS = [39.9, 40.0, 40.1]
+
+
+def load(tmp_path, *records, peaks=PEAKS):
+    run = write_run(tmp_path / "run", records)
+    if peaks:
+        write_peaks(run, peaks)
+    return reports.load(run)
+
+
+def test_attainable_is_the_longer_of_arithmetic_and_memory(tmp_path):
+    frame = load(
+        tmp_path,
+        ok(case(), MEDIANS, min_bytes=100_000_000, **COUNTS),
+        ok(case(batch=2), MEDIANS, min_bytes=300_000_000, **COUNTS),
+        ok(case(dtype="bfloat16"), MEDIANS, min_bytes=100_000_000, **COUNTS),
+        ok(case(batch=4), MEDIANS),
+    ).set_index(["batch", "dtype"])
+    # 1 GFLOP of matrix products at 100 GFLOP/s and 0.2 GFLOP of others at 20 GFLOP/s take 10 ms each; 0.1 GB take 10 ms
+    first, second = frame.loc[(1, "float32")], frame.loc[(2, "float32")]
+    assert (first["intensity"], first["bound"], first["attainable_ms"]) == (12.0, "compute", pytest.approx(20.0))
+    assert first["attainable_share"] == pytest.approx(0.5, rel=1e-3)
+    assert (second["intensity"], second["bound"], second["attainable_ms"]) == (4.0, "memory", pytest.approx(30.0))
+    for missing in ((1, "bfloat16"), (4, "float32")):
+        assert frame.loc[[missing], ["attainable_ms", "attainable_share", "bound"]].isna().all(axis=None)
+
+
+def test_an_old_run_without_peaks_still_reports(tmp_path):
+    frame = load(tmp_path, *realistic(), peaks=None)
+    assert frame["attainable_share"].isna().all()
+    assert roofline.draw(frame) is None
+    text = summary(frame, {"run": MANIFEST})
+    assert "## Roofline" not in text
+    assert "## Where the time goes" not in text
+
+
+def test_peaks_that_cannot_be_read_are_one_line(tmp_path):
+    run = write_run(tmp_path / "run", [ok(case(), MEDIANS)])
+    (run / "peaks.json").write_text("{")
+    with pytest.raises(UsageError, match=r"peaks\.json.*remove it"):
+        reports.load(run)
+    (run / "peaks.json").unlink()
+    assert read_peaks(run) == []
+
+
+def test_the_figure_shows_each_case_under_the_three_roofs(tmp_path):
+    frame = load(
+        tmp_path,
+        ok(case(), MEDIANS, min_bytes=100_000_000, **COUNTS),
+        ok(case("window_attention"), MEDIANS, min_bytes=300_000_000, **COUNTS),
+        Record(case("conv"), "oom", min_bytes=300_000_000, **COUNTS),
+    )
+    figure = roofline.draw(frame)
+    assert figure is not None
+    (panel,) = figure.axes
+    points = {str(line.get_label()): np.asarray(line.get_xydata()).tolist() for line in panel.lines[:2]}
+    assert points["depthwise_conv"] == [[12.0, pytest.approx(30.0, rel=1e-3)]]  # 1.2 GFLOP in 40 ms
+    assert points["window_attention"] == [[4.0, pytest.approx(30.0, rel=1e-3)]]
+    matrix, vector = (np.asarray(line.get_ydata()) for line in panel.lines[2:])
+    assert (max(matrix), max(vector)) == (pytest.approx(min(100.0, 10 * 24.0)), pytest.approx(20.0))
+    assert min(matrix) == pytest.approx(10 * 2.0)  # a slope of 10 GB/s
+
+
+def test_the_table_says_how_far_each_case_is_from_its_roof(tmp_path):
+    text = summary(load(tmp_path, ok(case(), MEDIANS, min_bytes=100_000_000, **COUNTS)), {"run": MANIFEST})
+    assert "1 cases: 1 bound by compute; they reach 50% to 50% of what is attainable." in text
+    assert "matrix product 100, vector multiply-add 20 GFLOP/s, copy 10 GB/s" in text
+
+
+# The fair experiment
+
+
+def network(model, medians, **fields):
+    return ok(case(model, channels=None, resolution=(224, 224)), medians, **fields)
+
+
+def test_a_mixer_exchanged_is_compared_with_the_networks_own(tmp_path):
+    own = network("swin_t", [100.0, 101.0, 99.0], params=28_288_354, macs=4_490_566_656)
+    other = network("swin_t:mixer=depthwise_conv", [80.0, 81.0, 79.5], params=24_172_744, macs=3_726_862_848)
+    reverse = network("dwnet_t:mixer=window_attention", [100.0, 101.0, 99.0])
+    frame = load(tmp_path, own, other, reverse, network("dwnet_t", [70.0, 71.0, 72.0]), network("vit_s", [60.0] * 3))
+    rows = exchanges(frame).set_index("network")
+    assert dict(rows["other"]) == {"swin_t": "depthwise_conv", "dwnet_t": "window_attention"}
+    swin = rows.loc["swin_t"]
+    assert (swin["params"], swin["macs"]) == (24_172_744 - 28_288_354, 3_726_862_848 - 4_490_566_656)
+    assert swin["ratio"] == pytest.approx(scipy.stats.gmean([80.0, 81.0, 79.5]) / scipy.stats.gmean([100, 101, 99]))
+    assert math.isnan(swin["allocator_peak_bytes"])
+    logs = scipy.stats.ttest_ind(np.log([80.0, 81.0, 79.5]), np.log([100, 101, 99]), equal_var=False)
+    low, high = np.exp(logs.confidence_interval(0.95))
+    assert (swin["ratio_low"], swin["ratio_high"]) == pytest.approx((low, high))
+    text = summary(frame, {"run": MANIFEST})
+    first_table = [line for line in text.split("\n") if line.startswith("|")][:4]
+    assert "depthwise_conv for window_attention" in first_table[3]
+    assert text.index("## The mixer exchanged") < text.index("## Measurements")
+
+
+def test_a_difference_has_welchs_interval():
+    """In the limit of small spread the delta method is the t test of the times themselves."""
+    random = np.random.default_rng(1)
+    top, bottom = 50 * np.exp(0.001 * random.standard_normal(5)), 40 * np.exp(0.002 * random.standard_normal(4))
+
+    def interval(times):
+        logs = np.log(times)
+        low, high = scipy.stats.t.interval(0.95, len(times) - 1, logs.mean(), scipy.stats.sem(logs))
+        return Interval(math.exp(logs.mean()), math.exp(low), math.exp(high)), len(times) - 1
+
+    found = difference_interval(*interval(top), *interval(bottom))
+    expected = scipy.stats.ttest_ind(top, bottom, equal_var=False).confidence_interval(0.95)
+    assert found.estimate == pytest.approx(top.mean() - bottom.mean(), abs=1e-3)
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=2e-3)
+
+
+def test_a_mixer_without_a_window_is_compared_at_every_window_and_a_failure_is_told(tmp_path):
+    small, large = (ok(case("swin_t", channels=None, window=window), [10.0, 10.1]) for window in (7, 11))
+    bare = ok(case("swin_t:mixer=pointwise_conv", channels=None, window=None), [5.0, 5.1])
+    failed = Record(case("swin_t:mixer=spatial_mlp", channels=None, window=None), "oom", "no memory")
+    rows = exchanges(load(tmp_path, small, large, bare, failed))
+    found = {(row["other"], row["window"]): row["status"] for _, row in rows.iterrows()}
+    assert found == {(name, w): s for w in (7, 11) for name, s in (("pointwise_conv", "ok"), ("spatial_mlp", "oom"))}
+    assert rows.loc[rows["other"] == "spatial_mlp", "ratio"].isna().all()
+
+
+def test_nothing_exchanged_no_table(tmp_path):
+    frame = load(tmp_path, network("swin_t", [1.0, 2.0]), network("dwnet_t", [1.0, 2.0]))
+    assert fair.fair_table(frame) == []
+    assert fair.fair_table(frame[:0]) == []
+
+
+# The breakdown
+
+
+def broken_down(model="swin_t", channels=None, **changes):
+    rows = [
+        {"stage": 1, "role": "mixer", "ms": 3.0, "macs": 30, "bytes": 10, "kernels": 2},
+        {"stage": 1, "role": "reshape", "ms": 1.0, "macs": 0, "bytes": 30, "kernels": 2},
+        {"stage": None, "role": "head", "ms": 1.0, "macs": 5, "bytes": 5, "kernels": 1},
+    ]
+    proof = {"breakdown": rows, "role_ms": {"mixer": 3.0, "reshape": 1.0, "head": 1.0}}
+    return ok(case(model, channels=channels, **changes), [4.0, 4.1], proof=proof)
+
+
+def test_a_breakdown_is_drawn_as_shares_of_each_stage(tmp_path):
+    frame = load(tmp_path, broken_down(), ok(case("dwnet_t", channels=None), [3.0, 3.1]))
+    assert (frame["role_mixer_ms"].max(), frame["role_reshape_ms"].max()) == (3.0, 1.0)
+    rows = breakdown.parts(frame)
+    assert len(rows) == 3
+    assert set(rows["model"]) == {"swin_t"}
+    figure = breakdown.draw(frame)
+    assert figure is not None
+    time, macs, moved = figure.axes
+    widths = {bars.get_label(): [bar.get_width() for bar in bars] for bars in time.containers}
+    assert widths == {"mixer": [0.75, 0.0], "reshape": [0.25, 0.0], "head": [0.0, 1.0]}
+    assert [label.get_text() for label in time.get_yticklabels()] == ["swin_t, stage 1", "swin_t, outside"]
+    assert {bars.get_label(): bars[0].get_width() for bars in moved.containers}["reshape"] == 0.75
+    assert macs.get_title() == "MACs"
+    text = summary(frame, {"run": MANIFEST})
+    assert "## Where the time goes" in text
+    assert "### Where an engine's time goes" not in text
+    assert json.loads(frame["breakdown"].dropna().iloc[0])[0]["kernels"] == 2
+
+
+def test_many_bars_are_cut_and_said(tmp_path):
+    records = [broken_down("depthwise_conv", 96, batch=batch) for batch in range(1, 30)]
+    figure = breakdown.draw(load(tmp_path, *records))
+    assert figure is not None
+    assert len(figure.axes[0].get_yticks()) == breakdown.MOST_BARS
+    assert f"{29 - breakdown.MOST_BARS} more bars" in figure.get_suptitle()
+    assert isinstance(breakdown.parts(reports.load(tmp_path / "run")), pd.DataFrame)
