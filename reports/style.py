@@ -56,6 +56,11 @@ def model_styles(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
+def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A style for each of these names, in their order."""
+    return dict(zip(names, _styles(), strict=False))
+
+
 def _styles() -> Iterable[dict[str, Any]]:
     """Endless; coprime periods, so that the first 770 differ in at least one way and neighbours in all three."""
     palette = seaborn.color_palette("colorblind")
