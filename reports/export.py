@@ -10,11 +10,14 @@ import pandas as pd
 from profiler.store import read_manifest
 from reports.figures import write_figures
 from reports.frame import COLUMNS, TEXT, load, run_names
+from reports.html import page
 from reports.tables import summary
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
-    """Write summary.md, results.csv, results.parquet and the figures of these runs into `out`; the files written.
+    """Write index.html, summary.md, results.csv, results.parquet and the figures of these runs into `out`.
+
+    Returns the files written, the page first.
 
     Raises UsageError, before anything is written, for a folder that is no run.
     """
@@ -24,7 +27,10 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / "summary.md"
     text.write_text(summary(frame, manifests), encoding="utf-8")
-    return [text, *write_tables(frame, folder), *write_figures(frame, folder)]
+    files = [text, *write_tables(frame, folder), *write_figures(frame, folder)]
+    index = folder / "index.html"
+    index.write_text(page(frame, manifests, [path.name for path in files]), encoding="utf-8")
+    return [index, *files]
 
 
 def write_tables(frame: pd.DataFrame, folder: Path) -> list[Path]:

@@ -136,9 +136,14 @@ def plain_log_ticks(axes: Axes) -> None:
     plain_ticks(axes.yaxis, ticks, [f"{tick:,.10g}" for tick in ticks])
 
 
+def file_stem(name: str) -> str:
+    """Whatever a file's name had better not hold becomes a dash."""
+    return re.sub(r"[^\w.]+", "-", name)
+
+
 def save(figure: Figure, out: Path, name: str) -> list[Path]:
-    """OUT/name.png and OUT/name.svg; whatever a file's name had better not hold becomes a dash."""
-    stem = re.sub(r"[^\w.]+", "-", name)
+    """OUT/name.png and OUT/name.svg."""
+    stem = file_stem(name)
     paths = [out / f"{stem}.png", out / f"{stem}.svg"]
     figure.savefig(paths[0], dpi=DPI, bbox_inches="tight")
     figure.savefig(paths[1], metadata={"Date": None}, bbox_inches="tight")
