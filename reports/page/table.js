@@ -79,8 +79,8 @@ function sortBy(place) {
   if (again && shownTable.descending) Object.assign(shownTable, { sort: null, descending: false });
   else Object.assign(shownTable, { sort: place, descending: again });
   head.querySelectorAll("th").forEach((th, each) => {
-    const words = shownTable.sort !== each ? "none" : shownTable.descending ? "descending" : "ascending";
-    th.setAttribute("aria-sort", words);
+    const state = shownTable.sort !== each ? "none" : shownTable.descending ? "descending" : "ascending";
+    th.setAttribute("aria-sort", state);
   });
   renewTable();
 }
