@@ -17,7 +17,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome"
 MISSING = f"got no browser, expected one of {', '.join(NAMES)} in PATH: `sh scripts/browser.sh`, as root on Debian"
 FLAGS = ("--headless", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage")
 FLAGS += ("--disable-background-networking", "--disable-component-update", "--hide-scrollbars")
-KEYS = {"Enter": (13, "\r"), " ": (32, " "), "Tab": (9, ""), "ArrowDown": (40, "")}
+KEYS = {"Enter": (13, "\r"), " ": (32, " "), "Tab": (9, ""), "o": (79, "o")}
 SECONDS = 60.0  # for one answer
 
 
@@ -115,18 +115,23 @@ class Page:
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self.browser.send(method, self.session, **parameters)
 
-    def events(self, method: str) -> list[dict[str, Any]]:
-        """The parameters of all events of this name so far."""
-        self.send("Runtime.evaluate", expression="0")  # what was under way has come in after this
+    def open(self, path: Path) -> float:
+        """Open a file; seconds until it was loaded, its scripts run."""
+        start, before = time.perf_counter(), len(self._seen("Page.loadEventFired"))
+        self.send("Page.navigate", url=path.as_uri())
+        while len(self._seen("Page.loadEventFired")) == before:
+            if self.browser.receive(SECONDS) is None:
+                raise TimeoutError(f"{path} was not loaded in {SECONDS:.0f} s")
+        return time.perf_counter() - start
+
+    def _seen(self, method: str) -> list[dict[str, Any]]:
         mine = (event for event in self.browser.events if event.get("sessionId") == self.session)
         return [event["params"] for event in mine if event["method"] == method]
 
-    def open(self, path: Path) -> float:
-        """Open a file; seconds until it was loaded, its scripts run."""
-        start = time.perf_counter()
-        self.send("Page.navigate", url=path.as_uri())
-        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
-        return time.perf_counter() - start
+    def events(self, method: str) -> list[dict[str, Any]]:
+        """The parameters of all events of this name so far."""
+        self.evaluate("0")  # what was under way has come in after this
+        return self._seen(method)
 
     def errors(self) -> list[Any]:
         """Uncaught exceptions, console errors and warnings, what the browser itself logs, dialogs."""
@@ -176,8 +181,12 @@ class Page:
     def type(self, text: str) -> None:
         self.send("Input.insertText", text=text)
 
-    def screenshot(self, path: Path, whole: bool = False) -> Path:
-        """A PNG of what is in view, or of the whole page."""
-        shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def screenshot(self, path: Path, selector: str = "html") -> Path:
+        """A PNG of the first element that the selector finds, however far down the page it is."""
+        box = self.evaluate(
+            f"(box => ({{x: box.x + scrollX, y: box.y + scrollY, width: box.width, height: box.height, scale: 1}}))"
+            f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
+        )
+        shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=box)
         path.write_bytes(base64.b64decode(shot["data"]))
         return path

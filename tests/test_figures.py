@@ -52,7 +52,8 @@ def test_the_figures_of_a_full_run(drawn):
     }
     curves |= {f"{q}_{axis}_networks" for q in ("latency", "memory", "flops") for axis in ("resolution", "batch")}
     pairs = ("window_attention_over_depthwise_conv", "swin_t_over_swin_t:mixer=depthwise_conv", "swin_t_over_dwnet_t")
-    assert set(drawn) == curves | {f"speedup_{pair}" for pair in pairs}
+    across = {"gain_mixers", "gain_networks", "throughput_accuracy"}
+    assert set(drawn) == curves | across | {f"speedup_{pair}" for pair in pairs}
 
 
 def test_latency_is_drawn_as_measured_on_logarithmic_axes_a_panel_a_lowering(frame, drawn):

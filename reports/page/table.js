@@ -20,11 +20,13 @@ function cellText(spec, row) {
 }
 
 function matching() {
-  searched ??= Array.from({ length: report.count }, (_, row) =>
-    report.table.map((spec) => cellText(spec, row)).join(" ").toLowerCase());
   const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
   const chosen = [...selects].filter(([, select]) => select.value !== "");
-  return [...searched.keys()].filter((row) =>
+  if (wanted.length) {
+    searched ??= Array.from({ length: report.count }, (_, row) =>
+      report.table.map((spec) => cellText(spec, row)).join(" ").toLowerCase());
+  }
+  return Array.from({ length: report.count }, (_, row) => row).filter((row) =>
     wanted.every((word) => searched[row].includes(word)) &&
     chosen.every(([name, select]) => column(name)[row] === select.value));
 }
