@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from reports.frame import ANCHOR
 from reports.gains import gains
 from reports.pairs import PAIRS, ratios
 from reports.published import NOTE, with_accuracy
-from reports.slices import Slice, lowering_order, places, ranked_slices, settings
+from reports.slices import Slice, in_words, lowering_order, places, ranked_slices, settings
 
 Values = str | list[float] | list[str] | None  # a column of the cases, read at a trace's rows, or the values themselves
 
@@ -83,7 +85,8 @@ def with_derived(frame: pd.DataFrame) -> pd.DataFrame:
     derived = [cases, gains(cases, "lowering", "eager"), with_accuracy(cases)]
     if cases["run"].nunique() > 1:
         derived.append(gains(cases, "run", cases["run"].iloc[0]).add_prefix("run_"))
-    return pd.concat(derived, axis=1).assign(side=places(cases, "resolution"))
+    speed = cases["flops"].astype(float) / cases["latency_ms"] / 1e6
+    return pd.concat(derived, axis=1).assign(side=places(cases, "resolution"), gflops_per_s=speed)
 
 
 def charts(cases: pd.DataFrame) -> list[Chart]:
@@ -198,4 +201,70 @@ def _network(row: tuple[int, str]) -> Trace:
     return Trace(row[1], "top1_percent", "images_per_s", [int(row[0])], *bounds, shape="markers")
 
 
-CHARTS = (pair_charts, curves, accuracy_chart)
+def roofline(cases: pd.DataFrame) -> Iterator[Chart]:
+    """What each case reached under its device's measured roofs, a panel a lowering; where peaks were measured."""
+    if "attainable_share" not in cases:
+        return
+    known = cases[["attainable_share", "intensity", "gflops_per_s"]].notna().all(axis=1)
+    rows = cases[known & (cases["status"] == "ok") & (cases["model"] != ANCHOR)]
+    groups: list[tuple[Any, pd.DataFrame]] = list(rows.groupby(["run", "device", "dtype", "lowering"]))
+    panels = [
+        Panel(", ".join(names), [*_clouds(part), *_roofs(part)])
+        for names, part in sorted(groups, key=lambda group: (group[0][:3], lowering_order(group[0][3])))
+    ]
+    if panels:
+        note = "Roofs as measured on this device: a copy beyond any cache, matrix products, vector multiply-adds."
+        views = [View("every measured case", panels)]
+        yield Chart("roofline", "Roofline", Axis("FLOPs per byte"), Axis("GFLOP/s"), views, note)
+
+
+def _clouds(rows: pd.DataFrame) -> Iterator[Trace]:
+    for model, part in rows.groupby("model"):
+        yield Trace(str(model), "intensity", "gflops_per_s", list(map(int, part.index)), shape="markers")
+
+
+def _roofs(rows: pd.DataFrame) -> Iterator[Trace]:
+    """The lower of memory's and arithmetic's roof across the panel, for either unit."""
+    across = np.geomspace(rows["intensity"].min() / 2, rows["intensity"].max() * 2, 50)
+    memory = across * rows["copy_bytes_per_s"].iloc[0] / 1e9
+    for unit in ("matrix", "vector"):
+        roof = np.minimum(memory, rows[f"{unit}_flops_per_s"].iloc[0] / 1e9)
+        yield Trace(f"roof, {unit} unit", across.tolist(), roof.tolist(), shape="lines")
+
+
+def breakdown(cases: pd.DataFrame) -> Iterator[Chart]:
+    """Shares of time, MACs and bytes by role, a bar a stage; one view for each case that was broken down."""
+    if "breakdown" not in cases:
+        return
+    rows = cases[cases["breakdown"].notna() & (cases["model"] != ANCHOR)]
+    views = [View(_case_label(row), _shares(json.loads(row["breakdown"]))) for row in rows.to_dict("records")]
+    if views:
+        note = "Operator by operator, in a launch of its own."
+        x, y = Axis("stage", "category"), Axis("share of the forward (%)", "linear")
+        yield Chart("breakdown", "Where a forward's time, MACs and bytes go", x, y, views, note)
+
+
+def _case_label(row: Mapping[Any, Any]) -> str:
+    names = ("model", "lowering", "resolution", "batch", "window")
+    return ", ".join(in_words(name, row[name]) for name in names if not pd.isna(row[name]))
+
+
+def _shares(parts: list[dict[str, Any]]) -> list[Panel]:
+    stages = sorted({part["stage"] for part in parts}, key=lambda stage: (stage is None, stage))
+    names = ["outside" if stage is None else f"stage {stage}" for stage in stages]
+    panels = []
+    for column, title in (("ms", "time"), ("macs", "MACs"), ("bytes", "bytes moved")):
+        amounts: dict[str, dict[Any, float]] = {}
+        for part in parts:
+            of_role = amounts.setdefault(part["role"], dict.fromkeys(stages, 0.0))
+            of_role[part["stage"]] += part[column] or 0
+        whole = sum(sum(of_role.values()) for of_role in amounts.values()) or 1
+        traces = [
+            Trace(role, names, [100 * of_role[stage] / whole for stage in stages], shape="bar")
+            for role, of_role in amounts.items()
+        ]
+        panels.append(Panel(title, traces))
+    return panels
+
+
+CHARTS = (pair_charts, curves, roofline, breakdown, accuracy_chart)

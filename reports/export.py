@@ -25,11 +25,11 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     manifests = {name: read_manifest(run) for name, run in run_names(runs).items()}
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    text = folder / "summary.md"
-    text.write_text(summary(frame, manifests), encoding="utf-8")
-    files = [text, *write_tables(frame, folder), *write_figures(frame, folder)]
+    text, path = summary(frame, manifests), folder / "summary.md"
+    path.write_text(text, encoding="utf-8")
+    files = [path, *write_tables(frame, folder), *write_figures(frame, folder)]
     index = folder / "index.html"
-    index.write_text(page(frame, manifests, [path.name for path in files]), encoding="utf-8")
+    index.write_text(page(frame, manifests, text, [each.name for each in files]), encoding="utf-8")
     return [index, *files]
 
 

@@ -20,15 +20,15 @@ from markdown_it import MarkdownIt
 from matplotlib.colors import to_hex
 
 from reports.charts import charts, with_derived
-from reports.lowering import built_in_words, proof_of_lowering
-from reports.memory import prediction_table
 from reports.style import file_stem, model_styles
-from reports.tables import DIFFERS, constants, counts_in_words, environment_table, method, varying
+from reports.tables import DIFFERS, constants, counts_in_words, varying
 from reports.verdict import not_measured, verdict
 
 FOLDER = resources.files("reports") / "page"
 SCRIPTS = ("data.js", "charts.js", "table.js")
-LONGEST = 1500  # lines of Markdown that the page takes over from summary.md
+LONGEST, FOLDED = 1500, 60  # lines of a section of summary.md
+FIRST = ("## The mixer exchanged",)
+REPLACED = ("## Who is faster", "## Measurements", "## Cases that are not ok")  # by the verdict, charts and table
 SHOWN = 6  # items of the verdict that stand open
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"}
 SYMBOLS |= {"X": "x", "<": "triangle-left", ">": "triangle-right", "*": "star", "p": "pentagon"}
@@ -60,16 +60,19 @@ TABLE = (
     Column("flops", "GFLOPs", 1e9),
     Column("params", "parameters (M)", 1e6),
     Column("allocator_peak_bytes", "peak (MiB)", MEBIBYTE),
+    Column("attainable_share", "% of attainable", 0.01),
     Column("relative_error", "relative error"),
     Column("reason", "reason"),
 )
 
 
-def page(frame: pd.DataFrame, manifests: Mapping[str, Mapping[str, Any]], files: Sequence[str] = ()) -> str:
+def page(frame: pd.DataFrame, manifests: Mapping[str, Mapping[str, Any]], text: str, files: Sequence[str] = ()) -> str:
     """The page for these cases and the manifest of each run by its name.
 
-    files: names of what lies beside it, to be linked; of a chart's PNG and SVG from the chart.
+    text: summary.md, of which the page shows what it has nothing of its own for. files: names of what lies beside it,
+    to be linked; a chart's PNG and SVG from the chart.
     """
+    first, rest = sections(text)
     scripts = [_plotly(), *(_text(name) for name in SCRIPTS)]
     return Template(_text("page.html")).substitute(
         title=escape(f"mixprof: {', '.join(manifests) or 'no run'}"),
@@ -79,7 +82,8 @@ def page(frame: pd.DataFrame, manifests: Mapping[str, Mapping[str, Any]], files:
         verdict=_items(verdict(frame), SHOWN),
         not_measured=_items(not_measured(frame, manifests), 100),
         constants=markdown(constants(frame)) if len(frame) else "",
-        details=details(frame, manifests),
+        first=first,
+        details=rest,
         files=" ".join(f'<li><a href="{quote(name)}">{escape(name)}</a></li>' for name in files),
         data=embedded(data(frame, files)),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),
@@ -118,7 +122,7 @@ def embedded(value: object) -> str:
 def data(frame: pd.DataFrame, files: Sequence[str] = ()) -> dict[str, Any]:
     """What the page's scripts work on: every case by column, the columns of the table, styles, charts."""
     cases = with_derived(frame)
-    columns = {name: _column(cases[name]) for name in cases if cases[name].notna().any()}
+    columns = {name: _column(cases[name]) for name in cases if name != "breakdown" and cases[name].notna().any()}
     shown = {*varying(cases), *(name for name in ("run", "dtype") if cases[name].nunique() > 1)}
     settings = {"run", "model", "lowering", "device", "dtype", "layout", "mode"}
     table = [asdict(c) for c in TABLE if c.column in columns and (c.column not in settings or c.column in shown)]
@@ -179,19 +183,19 @@ def _items(items: Sequence[str], shown: int) -> str:
     return first + more
 
 
-def details(frame: pd.DataFrame, manifests: Mapping[str, Mapping[str, Any]]) -> str:
-    """The sections that the page shares with summary.md; for one that is too long, a word that it is there."""
-    sections = (
-        built_in_words(frame),
-        proof_of_lowering(frame),
-        prediction_table(frame),
-        method(frame, manifests),
-        environment_table(manifests),
-    )
-    return "\n".join(f"<section>{_section(parts)}</section>" for parts in sections if parts)
+def sections(text: str) -> tuple[str, str]:
+    """The sections of summary.md as HTML: those that come first, and the rest without what the page replaces."""
+    parts = re.split(r"\n+(?=## )", text)[1:]
+    first = [part for part in parts if part.startswith(FIRST)]
+    rest = [part for part in parts if not part.startswith((*FIRST, *REPLACED))]
+    return "\n".join(map(_section, first)), "\n".join(map(_section, rest))
 
 
-def _section(parts: Sequence[str]) -> str:
-    if sum(part.count("\n") for part in parts) <= LONGEST:
-        return markdown(parts)
-    return markdown([parts[0], "Too long for this page: it stands in `summary.md`."])
+def _section(text: str) -> str:
+    """One section; a long one is folded, and one that is too long only named."""
+    heading, _, body = text.partition("\n")
+    lines = body.count("\n")
+    inside = markdown([body if lines <= LONGEST else "Too long for this page: it stands in `summary.md`."])
+    if FOLDED < lines <= LONGEST:
+        inside = f"<details><summary>{lines} lines</summary>{inside}</details>"
+    return f"<section>{markdown([heading])}{inside}</section>"

@@ -10,7 +10,7 @@ import pandas as pd
 from reports.headline import TOGETHER, only_built, sentence, setting
 from reports.markdown import cell
 from reports.pairs import PAIRS, Pair, ratios
-from reports.slices import LOWERINGS, USUAL
+from reports.slices import LOWERINGS, USUAL, in_words
 from reports.tables import DIFFERS, compared, uncounted, unfinished
 
 NO_KERNEL = {  # formulations that are put together from general operators where nothing fuses them
@@ -25,14 +25,20 @@ NO_KERNEL = {  # formulations that are put together from general operators where
 NOTHING_FUSES = ("eager", "onnxruntime")
 
 
-def verdict(frame: pd.DataFrame) -> list[str]:
-    """Per pair of models and way of running them: which is how many times as fast at the most usual setting."""
+def verdict(frame: pd.DataFrame, crossings: pd.DataFrame | None = None) -> list[str]:
+    """Per pair of models and way of running them: which is how many times as fast at the most usual setting.
+
+    crossings: a row for each place along an axis where two models swap places, None where nobody looked: `first`
+    is faster below `place` (95 %: `low` to `high`), `second` beyond; `axis`, and the columns of a case held fixed.
+    """
     if only_built(frame):
         return ["Engines were built and none was run: nothing is known of which is faster."]
-    items = []
+    several, items = frame["run"].nunique() > 1, []
     for pair in PAIRS:
         for names, rows in ratios(frame, pair).groupby(TOGETHER, sort=False):
-            items.append(_item(pair, dict(zip(TOGETHER, names, strict=True)), rows, frame["run"].nunique() > 1))
+            where = dict(zip(TOGETHER, names, strict=True))
+            said = _item(pair, where, rows, several)
+            items.append(said if crossings is None else said + _swaps(pair, where, rows, crossings))
     return items or ["No pair of attention and convolution was measured in the same setting."]
 
 
@@ -44,16 +50,43 @@ def _item(pair: Pair, where: Mapping[str, Any], rows: pd.DataFrame, several: boo
     known = rows[rows["ratio"].notna()]
     if known.empty:
         return f"{cell(machine)}, {cell(how)}: no ratio of {_names(pair)}; {sentence(rows, pair)}."
-    chosen = known.loc[max(known.index, key=lambda row: _usual(known.loc[row]))]
+    chosen = _most_usual(known)
     said = f"{cell(machine)}, {cell(how)}, {_faster(chosen, pair)} at {cell(setting(chosen))} ({pair.fairness})"
     return f"{said}. In all: {sentence(rows, pair)}." if len(rows) > 1 else f"{said}."
+
+
+def _swaps(pair: Pair, where: Mapping[str, Any], rows: pd.DataFrame, crossings: pd.DataFrame) -> str:
+    """ " They swap places at resolution 24.1 [22.9, 25.6] (batch 1, window 7), **window_attention** faster below." """
+    of_pair = [
+        {a, b} == {pair.attention, pair.convolution}
+        for a, b in zip(crossings["first"], crossings["second"], strict=True)
+    ]
+    same = crossings[TOGETHER].eq(pd.Series(where)).all(axis=1)
+    told = []
+    for axis, part in crossings[same & of_pair].groupby("axis"):
+        row = _most_usual(part)
+        held = [name for name in ("resolution", "batch", "window") if name != axis and not pd.isna(row[name])]
+        at = f"{axis} {row['place']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+        more = f"; {len(part) - 1} more in other settings" if len(part) > 1 else ""
+        fixed = ", ".join(in_words(name, row[name]) for name in held)
+        told.append(f"{at} ({fixed}), **{cell(row['first'])}** faster below{more}")
+    if told:
+        return f" They swap places at {'; at '.join(told)}."
+    along = any(rows.loc[rows["ratio"].notna(), axis].nunique() > 1 for axis in ("resolution", "batch", "window"))
+    return " No place where they swap is beyond doubt." if along else ""
+
+
+def _most_usual(rows: pd.DataFrame) -> pd.Series:
+    """The row of the most usual setting, the larger where two are as usual."""
+    return rows.loc[max(rows.index, key=lambda row: _usual(rows.loc[row]))]
 
 
 def _usual(row: pd.Series) -> tuple[int, int]:
     """A sort key: the more usual, then the larger."""
     side = "56" if row["kind"] == "mixer" else "224"
     agrees = sum(bool(row[name] == value) for name, value in USUAL.items() if not pd.isna(row[name]))
-    return agrees + 2 * (row["resolution"] == side), row["height"]
+    at_side = str(row["resolution"]) == side
+    return agrees + 2 * at_side, 0 if pd.isna(row.get("height", pd.NA)) else int(row["height"])
 
 
 def _faster(row: pd.Series, pair: Pair) -> str:

@@ -72,10 +72,10 @@ def main() -> int:
             os.sched_setaffinity(0, {min(all_cores)})
         frame = timed("records to frame", lambda: reports.load(run))
         manifests = {"run": read_manifest(run)}
-        timed("summary.md", lambda: summary(frame, manifests))
+        markdown = timed("summary.md", lambda: summary(frame, manifests))
         timed("csv and parquet", lambda: write_tables(frame, folder))
         timed("figures", lambda: write_figures(frame, folder / "figures"))
-        text = timed("index.html", lambda: page(frame, manifests))
+        text = timed("index.html", lambda: page(frame, manifests, markdown))
         total = sum(SPENT.values())
         for part, seconds in SPENT.items():
             print(f"{part:20} {seconds:7.2f} s {seconds / total:6.1%}")

@@ -325,7 +325,7 @@ def test_a_run_without_records_opens(browser, tmp_path):
 def test_ten_thousand_cases_weigh_at_most_20_mb_and_open(browser, tmp_path):
     run = write_lines(tmp_path / "run", many(10_000))
     path = tmp_path / "index.html"
-    path.write_text(page_of(reports.load(run), {"run": MANIFEST}), encoding="utf-8")
+    path.write_text(page_of(reports.load(run), {"run": MANIFEST}, ""), encoding="utf-8")
     assert path.stat().st_size <= 20e6
     page = Page(browser)
     page.open(path)

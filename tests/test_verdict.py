@@ -1,6 +1,7 @@
 """reports.verdict, gains and published: the sentences on top of the page, and the ratios that they rest on."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from synthetic_runs import MANIFEST, case, ok, realistic, write_run
@@ -131,3 +132,24 @@ def test_the_gain_figure_shows_a_mark_for_each_model_and_lowering(tmp_path):
         expected = [latency[model, "eager"] / latency[model, bars.get_label()] for model in models]
         assert bars[0].get_ydata() == pytest.approx(np.array(expected))
     assert {bars.get_label() for bars in panel.containers} == {"compile:max-autotune", "onnxruntime"}
+
+
+def test_where_they_swap_places_is_said(tmp_path):
+    records = [
+        ok(case(model, resolution=(s, s)), [ms, 1.01 * ms])
+        for model, times in ((ATTENTION, (1.0, 4.0)), (CONVOLUTION, (2.0, 2.0)))
+        for s, ms in zip((14, 56), times, strict=True)
+    ]
+    frame = load(tmp_path, *records)
+    crossing = {
+        **{"first": ATTENTION, "second": CONVOLUTION, "axis": "resolution", "place": 24.1, "low": 22.9, "high": 25.6},
+        **{"run": "run", "lowering": "eager", "device": "cpu", "dtype": "float32", "layout": "channels_last"},
+        **{"mode": "hot", "kind": "mixer", "channels": 96, "resolution": None, "batch": 1, "window": 7},
+    }
+    (said,) = verdict(frame, pd.DataFrame([crossing]))
+    assert said.endswith(
+        "They swap places at resolution 24.1 [22.9, 25.6] (batch 1, window 7), **window_attention** faster below."
+    )
+    elsewhere = pd.DataFrame([{**crossing, "lowering": "compile"}])
+    assert verdict(frame, elsewhere)[0].endswith("No place where they swap is beyond doubt.")
+    assert "swap" not in verdict(frame)[0]

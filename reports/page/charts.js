@@ -20,7 +20,7 @@ function resolved(trace) {
   const scaled = (source) => source && read(source, trace.rows).map((v) => (typeof v === "number" ? v / trace.divisor : v));
   const x = read(trace.x, trace.rows);
   const ticks = trace.ticks ? read(trace.ticks, trace.rows).map(String) : x.map(number);
-  return { ...trace, x, ticks, y: scaled(trace.y), low: scaled(trace.low), high: scaled(trace.high) };
+  return { ...trace, x, ticks, named: Boolean(trace.ticks), y: scaled(trace.y), low: scaled(trace.low), high: scaled(trace.high) };
 }
 
 function plotlyTrace(trace, style, visible) {
@@ -57,8 +57,8 @@ function layout(chart, traces, range) {
   const axis = ({ title, scale }) => ({ ...look, title: { text: plain(title), standoff: 8 }, type: scale });
   const x = axis(chart.x);
   if (chart.x.scale === "log") {
-    const places = new Map(traces.flatMap((trace) => trace.x.map((place, i) => [place, plain(trace.ticks[i])])));
-    Object.assign(x, { tickvals: [...places.keys()], ticktext: [...places.values()] });
+    const places = new Map(traces.filter((trace) => trace.named).flatMap((trace) => trace.x.map((place, i) => [place, plain(trace.ticks[i])])));
+    if (places.size) Object.assign(x, { tickvals: [...places.keys()], ticktext: [...places.values()] });
   }
   return {
     xaxis: x, yaxis: { ...axis(chart.y), range, exponentformat: "none" }, barmode: "stack", showlegend: false,
