@@ -76,7 +76,7 @@ def _draw_panel(panel: Axes, rows: pd.DataFrame, models: list[str], styles: dict
     panel.set_yscale("log")
     panel.axhline(1, color="0.4", linewidth=0.8)
     for number, (lowering, style) in enumerate(styles.items()):
-        part = rows[rows["lowering"] == lowering]
+        part = rows[rows["lowering"] == lowering].sort_values("model")
         shift = SPREAD * ((number + 0.5) / len(styles) - 0.5)
         middle, low, high = (part[name].to_numpy(float) for name in GAIN)
         where = [models.index(model) + shift for model in part["model"]]

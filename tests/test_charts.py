@@ -102,7 +102,8 @@ def test_markdown_is_shown_and_never_a_link_or_a_tag():
 
 
 def test_the_page_has_every_section_that_it_does_not_replace():
-    text = "# t\n\nx\n\n## Who is faster\n\na\n\n## The mixer exchanged, all else equal\n\nb\n\n## Measurements\n\nc\n\n## New\n\nd\n"
+    headings = ("Who is faster", "The mixer exchanged, all else equal", "Measurements", "New")
+    text = "# t\n\nx\n\n" + "".join(f"## {name}\n\n{word}\n\n" for name, word in zip(headings, "abcd", strict=True))
     first, rest = sections(text)
     assert "The mixer exchanged" in first
     assert "<p>b</p>" in first
