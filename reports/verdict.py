@@ -57,10 +57,8 @@ def _item(pair: Pair, where: Mapping[str, Any], rows: pd.DataFrame, several: boo
 
 def _swaps(pair: Pair, where: Mapping[str, Any], rows: pd.DataFrame, crossings: pd.DataFrame) -> str:
     """ " They swap places at resolution 24.1 [22.9, 25.6] (batch 1, window 7), **window_attention** faster below." """
-    of_pair = [
-        {a, b} == {pair.attention, pair.convolution}
-        for a, b in zip(crossings["first"], crossings["second"], strict=True)
-    ]
+    both = {pair.attention, pair.convolution}
+    of_pair = crossings["first"].isin(both) & crossings["second"].isin(both)
     same = crossings[TOGETHER].eq(pd.Series(where)).all(axis=1)
     told = []
     for axis, part in crossings[same & of_pair].groupby("axis"):
