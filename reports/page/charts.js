@@ -79,20 +79,28 @@ function inWords(chart, title, traces) {
   return `${chart.title}${title ? `, ${title}` : ""}. ${chart.y.title} against ${chart.x.title}. ${lines.join("; ")}`;
 }
 
+/** Places for the panels of the chosen view; the plots that were there go when plotly has done with them. */
+function layPanels(state) {
+  const view = state.chart.views[state.view];
+  const old = [...state.panels.querySelectorAll(".plot")];
+  Promise.allSettled(state.pending).then(() => old.forEach(Plotly.purge));
+  state.pending = [];
+  state.panels.replaceChildren(...view.panels.map((panel) => {
+    const label = inWords(state.chart, panel.title, panel.traces.map(resolved));
+    const plot = element("div", { class: "plot", role: "img", "aria-label": label });
+    return element("div", { class: "panel" }, element("h4", {}, panel.title), plot);
+  }));
+}
+
+/** Draw the panels, or draw them again in other colours or with other lines. */
 function drawPanels(state) {
   const { chart, panels, hidden } = state;
   const view = chart.views[state.view], names = namesOf(view);
   const shown = view.panels.map((panel) => panel.traces.map(resolved));
   const range = sharedRange(chart, shown);
-  for (const old of panels.querySelectorAll(".plot")) Plotly.purge(old);
-  panels.replaceChildren(...view.panels.map((panel, place) => {
-    const label = inWords(chart, panel.title, shown[place]);
-    const plot = element("div", { class: "plot", role: "img", "aria-label": label });
-    return element("div", { class: "panel" }, element("h4", {}, panel.title), plot);
-  }));
   panels.querySelectorAll(".plot").forEach((plot, place) => {
     const traces = shown[place].map((trace) => plotlyTrace(trace, styleOf(trace.name, names), !hidden.has(trace.name)));
-    Plotly.newPlot(plot, traces, layout(chart, shown[place], range), CONFIG);
+    state.pending.push(Plotly.react(plot, traces, layout(chart, shown[place], range), CONFIG));
   });
 }
 
@@ -128,7 +136,7 @@ function figure(chart) {
   const heading = element("h3", { id: `${chart.name}-heading` }, chart.title);
   const note = element("p", { class: "note" });
   const state = {
-    chart, view: 0, hidden: new Set(), note,
+    chart, view: 0, hidden: new Set(), pending: [],
     panels: element("div", { class: "panels" }), legend: element("fieldset", { class: "legend" }),
   };
   const choice = element("select", {}, ...chart.views.map((view, place) => element("option", { value: place }, view.label)));
@@ -136,6 +144,7 @@ function figure(chart) {
     const view = chart.views[state.view];
     note.textContent = [chart.note, view.note].filter(Boolean).join(" ");
     legend(state);
+    layPanels(state);
   };
   choice.addEventListener("change", () => {
     state.view = Number(choice.value);
