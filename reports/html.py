@@ -51,7 +51,7 @@ class Column:
 TABLE = (
     *(Column(name, name) for name in ("run", "model", "lowering", "device", "dtype", "layout", "mode", "batch")),
     Column("resolution", "resolution", sort="side"),
-    *(Column(name, name) for name in ("window", "channels", "status")),
+    *(Column(name, name) for name in ("window", "channels", "status", "reason")),
     Column("latency_ms", "latency (ms)", low="latency_low_ms", high="latency_high_ms"),
     Column("gain", "over eager", low="gain_low", high="gain_high"),
     Column("run_gain", "over first run", low="run_gain_low", high="run_gain_high"),
@@ -62,7 +62,6 @@ TABLE = (
     Column("allocator_peak_bytes", "peak (MiB)", MEBIBYTE),
     Column("attainable_share", "% of attainable", 0.01),
     Column("relative_error", "relative error"),
-    Column("reason", "reason"),
 )
 
 

@@ -2,7 +2,8 @@
 // Charts: a figure each, its panels drawn by plotly when they come into view.
 
 const PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#56b4e9", "#949494"];
-const CONFIG = { displaylogo: false, responsive: true, displayModeBar: "hover" };
+const BUTTONS = [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
+const CONFIG = { displaylogo: false, responsive: true, displayModeBar: "hover", modeBarButtons: BUTTONS };
 const drawn = new Map(); // figure element -> what redraws it
 
 /** Text that plotly shows as it is: it takes some tags for its own. */
@@ -62,7 +63,7 @@ function layout(chart, traces, range) {
   }
   return {
     xaxis: x, yaxis: { ...axis(chart.y), range, exponentformat: "none" }, barmode: "stack", showlegend: false,
-    margin: { l: 10, r: 10, t: 10, b: 10 }, hovermode: "closest",
+    margin: { l: 10, r: 10, t: 30, b: 10 }, hovermode: "closest",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--accent") },
