@@ -44,9 +44,8 @@ def draw(frame: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> Figure | Non
     chosen = best_setting(rows[rows["top1_percent"].notna() & rows["images_per_s"].notna()])
     if chosen is None:
         return None
-    panels = sorted(
-        chosen.rows.groupby(["run", "lowering"]), key=lambda panel: (panel[0][0], lowering_order(panel[0][1]))
-    )
+    panels: list[tuple[Any, pd.DataFrame]] = list(chosen.rows.groupby(["run", "lowering"]))
+    panels.sort(key=lambda panel: (panel[0][0], lowering_order(panel[0][1])))
     columns = columns_for(len(panels), chosen.rows["lowering"].nunique())
     figure, axes = panel_grid(len(panels), columns, 2.6, 2.2)
     for panel, (names, part) in zip(axes, panels, strict=True):

@@ -15,8 +15,10 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 MISSING = f"got no browser, expected one of {', '.join(NAMES)} in PATH: `sh scripts/browser.sh`, as root on Debian"
-FLAGS = ("--headless", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage")
-FLAGS += ("--disable-background-networking", "--disable-component-update", "--hide-scrollbars")
+FLAGS = [
+    *("--headless", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage"),
+    *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
+]
 KEYS = {"Enter": (13, "\r"), " ": (32, " "), "Tab": (9, ""), "o": (79, "o")}
 SECONDS = 60.0  # for one answer
 
@@ -103,8 +105,8 @@ class Page:
 
     def __init__(self, browser: Chromium, width: int = 1280, height: int = 900, dark: bool = False):
         self.browser = browser
-        target = browser.send("Target.createTarget", url="about:blank")["targetId"]
-        self.session = browser.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.target = browser.send("Target.createTarget", url="about:blank")["targetId"]
+        self.session = browser.send("Target.attachToTarget", targetId=self.target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
         mobile = width < 600
@@ -127,6 +129,9 @@ class Page:
     def _seen(self, method: str) -> list[dict[str, Any]]:
         mine = (event for event in self.browser.events if event.get("sessionId") == self.session)
         return [event["params"] for event in mine if event["method"] == method]
+
+    def close(self) -> None:
+        self.browser.send("Target.closeTarget", targetId=self.target)
 
     def events(self, method: str) -> list[dict[str, Any]]:
         """The parameters of all events of this name so far."""
