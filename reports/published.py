@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reports.curves import legend
 from reports.slices import best_setting, lowering_order
@@ -46,6 +47,7 @@ def draw(frame: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> Figure | Non
         return None
     panels: list[tuple[Any, pd.DataFrame]] = list(chosen.rows.groupby(["run", "lowering"]))
     panels.sort(key=lambda panel: (panel[0][0], lowering_order(panel[0][1])))
+    least, most = chosen.rows["top1_percent"].min(), chosen.rows["top1_percent"].max()
     columns = columns_for(len(panels), chosen.rows["lowering"].nunique())
     figure, axes = panel_grid(len(panels), columns, 2.6, 2.2)
     for panel, (names, part) in zip(axes, panels, strict=True):
@@ -55,7 +57,9 @@ def draw(frame: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> Figure | Non
             spread, look = [[middle - low], [high - middle]], {**styles[row["model"]], "linestyle": "none"}
             panel.errorbar([row["top1_percent"]], [middle], yerr=spread, label=row["model"], capsize=2, **look)
         panel.set_title("\n".join(names if chosen.rows["run"].nunique() > 1 else names[1:]))
-        panel.margins(0.15)
+        panel.set_xlim(least - 0.5, most + 0.5)
+        panel.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5]))
+        panel.margins(y=0.15)
     plain_log_ticks(axes[0])
     label_axes(axes, columns, "top-1 accuracy (%)", "images per second")
     legend(figure, axes, styles, NOTE)

@@ -43,7 +43,14 @@ SETTINGS: Any = {
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
-TICKS_PER_DECADE = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), np.arange(1, 10, 0.5), np.arange(1, 10, 0.1))
+TICKS_PER_DECADE: tuple[Any, ...] = (
+    (1,),
+    (1, 3),
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 1.2, 1.4, 1.7, 2, 2.5, 3, 4, 5, 6, 8),
+)
+TICKS_PER_DECADE += (np.arange(1, 10, 0.5), np.arange(1, 10, 0.1))
 
 
 def model_styles(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
