@@ -22,6 +22,7 @@ NO_KERNEL = {  # formulations that are put together from general operators where
     "unfold_rows": "position-wise kernels as unfold, multiply, sum",
     "unfold_sum": "position-wise kernels as unfold, multiply, sum",
 }
+NO_RATIO = "no ratio of"
 NOTHING_FUSES = ("eager", "onnxruntime")
 
 
@@ -39,6 +40,7 @@ def verdict(frame: pd.DataFrame, crossings: pd.DataFrame | None = None) -> list[
             where = dict(zip(TOGETHER, names, strict=True))
             said = _item(pair, where, rows, several)
             items.append(said if crossings is None else said + _swaps(pair, where, rows, crossings))
+    items.sort(key=lambda item: NO_RATIO in item)
     return items or ["No pair of attention and convolution was measured in the same setting."]
 
 
@@ -49,7 +51,7 @@ def _item(pair: Pair, where: Mapping[str, Any], rows: pd.DataFrame, several: boo
     how = ", ".join([f"in {where['dtype']} under {where['lowering']} on {where['device']}", *unusual])
     known = rows[rows["ratio"].notna()]
     if known.empty:
-        return f"{cell(machine)}, {cell(how)}: no ratio of {_names(pair)}; {sentence(rows, pair)}."
+        return f"{cell(machine)}, {cell(how)}: {NO_RATIO} {_names(pair)}; {sentence(rows, pair)}."
     chosen = _most_usual(known)
     said = f"{cell(machine)}, {cell(how)}, {_faster(chosen, pair)} at {cell(setting(chosen))} ({pair.fairness})"
     return f"{said}. In all: {sentence(rows, pair)}." if len(rows) > 1 else f"{said}."
@@ -150,10 +152,9 @@ def _unfused(frame: pd.DataFrame) -> Iterator[str]:
     base = frame["lowering"].str.split(":").str[0]
     rows = frame[(frame["status"] == "ok") & base.isin(NOTHING_FUSES) & frame["formulation"].notna()]
     rows = rows.assign(how=rows["formulation"].str.split(", ")).explode("how")
-    rows = rows[rows["how"].isin(NO_KERNEL)]
-    for how, part in rows.groupby("how"):
+    for how, part in rows.assign(how=rows["how"].map(NO_KERNEL)).groupby("how"):
         models, lowerings = (_few(sorted(part[name].unique())) for name in ("model", "lowering"))
-        said = f"{cell(models)} under {cell(lowerings)}: {NO_KERNEL[how]}"
+        said = f"{cell(models)} under {cell(lowerings)}: {how}"
         yield f"**Plain implementation**, no kernel of its own: {said}."
 
 

@@ -153,3 +153,24 @@ def test_where_they_swap_places_is_said(tmp_path):
     elsewhere = pd.DataFrame([{**crossing, "lowering": "compile"}])
     assert verdict(frame, elsewhere)[0].endswith("No place where they swap is beyond doubt.")
     assert "swap" not in verdict(frame)[0]
+
+
+def test_what_has_no_ratio_comes_last(tmp_path):
+    records = [
+        *(Record(case(model), "oom") for model in (ATTENTION, CONVOLUTION)),
+        *(ok(case(model, lowering="onnxruntime"), [1.0, 1.1]) for model in (ATTENTION, CONVOLUTION)),
+    ]
+    known, unknown = verdict(load(tmp_path, *records))
+    assert "under onnxruntime" in known
+    assert "no ratio of window_attention and depthwise_conv; 1 without a ratio (oom)" in unknown
+
+
+def test_a_plain_implementation_is_said_once_however_it_is_called(tmp_path):
+    forms = (("eager", "shift"), ("eager", "shift_flat"))
+    records = [
+        ok(case("local_mlp", lowering=lowering, window=3 + 2 * n), [1.0], proof={"formulation": [form]})
+        for n, (lowering, form) in enumerate(forms)
+    ]
+    said = [each for each in not_measured(load(tmp_path, *records), {}) if "Plain" in each]
+    assert len(said) == 1
+    assert "local_mlp under eager: position-wise kernels as shifts and multiply-adds" in said[0]
