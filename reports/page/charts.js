@@ -184,6 +184,7 @@ made.forEach((each) => watcher.observe(each));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 addEventListener("beforeprint", () => {
   document.documentElement.toggleAttribute("data-printing", true);
+  for (const folded of document.querySelectorAll("#verdict details")) folded.open = true;
   for (const entry of drawn.values()) entry.done = true;
   redraw();
 });
