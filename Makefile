@@ -12,6 +12,7 @@ sweep: .venv/ready
 	$(BIN)/mixprof report $(RUN) --out $(RUN)/report
 
 test: .venv/ready
+	sh scripts/browser.sh
 	$(BIN)/python -m pytest
 
 # What only a machine with an NVIDIA GPU can prove, into gpu_acceptance.json; elsewhere it says that nothing ran.

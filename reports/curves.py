@@ -41,10 +41,12 @@ class Quantity:
     unit: str
     divisor: float
     measured: bool
+    low: str | None = None  # columns of its 95 % interval
+    high: str | None = None
 
 
 QUANTITIES = (
-    Quantity("latency", "latency_ms", "Latency", "latency (ms)", 1, True),
+    Quantity("latency", "latency_ms", "Latency", "latency (ms)", 1, True, "latency_low_ms", "latency_high_ms"),
     Quantity("memory", "allocator_peak_bytes", "Peak memory", "allocator peak (MiB)", 2**20, True),
     Quantity("flops", "flops", "FLOPs", "GFLOPs per forward", 1e9, False),
 )
@@ -57,7 +59,7 @@ AXES = {
 
 def draw(chosen: Slice, kind: str, axis: str, quantity: Quantity, styles: dict[str, dict[str, Any]]) -> Figure | None:
     """The figure, or None when it would show fewer than two places along the axis."""
-    rows = _shown(chosen.rows, quantity)
+    rows = shown(chosen.rows, quantity)
     if len(set(places(rows, axis))) < 2:
         return None
     facets = ["run", "lowering"] if quantity.measured else ["run"]
@@ -72,16 +74,17 @@ def draw(chosen: Slice, kind: str, axis: str, quantity: Quantity, styles: dict[s
     _ticks(axes, rows, axis)
     for panel, (_, part) in zip(axes, panels, strict=True):
         slopes.write(panel, part, axis, quantity.name, quantity.divisor, styles)
-    _legend(figure, axes, styles, _note(chosen.rows, rows, quantity))
+    legend(figure, axes, styles, _note(chosen.rows, rows, quantity))
     caption(figure, f"{quantity.title} against {axis}, {kind}s", chosen.label())
     return figure
 
 
-def _shown(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
+def shown(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
+    """The rows that have the quantity: measurements of ok cases, or counts, which are the same under every lowering."""
     rows = rows[rows[quantity.column] > 0]  # neither missing nor without a place on a logarithmic axis
     if quantity.measured:
         return rows[rows["status"] == "ok"]
-    return rows.drop_duplicates(["run", "model", "resolution", "batch", "window"])  # the same under every lowering
+    return rows.drop_duplicates(["run", "model", "resolution", "batch", "window"])
 
 
 def _draw_panel(panel: Axes, rows: pd.DataFrame, axis: str, quantity: Quantity, styles: dict[str, Any]) -> None:
@@ -90,15 +93,16 @@ def _draw_panel(panel: Axes, rows: pd.DataFrame, axis: str, quantity: Quantity, 
     for model, line in rows.groupby("model"):
         line = line.iloc[np.argsort(places(line, axis), kind="stable")]
         values = line[quantity.column].astype(float).to_numpy() / quantity.divisor
-        spread = _error_bars(line) if quantity.column == "latency_ms" else None
+        spread = _error_bars(line, quantity) if quantity.low else None
         panel.errorbar(
             places(line, axis), values, yerr=spread, label=model, capsize=2, elinewidth=0.8, **styles[str(model)]
         )
 
 
-def _error_bars(line: pd.DataFrame) -> np.ndarray:
+def _error_bars(line: pd.DataFrame, quantity: Quantity) -> np.ndarray:
     """How far the interval reaches below and above, (2, points); no bar where there is no interval."""
-    middle, low, high = (line[name].to_numpy(float) for name in ("latency_ms", "latency_low_ms", "latency_high_ms"))
+    columns = (quantity.column, quantity.low, quantity.high)
+    middle, low, high = (line[name].to_numpy(float) / quantity.divisor for name in columns)
     return np.stack([middle - low, high - middle])
 
 
@@ -118,7 +122,7 @@ def _ticks(axes: list[Axes], rows: pd.DataFrame, axis: str) -> None:
     plain_log_ticks(axes[0])
 
 
-def _legend(figure: Figure, axes: list[Axes], styles: dict[str, Any], note: str) -> None:
+def legend(figure: Figure, axes: list[Axes], styles: dict[str, Any], note: str) -> None:
     """One legend below all panels, in the order of the styles, under the note as its title."""
     handles = {bars.get_label(): bars[0] for panel in axes for bars in panel.containers}
     shown = [name for name in styles if name in handles]

@@ -10,11 +10,14 @@ import pandas as pd
 from profiler.store import read_manifest
 from reports.figures import write_figures
 from reports.frame import COLUMNS, TEXT, load, run_names
+from reports.html import page
 from reports.tables import summary
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
-    """Write summary.md, results.csv, results.parquet and the figures of these runs into `out`; the files written.
+    """Write index.html, summary.md, results.csv, results.parquet and the figures of these runs into `out`.
+
+    Returns the files written, the page first.
 
     Raises UsageError, before anything is written, for a folder that is no run.
     """
@@ -22,9 +25,12 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     manifests = {name: read_manifest(run) for name, run in run_names(runs).items()}
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    text = folder / "summary.md"
-    text.write_text(summary(frame, manifests), encoding="utf-8")
-    return [text, *write_tables(frame, folder), *write_figures(frame, folder)]
+    text, path = summary(frame, manifests), folder / "summary.md"
+    path.write_text(text, encoding="utf-8")
+    files = [path, *write_tables(frame, folder), *write_figures(frame, folder)]
+    index = folder / "index.html"
+    index.write_text(page(frame, manifests, text, [each.name for each in files]), encoding="utf-8")
+    return [index, *files]
 
 
 def write_tables(frame: pd.DataFrame, folder: Path) -> list[Path]:

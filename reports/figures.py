@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import breakdown, crossover_maps, curves, heatmaps, roofline
+from reports import breakdown, crossover_maps, curves, gains, heatmaps, published, roofline
 from reports.frame import ANCHOR
 from reports.pairs import PAIRS
 from reports.slices import best_slice
@@ -25,7 +25,7 @@ def write_figures(frame: pd.DataFrame, out: str | Path) -> list[Path]:
 
 
 def figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """A name and a figure at a time: the curves of each kind of model, the speed-ups, the crossovers."""
+    """A name and a figure at a time: for each kind of model its curves and gains; then what compares models."""
     styles = model_styles(frame)
     for kind, rows in frame[frame["model"] != ANCHOR].groupby("kind"):
         for axis in curves.AXES:
@@ -34,6 +34,12 @@ def figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
                 figure = chosen and curves.draw(chosen, str(kind), axis, quantity, styles)
                 if figure:
                     yield f"{quantity.name}_{axis}_{kind}s", figure
+        figure = gains.draw(frame, str(kind))
+        if figure:
+            yield f"gain_{kind}s", figure
+    figure = published.draw(frame, styles)
+    if figure:
+        yield "throughput_accuracy", figure
     for pair in PAIRS:
         figure = heatmaps.draw(frame, pair)
         if figure:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from scipy.special import stdtrit
@@ -12,6 +14,7 @@ from profiler.sampling import BATCHES, Interval
 
 SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution", "height", "width", "window"]
 SAME += ["channels", "kind"]
+SIDE = ["status", "latency_ms", "latency_low_ms", "latency_high_ms", "interval", "launches"]
 
 METHOD = (
     "A ratio is latency over latency, above 1 when attention is the slower one. Its interval is Welch's 95 % t "
@@ -47,10 +50,10 @@ def ratios(frame: pd.DataFrame, pair: Pair) -> pd.DataFrame:
     convolution's), `ratio`, `ratio_low`, `ratio_high`, `interval`, and `faster`:
     a model's name, "undecided", or missing where there is no interval.
     """
-    attention = frame[frame["model"] == pair.attention]
-    convolution = frame[frame["model"] == pair.convolution]
+    attention = frame.loc[frame["model"] == pair.attention, [*SAME, *SIDE]]
+    convolution = frame.loc[frame["model"] == pair.convolution, [*SAME, *SIDE]]
     both = attention.merge(convolution, on=SAME, suffixes=("_top", "_bottom"))
-    compared = pd.DataFrame([_compare(row, pair) for _, row in both.iterrows()], columns=COMPARED, dtype=object)
+    compared = pd.DataFrame([_compare(row, pair) for row in both.to_dict("records")], columns=COMPARED, dtype=object)
     numbers = dict.fromkeys(("ratio", "ratio_low", "ratio_high"), "float64")
     return pd.concat([both[SAME], compared.astype(numbers)], axis=1)
 
@@ -58,15 +61,22 @@ def ratios(frame: pd.DataFrame, pair: Pair) -> pd.DataFrame:
 COMPARED = ["status", "ratio", "ratio_low", "ratio_high", "interval", "faster"]
 
 
-def _compare(row: pd.Series, pair: Pair) -> tuple[object, ...]:
+def _compare(row: Mapping[Any, Any], pair: Pair) -> tuple[object, ...]:
     status = row["status_bottom"] if row["status_top"] == "ok" else row["status_top"]
     ratio = row["latency_ms_top"] / row["latency_ms_bottom"]
-    if not (_has_interval(row, "top") and _has_interval(row, "bottom")):
+    bounds = between(row)
+    if bounds is None:
         return status, ratio, None, None, None, None
-    bounds = ratio_interval(*_side(row, "top"), *_side(row, "bottom"))
     over_launches = row["interval_top"] == row["interval_bottom"] == "launches"
     kind = "launches" if over_launches else "within-launch"
     return status, bounds.estimate, bounds.low, bounds.high, kind, _faster(bounds, pair)
+
+
+def between(row: Mapping[Any, Any]) -> Interval | None:
+    """The ratio of the latencies of a row's two sides, "top" over "bottom"; None where either has no interval."""
+    if not (_has_interval(row, "top") and _has_interval(row, "bottom")):
+        return None
+    return ratio_interval(*_side(row, "top"), *_side(row, "bottom"))
 
 
 def _faster(bounds: Interval, pair: Pair) -> str:
@@ -75,11 +85,11 @@ def _faster(bounds: Interval, pair: Pair) -> str:
     return pair.attention if bounds.high < 1 else "undecided"
 
 
-def _has_interval(row: pd.Series, side: str) -> bool:
+def _has_interval(row: Mapping[Any, Any], side: str) -> bool:
     return bool(row[f"latency_low_ms_{side}"] > 0)  # a within-launch bound may fall below zero
 
 
-def _side(row: pd.Series, side: str) -> tuple[Interval, int]:
+def _side(row: Mapping[Any, Any], side: str) -> tuple[Interval, int]:
     """The latency of one side and the degrees of freedom of its interval."""
     bounds = Interval(*(float(row[f"{name}_{side}"]) for name in ("latency_ms", "latency_low_ms", "latency_high_ms")))
     one_launch = row[f"interval_{side}"] == "within-launch"

@@ -41,14 +41,28 @@ def lowering_order(lowering: str) -> tuple[int, str]:
     return (LOWERINGS.index(name) if name in LOWERINGS else len(LOWERINGS)), lowering
 
 
-def best_slice(frame: pd.DataFrame, axis: str) -> Slice | None:
-    """The slice along `axis` with the most cases, of which it has at least two places; None if there is none.
+def ranked_slices(frame: pd.DataFrame, axis: str) -> list[Slice]:
+    """Every slice along `axis` with at least two places on it, the one to draw first.
 
-    Where several have as many, one of which at least half is ok, then the one
+    That is the one with the most cases; where several have as many, one of which at least half is ok, then the one
     nearest to the usual settings, then the one with the most that is ok.
     """
-    candidates = [s for s in _slices(frame, axis) if s.rows[axis].nunique() >= 2]
-    return max(candidates, key=_merit, default=None)
+    return sorted((s for s in _slices(frame, axis) if s.rows[axis].nunique() >= 2), key=_merit, reverse=True)
+
+
+def best_slice(frame: pd.DataFrame, axis: str) -> Slice | None:
+    """The first of them; None if there is none."""
+    return next(iter(ranked_slices(frame, axis)), None)
+
+
+def settings(frame: pd.DataFrame) -> list[Slice]:
+    """The rows of one setting, models and lowerings aside, for every setting there is; in the same order."""
+    return sorted(_slices(frame, ""), key=_merit, reverse=True)
+
+
+def best_setting(frame: pd.DataFrame) -> Slice | None:
+    """The first of them; None for an empty frame."""
+    return next(iter(settings(frame)), None)
 
 
 def _merit(candidate: Slice) -> tuple[float, ...]:

@@ -43,7 +43,14 @@ SETTINGS: Any = {
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
-TICKS_PER_DECADE = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), np.arange(1, 10, 0.5), np.arange(1, 10, 0.1))
+TICKS_PER_DECADE: tuple[Any, ...] = (
+    (1,),
+    (1, 3),
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 1.2, 1.4, 1.7, 2, 2.5, 3, 4, 5, 6, 8),
+)
+TICKS_PER_DECADE += (np.arange(1, 10, 0.5), np.arange(1, 10, 0.1))
 
 
 def model_styles(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -54,6 +61,11 @@ def model_styles(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
         for _, rows in models.groupby("kind")
         for name, style in zip(sorted(rows["model"].unique()), _styles(), strict=False)
     }
+
+
+def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A style for each of these names, in their order."""
+    return dict(zip(names, _styles(), strict=False))
 
 
 def _styles() -> Iterable[dict[str, Any]]:
@@ -131,9 +143,14 @@ def plain_log_ticks(axes: Axes) -> None:
     plain_ticks(axes.yaxis, ticks, [f"{tick:,.10g}" for tick in ticks])
 
 
+def file_stem(name: str) -> str:
+    """Whatever a file's name had better not hold becomes a dash."""
+    return re.sub(r"[^\w.]+", "-", name)
+
+
 def save(figure: Figure, out: Path, name: str) -> list[Path]:
-    """OUT/name.png and OUT/name.svg; whatever a file's name had better not hold becomes a dash."""
-    stem = re.sub(r"[^\w.]+", "-", name)
+    """OUT/name.png and OUT/name.svg."""
+    stem = file_stem(name)
     paths = [out / f"{stem}.png", out / f"{stem}.svg"]
     figure.savefig(paths[0], dpi=DPI, bbox_inches="tight")
     figure.savefig(paths[1], metadata={"Date": None}, bbox_inches="tight")

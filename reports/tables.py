@@ -23,6 +23,7 @@ from reports.slices import lowering_order
 ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"]
 RARELY_VARIED = ("device", "layout", "mode")
 MEBIBYTE, BILLION = 2**20, 1e9
+DIFFERS = " (differs)"
 INTERVALS = {
     "launches": "a 95 % t interval over the logarithms of the launches' medians, around their geometric mean",
     "within-launch": "a 95 % interval within the only launch, widened by an assumed slow drift of the machine; "
@@ -100,13 +101,13 @@ def ok_tables(ok: pd.DataFrame) -> list[str]:
     """The cases that are ok, a table per lowering (and run)."""
     if ok.empty:
         return []
-    parts = ["## Measurements", *constants(ok)]
+    parts, names = ["## Measurements", *constants(ok)], varying(ok)
     groups: list[tuple[Any, pd.DataFrame]] = list(ok.sort_values(ORDER).groupby(["run", "lowering"]))
     for (run, lowering), rows in sorted(groups, key=lambda group: (group[0][0], lowering_order(group[0][1]))):
         times = " and ".join(rows["time"].unique())
         parts.append(f"### {lowering}" + (f", run {run}" if ok["run"].nunique() > 1 else ""))
         parts.append(f"Latency is `{times}`, with its 95 % interval.")
-        parts.append(table(ok_cells(row, varying(ok)) for _, row in rows.iterrows()))
+        parts.append(table(ok_cells(row, names) for _, row in rows.iterrows()))
     return parts
 
 
@@ -152,11 +153,11 @@ def failed_table(failed: pd.DataFrame) -> list[str]:
     if failed.empty:
         return []
     rows = failed.sort_values(["status", *ORDER])
-    several = failed["run"].nunique() > 1
+    several, names = failed["run"].nunique() > 1, varying(failed)
     cells = (
         {
             **({"run": row["run"]} if several else {}),
-            **setting_cells(row, varying(failed)),
+            **setting_cells(row, names),
             "status": row["status"],
             "reason": row["reason"] or "none was recorded",
         }
@@ -200,14 +201,20 @@ def environment_table(environments: Mapping[str, Mapping[str, Any]]) -> list[str
 
 def side_by_side(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     """part -> run -> settings, as one table with a line a setting and a column a run; nothing when it is empty."""
+    rows = compared(parts)
+    return [table(rows)] if rows else []
+
+
+def compared(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, str]]:
+    """The lines of that table; the setting's name ends in DIFFERS where runs do."""
     rows = []
     for part, by_run in parts.items():
         flat = {run: dict(_flatten(part, settings)) for run, settings in by_run.items()}
         for name in dict.fromkeys(name for settings in flat.values() for name in settings):
             values = {run: settings.get(name, "") for run, settings in flat.items()}
-            mark = " (differs)" if len(set(values.values())) > 1 else ""
+            mark = DIFFERS if len(set(values.values())) > 1 else ""
             rows.append({"setting": name + mark, **values})
-    return [table(rows)] if rows else []
+    return rows
 
 
 def _flatten(prefix: str, value: Any) -> Iterable[tuple[str, str]]:

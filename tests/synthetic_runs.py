@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from profiler.store import append_record, write_manifest
+from profiler.store import RECORDS, append_record, write_manifest
 from profiler.types import Case, Launch, Record, Samples
 
 MANIFEST: dict[str, Any] = {
@@ -99,3 +101,33 @@ def _record(of: Case, milliseconds: float, random: np.random.Generator, launches
     }
     uncounted = ("aten::fft_rfft2",) if of.model == "dynamic_depthwise_conv" else ()
     return Record(of, "ok", None, tuple(samples), uncounted_ops=uncounted, memory=memory, **counts)
+
+
+def write_lines(folder: Path, records: Iterable[Record], manifest: dict[str, Any] = MANIFEST) -> Path:
+    """The same folder as `write_run` makes, without putting every line on disk before the next."""
+    folder.mkdir(parents=True)
+    write_manifest(folder, manifest)
+    with (folder / RECORDS).open("w") as file:
+        file.writelines(json.dumps(record.to_json()) + "\n" for record in records)
+    return folder
+
+
+def many(count: int, samples: int = 40, seed: int = 0) -> Iterable[Record]:
+    """This many records of a dense grid, three launches each; one in fifty is not ok, each with a reason of its own."""
+    random = np.random.default_rng(seed)
+    lowerings, mixers = ("eager", "compile", "onnxruntime"), [*MIXERS, "local_mlp", "conv", "spatial_mlp"]
+    grid = itertools.product(
+        range(8, 8 * 26, 8), (1, 2, 4, 8, 16), (3, 5, 7, 9, 11), mixers, lowerings, ("float32", "bfloat16")
+    )
+    for number, (side, batch, window, model, lowering, dtype) in enumerate(itertools.islice(grid, count)):
+        of = case(model, lowering=lowering, dtype=dtype, batch=batch, window=window, resolution=(side, side))
+        macs = batch * side**2 * 96 * (96 + window**2)
+        if number % 50 == 49:
+            yield Record(of, "oom", f"tried to allocate {macs} bytes", macs=macs, flops=2 * macs)
+            continue
+        middle = 1e-7 * macs * (1 + mixers.index(model) / 4)
+        launches = [launch(middle * np.exp(0.03 * random.standard_normal(samples))) for _ in range(3)]
+        memory: dict[str, int | None] = {"allocator_peak_bytes": 16 * batch * side**2 * 96, "process_peak_bytes": 2**29}
+        counts: dict[str, Any] = {"macs": macs, "flops": 2 * macs, "params": 20_000, "relative_error": 2e-6}
+        proof = {"formulation": ["conv"], "recompiles": 0}
+        yield Record(of, "ok", None, tuple(launches), uncounted_ops=(), memory=memory, proof=proof, **counts)

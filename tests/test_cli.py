@@ -56,7 +56,7 @@ def test_a_report_of_it_has_figures_and_data(run, tmp_path):
     done = mixprof("report", run[0], "--out", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "report").rglob("*")}
-    assert {"results.csv", "results.parquet", "summary.md"} <= names
+    assert {"index.html", "results.csv", "results.parquet", "summary.md"} <= names
     assert any(name.endswith(".png") for name in names)
     assert any(name.endswith(".svg") for name in names)
 

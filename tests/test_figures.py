@@ -54,7 +54,8 @@ def test_the_figures_of_a_full_run(drawn):
     pairs = ("window_attention_over_depthwise_conv", "swin_t_over_swin_t:mixer=depthwise_conv", "swin_t_over_dwnet_t")
     crossing = ("depthwise_conv_and_window_attention", "dynamic_depthwise_conv_and_window_attention")  # along window
     maps = {f"crossovers_resolution_window_{pair}" for pair in crossing}
-    assert set(drawn) == curves | maps | {f"speedup_{pair}" for pair in pairs}
+    across = {"gain_mixers", "gain_networks", "throughput_accuracy"}
+    assert set(drawn) == curves | maps | across | {f"speedup_{pair}" for pair in pairs}
 
 
 def test_fitted_exponents_stand_beside_the_panels(tmp_path):

@@ -152,7 +152,7 @@ def test_runs_stand_side_by_side_and_differences_are_marked(tmp_path):
 def test_a_run_of_failures_only_is_reported_and_says_so(tmp_path):
     run = write_run(tmp_path / "run", [Record(case(), "unavailable", "pip install x")])
     names = {path.name for path in write_report([run], tmp_path / "out")}
-    assert names == {"summary.md", "results.csv", "results.parquet"}
+    assert names == {"index.html", "summary.md", "results.csv", "results.parquet"}
     text = (tmp_path / "out" / "summary.md").read_text()
     assert "**Nothing was ok**" in text
     assert "1 unavailable" in text

@@ -1,0 +1,176 @@
+"""reports.verdict, gains and published: the sentences on top of the page, and the ratios that they rest on."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from synthetic_runs import MANIFEST, case, ok, realistic, write_run
+
+import reports
+from profiler.types import Record
+from reports import published
+from reports.figures import figures
+from reports.gains import gains
+from reports.verdict import not_measured, verdict
+
+ATTENTION, CONVOLUTION = "window_attention", "depthwise_conv"
+
+
+def load(tmp_path, *records):
+    return reports.load(write_run(tmp_path / "run", records))
+
+
+def test_the_verdict_says_how_many_times_as_fast_with_its_interval(tmp_path):
+    frame = load(tmp_path, ok(case(ATTENTION), (4.0, 4.2, 4.4)), ok(case(CONVOLUTION), (2.0, 2.1, 2.2)))
+    # equal relative spread: scipy.stats.ttest_ind of the logs gives 2 x/÷ exp(0.10807)
+    assert verdict(frame) == [
+        "On this machine, in float32 under eager on cpu, **depthwise_conv is 2 [1.8, 2.23] times as fast as "
+        "window_attention** at 56x56, batch 1, window 7, 96 channels (the two mixers by themselves)."
+    ]
+
+
+def test_the_faster_one_comes_first(tmp_path):
+    frame = load(tmp_path, ok(case(ATTENTION), (2.0, 2.1, 2.2)), ok(case(CONVOLUTION), (4.0, 4.2, 4.4)))
+    assert "**window_attention is 2 [1.8, 2.23] times as fast as depthwise_conv**" in verdict(frame)[0]
+
+
+def test_two_that_cannot_be_told_apart_are_not(tmp_path):
+    frame = load(tmp_path, ok(case(ATTENTION), (2.0, 2.1, 2.2)), ok(case(CONVOLUTION), (2.1, 2.1, 2.1)))
+    assert "**not told apart**" in verdict(frame)[0]
+
+
+def test_the_most_usual_setting_is_told_and_all_are_counted(tmp_path):
+    models = ((ATTENTION, 2.0), (CONVOLUTION, 1.0))
+    records = [
+        ok(case(model, resolution=(s, s)), [ms * s, 1.01 * ms * s]) for model, ms in models for s in (14, 56, 224)
+    ]
+    (said,) = verdict(load(tmp_path, *records))
+    assert "at 56x56, batch 1, window 7, 96 channels" in said
+    assert "In all: depthwise_conv is faster in 3 of 3 settings" in said
+
+
+def test_without_a_pair_that_is_said(tmp_path):
+    assert "No pair" in verdict(load(tmp_path, ok(case(), [1.0])))[0]
+
+
+def test_what_was_not_measured_is_said(tmp_path):
+    records = [
+        ok(case("neighborhood_attention"), [1.0], proof={"formulation": ["explicit"]}, uncounted_ops=("aten::x",)),
+        ok(case(lowering="compile"), [1.0], proof={"formulation": ["shift"]}),
+        *(Record(case(window=w), "oom", "no | memory") for w in (9, 11)),
+    ]
+    text = "\n".join(not_measured(load(tmp_path, *records), {"run": {**MANIFEST, "sweep": {"cases": 9}}}))
+    assert "2 of 4 cases are **oom**: no \\| memory (2)." in text
+    assert "**onnxruntime, tensorrt, tensorrt_rtx**" in text
+    assert "**No GPU** was measured" in text
+    assert "neighborhood_attention under eager: attention as two products around a softmax" in text
+    assert "shift" not in text  # the compiler fuses it
+    assert "not finished**: 5 of its cases" in text
+    assert "aten::x" in text
+
+
+def test_gpu_cases_that_were_only_built_are_no_gpu_measurement(tmp_path):
+    frame = load(tmp_path, Record(case(device="cuda:0", lowering="tensorrt"), "built", "no device"))
+    assert any("none of them ran on one" in said for said in not_measured(frame, {}))
+
+
+def test_runs_that_differ_say_in_what(tmp_path):
+    frame = load(tmp_path, ok(case(), [1.0]))
+    said = not_measured(frame, {"a": MANIFEST, "b": {**MANIFEST, "versions": {"torch": "2.6.0"}}})
+    assert any("**differ** in versions.torch:" in each for each in said)
+
+
+def test_a_gain_is_a_ratio_of_latencies_with_welchs_interval(tmp_path):
+    eager, fast = (4.0, 4.3, 4.1), (2.0, 2.3, 2.1, 2.2)
+    frame = load(tmp_path, ok(case(), eager), ok(case(lowering="compile"), fast), ok(case(window=9), [1.0]))
+    found = gains(frame, "lowering", "eager")
+    row = frame.index[frame["lowering"] == "compile"][0]
+    logs = stats.ttest_ind(np.log(eager), np.log(fast), equal_var=False).confidence_interval(0.95)
+    assert found.loc[row, "gain"] == pytest.approx(stats.gmean(eager) / stats.gmean(fast))
+    assert found.loc[row, ["gain_low", "gain_high"]].tolist() == pytest.approx(np.exp(list(logs)).tolist())
+    assert found.drop(row).isna().all(axis=None)  # of eager itself, and of what eager was not measured for
+
+
+def test_a_gain_over_another_run_is_of_the_same_case(tmp_path):
+    runs = [write_run(tmp_path / name, [ok(case(), [ms, ms])]) for name, ms in (("old", 3.0), ("new", 2.0))]
+    frame = reports.load(*runs)
+    found = gains(frame, "run", "old")["gain"]
+    assert found[frame["run"] == "new"].tolist() == [pytest.approx(1.5)]
+    assert found[frame["run"] == "old"].isna().all()
+
+
+def network(model, **changes):
+    return case(model, channels=None, resolution=(224, 224), **changes)
+
+
+def test_throughput_stands_at_the_published_accuracy(tmp_path):
+    records = [
+        ok(network("swin_t"), [20.0, 20.0]),
+        ok(network("dwnet_t"), [10.0, 10.0]),
+        ok(network("swin_t:mixer=depthwise_conv"), [15.0, 15.0]),
+        ok(network("swin_b", window=12), [15.0, 15.0]),
+    ]
+    frame = load(tmp_path, *records)
+    top1 = frame["model"].to_frame().join(published.with_accuracy(frame))["top1_percent"]
+    assert top1.fillna(0).tolist() == [81.3, 81.2, 0, 0]  # what was changed has no published accuracy
+    figure = dict(figures(frame))["throughput_accuracy"]
+    points = {bars.get_label(): tuple(bars[0].get_xydata()[0]) for bars in figure.axes[0].containers}
+    assert points == {"swin_t": pytest.approx((81.3, 50.0)), "dwnet_t": pytest.approx((81.2, 100.0))}
+
+
+def test_the_gain_figure_shows_a_mark_for_each_model_and_lowering(tmp_path):
+    frame = load(tmp_path, *realistic())
+    figure = dict(figures(frame))["gain_mixers"]
+    panel = figure.axes[0]
+    latency = frame[(frame["resolution"] == "56") & (frame["batch"] == 1) & (frame["channels"] == 96)]
+    latency = latency[latency["window"].isna() | (latency["window"] == 7)].set_index(["model", "lowering"])[
+        "latency_ms"
+    ]
+    models = [label.get_text() for label in panel.get_xticklabels()]
+    assert models == ["depthwise_conv", "dynamic_depthwise_conv", "global_attention", "window_attention"]
+    for bars in panel.containers:
+        expected = [latency[model, "eager"] / latency[model, bars.get_label()] for model in models]
+        assert bars[0].get_ydata() == pytest.approx(np.array(expected))
+    assert {bars.get_label() for bars in panel.containers} == {"compile:max-autotune", "onnxruntime"}
+
+
+def test_where_they_swap_places_is_said(tmp_path):
+    records = [
+        ok(case(model, resolution=(s, s)), [ms, 1.01 * ms])
+        for model, times in ((ATTENTION, (1.0, 4.0)), (CONVOLUTION, (2.0, 2.0)))
+        for s, ms in zip((14, 56), times, strict=True)
+    ]
+    frame = load(tmp_path, *records)
+    crossing = {
+        **{"first": ATTENTION, "second": CONVOLUTION, "axis": "resolution", "place": 24.1, "low": 22.9, "high": 25.6},
+        **{"run": "run", "lowering": "eager", "device": "cpu", "dtype": "float32", "layout": "channels_last"},
+        **{"mode": "hot", "kind": "mixer", "channels": 96, "resolution": None, "batch": 1, "window": 7},
+    }
+    (said,) = verdict(frame, pd.DataFrame([crossing]))
+    assert said.endswith(
+        "They swap places at resolution 24.1 [22.9, 25.6] (batch 1, window 7), **window_attention** faster below."
+    )
+    elsewhere = pd.DataFrame([{**crossing, "lowering": "compile"}])
+    assert verdict(frame, elsewhere)[0].endswith("No place where they swap is beyond doubt.")
+    assert "swap" not in verdict(frame)[0]
+
+
+def test_what_has_no_ratio_comes_last(tmp_path):
+    records = [
+        *(Record(case(model), "oom") for model in (ATTENTION, CONVOLUTION)),
+        *(ok(case(model, lowering="onnxruntime"), [1.0, 1.1]) for model in (ATTENTION, CONVOLUTION)),
+    ]
+    known, unknown = verdict(load(tmp_path, *records))
+    assert "under onnxruntime" in known
+    assert "no ratio of window_attention and depthwise_conv; 1 without a ratio (oom)" in unknown
+
+
+def test_a_plain_implementation_is_said_once_however_it_is_called(tmp_path):
+    forms = (("eager", "shift"), ("eager", "shift_flat"))
+    records = [
+        ok(case("local_mlp", lowering=lowering, window=3 + 2 * n), [1.0], proof={"formulation": [form]})
+        for n, (lowering, form) in enumerate(forms)
+    ]
+    said = [each for each in not_measured(load(tmp_path, *records), {}) if "Plain" in each]
+    assert len(said) == 1
+    assert "local_mlp under eager: position-wise kernels as shifts and multiply-adds" in said[0]
