@@ -20,6 +20,7 @@ from markdown_it import MarkdownIt
 from matplotlib.colors import to_hex
 
 from reports.charts import charts, with_derived
+from reports.crossovers import crossovers
 from reports.style import file_stem, model_styles
 from reports.tables import DIFFERS, constants, counts_in_words, varying
 from reports.verdict import not_measured, verdict
@@ -78,7 +79,7 @@ def page(frame: pd.DataFrame, manifests: Mapping[str, Mapping[str, Any]], text: 
         policy=escape(policy(scripts)),
         style=_text("page.css"),
         counts=markdown([counts_in_words(frame)]),
-        verdict=_items(verdict(frame), SHOWN),
+        verdict=_items(verdict(frame, crossovers(frame)), SHOWN),
         not_measured=_items(not_measured(frame, manifests), 100),
         constants=markdown(constants(frame)) if len(frame) else "",
         first=first,

@@ -116,7 +116,7 @@ def test_the_reference_of_networks(name: str):
 def counted(name: str, point: Point, dtype: torch.dtype) -> dict[str, int]:
     is_mixer = models.kind(name) == "mixer"
     sides = (point.height, point.width)
-    shape = (point.batch, *sides, point.channels) if is_mixer else (point.batch, 3, *sides)
+    shape = (point.batch, *sides, point.channels or 0) if is_mixer else (point.batch, 3, *sides)
     with torch.device("meta"), torch.inference_mode():
         module = models.build(name, resolution=sides, window=point.window, channels=point.channels).to(dtype)
         counts = flops.count(module, torch.empty(shape, dtype=dtype))
