@@ -70,7 +70,10 @@ def half_width(error: np.ndarray, freedom: np.ndarray, chance: float = 0.975) ->
 
 
 def bound_by_enqueue(frame: pd.DataFrame) -> pd.Series:
-    """Rows of a GPU on which the host needs as long to enqueue a forward as the device seems to take for it."""
+    """Rows of a GPU on which the host needs as long to enqueue a forward as the device seems to take for it.
+
+    Never met on a GPU yet.
+    """
     slow = frame["enqueue_ms"] >= ENQUEUE_BOUND * frame["latency_ms"]
     return slow & (frame["time"] == "gpu_ms")
 
