@@ -92,7 +92,7 @@ def random_points(name: str, seed: int, number: int) -> Iterator[Point]:
 
 def counted(name: str, point: Point, dtype: str) -> dict[str, int]:
     """What the counter says of the published module, in a dtype."""
-    shape = (point.batch, point.height, point.width, point.channels)
+    shape = (point.batch, point.height, point.width, point.channels or 0)
     if models.kind(name) == "network":
         shape = (point.batch, 3, point.height, point.width)
     with torch.device("meta"):

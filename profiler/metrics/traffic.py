@@ -138,14 +138,14 @@ class Traffic:
             derived.parts = parts
         # Scores keep their number of values on the way to their softmax; a bias that a product made is broadcast.
         whole = [n for n, each in enumerate(sources) if each.numel() == tensor.numel()]
-        products = {origins[n].product for n in whole} - {None}
+        products = {product for n in whole if (product := origins[n].product) is not None}
         if len(products) != 1:
             return
-        derived.product = products.pop()
+        derived.product = number = products.pop()
         derived.softmaxed = name in SOFTMAXES or any(origins[n].softmaxed for n in whole)
         for n, reading in enumerate(readings):
             if origins[n].weight or n not in whole:
-                self._drafts[derived.product].reads.update(reading)
+                self._drafts[number].reads.update(reading)
 
     def opaque(self, given: Sequence[Tensor], made: Sequence[Tensor], *, mutates: bool) -> None:
         """Any other operator: what it makes has no origin but itself."""
