@@ -141,11 +141,11 @@ class Traffic:
         products = {product for n in whole if (product := origins[n].product) is not None}
         if len(products) != 1:
             return
-        product = derived.product = products.pop()
+        derived.product = number = products.pop()
         derived.softmaxed = name in SOFTMAXES or any(origins[n].softmaxed for n in whole)
         for n, reading in enumerate(readings):
             if origins[n].weight or n not in whole:
-                self._drafts[product].reads.update(reading)
+                self._drafts[number].reads.update(reading)
 
     def opaque(self, given: Sequence[Tensor], made: Sequence[Tensor], *, mutates: bool) -> None:
         """Any other operator: what it makes has no origin but itself."""
