@@ -23,6 +23,7 @@ from profiler.engines import cache
 from profiler.executors import local
 from profiler.progress import Lines
 from profiler.session import manifest_of, planned_cases, refuse_other, refuse_unused, session
+from profiler.symbolic import words
 from profiler.types import Case, NotTrusted, Record, UsageError
 
 DEFAULT_SWEEP = Path(__file__).with_name("default_sweep.toml")
@@ -68,6 +69,9 @@ def parser() -> Parser:
     for name, help in (("resolution", "224 or 800x1333"), ("batch", "images"), ("window", "side of the window")):
         counting.add_argument(f"--{name}", help=help, metavar=name[0].upper())
     counting.add_argument("--channels", help="of a mixer", metavar="C")
+    counting.add_argument(
+        "--symbolic", action="store_true", help="exact formulas in batch, resolution, window, channels"
+    )
     timing = add("time", "measure now, print one table, leave nothing behind", run_time)
     timing.add_argument("models", nargs="+", metavar="MODEL")
     planning = add("plan", "what a sweep would run; runs nothing", run_plan, json_too=True)
@@ -209,6 +213,8 @@ def run_count(arguments: argparse.Namespace) -> int:
     for axis, values in parsed.items():
         if len(values) > 1:
             raise UsageError(f"--{axis}: got {len(values)} values, expected one: `mixprof plan` counts many cases")
+    if arguments.symbolic:
+        return _count_symbolically(arguments, [f"--{name}" for name, axis in axes.items() if axis in given])
     with session(sweeps.Measure(), models, _given(arguments)) as asked:
         groups = [sweeps.Axes(models=(arguments.model,), devices=("cpu",), **parsed)]
         entry = sweeps.expand(groups, asked.describe, ["cpu"])[0]
@@ -223,10 +229,30 @@ def run_count(arguments: argparse.Namespace) -> int:
         return 0
     at_least = "at least " if found["uncounted_ops"] else ""
     print(f"{entry.case.label()}: {found['params']:,} parameters, {at_least}{found['macs']:,} MACs")
+    if found["min_bytes"] is not None:
+        print(f"  {'minimal bytes moved, all else fused':48} {found['min_bytes']:>18,}")
     for name, macs in sorted(found["macs_by_op"].items(), key=lambda item: -item[1]):
         print(f"  {name:48} {macs:>18,}")
     if at_least:
         print(f"  not counted: {', '.join(found['uncounted_ops'])}")
+    return 0
+
+
+def _count_symbolically(arguments: argparse.Namespace, given: list[str]) -> int:
+    name = arguments.model
+    if given:
+        raise UsageError(f"got {given[0]} with --symbolic, expected neither: formulas hold for all of them")
+    with session(sweeps.Measure(), models, _given(arguments)) as asked:
+        source = asked.describe(name)
+        if source.artifact is not None:
+            raise UsageError(
+                f"got '{name}' with --symbolic, expected a model that is built for each size: a file has its own; "
+                "count it without --symbolic"
+            )
+        found, reason = asked.formulas(source)
+    if found is None:
+        raise UsageError(f"{name}: {reason}; count single cases without --symbolic")
+    _print_json(words.as_json(name, found)) if arguments.json else print(words.as_text(name, found))
     return 0
 
 
@@ -236,7 +262,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     groups, measure = read_axes(arguments)
     with session(measure, models, _given(arguments)) as asked:
         planned, environment = planned_cases(groups, asked)
-        found = plan.predict(planned, measure, asked.count, environment)
+        found = plan.predict(planned, measure, asked.count, asked.formulas, environment)
         if arguments.on is not None:
             prediction.add_to_plan(found, planned, arguments.on, asked.operators)
     if arguments.json:

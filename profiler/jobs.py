@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any
 from profiler import device, load, lowerings
 from profiler.artifacts import work
 from profiler.types import Case, Launch, Unavailable, Unsupported, digest
+from profiler.worker import one_line
 
 if TYPE_CHECKING:
     import torch
 
     from profiler.metrics.operators import Watch
+    from profiler.symbolic.derive import Observed
+    from profiler.symbolic.formula import Point
 
 PROFILED_FORWARDS = 50
 PROFILED_S = 5.0  # of eager forwards, at most about so long
+SMALLEST_IMAGE = 32  # pixels along a side that a network is asked for
 FACTORY_KEYWORDS = ("resolution", "window", "batch", "channels")
 
 
@@ -150,6 +154,44 @@ def peaks(request: dict[str, Any]) -> dict[str, Any]:
 
     device.prepare(request["device"], request["dtype"], request["threads"])
     return {"status": "ok", "peaks": measure(request["device"], request["dtype"])}
+
+
+def derive(request: dict[str, Any]) -> dict[str, Any]:
+    """Exact formulas of a model's MACs, parameters and minimal bytes, or the reason why it has none."""
+    from profiler.symbolic import derive as symbolic
+    from profiler.symbolic import shelf
+
+    source = request["source"]
+    try:
+        found = symbolic.derive(
+            lambda point: _observe(source, point),
+            has_window="window" in source["accepts"],
+            has_channels="channels" in source["accepts"],
+            smallest=1 if source["kind"] == "mixer" else SMALLEST_IMAGE,
+        )
+    except symbolic.NoFormula as error:
+        return {"status": "unsupported", "reason": f"no formula could be proven: {error}"}
+    return {"status": "ok", "formulas": shelf.to_json(found)}
+
+
+def _observe(source: dict[str, Any], point: Point) -> Observed:
+    """What is counted of a model at a point, in float32 on `meta`."""
+    import torch
+
+    from profiler.metrics import flops
+    from profiler.symbolic.derive import Impossible, Observed
+
+    sides = (point.height, point.width)
+    case = Case("", "eager", "cpu", "float32", "contiguous", "hot", point.batch, sides, point.window, point.channels)
+    try:
+        module = _on_meta(source, case)
+        with torch.inference_mode():
+            counts = flops.count(module, torch.empty(input_shape(case, source["kind"]), device="meta"))
+    except Exception as error:  # of the user's own code: any
+        raise Impossible(one_line(error)) from error
+    operators = tuple((each.name, each.module, each.macs, each.parts) for each in counts.operators)
+    params = {name: each.numel() for name, each in module.named_parameters()}
+    return Observed(operators, params, counts.sizes, counts.uncounted_ops)
 
 
 def _on_meta(source: dict[str, Any], case: Case) -> torch.nn.Module:
@@ -444,6 +486,7 @@ JOBS: dict[str, Job] = {
     "count": _by_kind(count, work.count),
     "operators": operators,
     "peaks": peaks,
+    "derive": derive,
     "prepare": _by_kind(prepare, work.prepare),
     "launch": _by_kind(launch, work.launch),
 }

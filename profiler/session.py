@@ -16,6 +16,8 @@ from profiler.device import default_threads
 from profiler.executors.server import Server, source_request
 from profiler.sources import Registry
 from profiler.sweep import Axes, Measure, Planned, Source, expand, nearest
+from profiler.symbolic import shelf
+from profiler.symbolic.derive import Formulas
 from profiler.types import Case, NotTrusted, UsageError, digest
 
 ASK_TIMEOUT_S = 300.0
@@ -56,6 +58,11 @@ class Session:
     def environment(self) -> dict[str, Any]:
         values = self.ask("environment")
         return {name: values[name] for name in ("devices", "versions", "testbed", "informing")}
+
+    def formulas(self, source: Source) -> tuple[Formulas | None, str | None]:
+        """The exact costs of a model for every case, or the reason why there are none."""
+        request = source_request(source)
+        return shelf.find(source, lambda: self.server.run("derive", ASK_TIMEOUT_S, source=request).values)
 
     def count(self, case: Case, source: Source) -> dict[str, Any]:
         return {**self.server.run("count", ASK_TIMEOUT_S, source=source_request(source), case=case.to_json()).values}

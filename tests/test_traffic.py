@@ -49,6 +49,17 @@ def test_numbers_cost_nothing_and_a_norm_is_read_as_it_is():
     assert values(forward, meta(5, 4), meta(3, 7)) == [("aten.mm", 5 * 6 + 3 * 7 + 5 * 7)]
 
 
+def test_a_bias_belongs_to_its_product_however_it_is_added():
+    x, weight, bias = meta(6, 4), meta(4, 5), meta(5)
+    cost = 6 * 4 + 4 * 5 + 5 + 6 * 5
+    for forward in (
+        lambda x: torch.addmm(bias, x, weight),
+        lambda x: (x @ weight).add_(bias),
+        lambda x: bias * (x @ weight),
+    ):
+        assert [size for _, size in values(forward, x)] == [cost]
+
+
 def in_place(x: Tensor, weight: Tensor) -> Tensor:
     padded = x.new_zeros(4, 10)
     padded[:, 1:9] = x
@@ -99,7 +110,7 @@ BYTES = {
     "global_attention": (4 * C * C + 4 * C) + B * N * C * (1 + 3 + 3 + 1 + 1 + 1),
     "local_mlp": 2 * (2 * B * N * C + C * C + C) + N * K**2 * HEADS + 2 * B * N * C,
     "neighborhood_attention": (4 * C * C + 4 * C) + B * N * C * (1 + 3 + 3 + 1 + 1 + 1) + K**2 * HEADS,
-    "spatial_mlp": N * N + 2 * B * N * C,
+    "spatial_mlp": N * N + N + 2 * B * N * C,
 }
 
 

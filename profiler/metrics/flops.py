@@ -36,6 +36,7 @@ class Counts:
     uncounted_ops: tuple[str, ...]  # neither known to be light nor in FORMULAS, sorted
     operators: tuple[Operator, ...] = field(default=(), compare=False)  # those that multiply and accumulate, in order
     vector_macs: int = field(default=0, compare=False)  # of the MACs, those that a matrix unit cannot do: runs_on()
+    sizes: frozenset[int] = field(default=frozenset(), compare=False)  # lengths of axes that occurred
 
     @property
     def min_bytes(self) -> int:
@@ -50,11 +51,12 @@ class Counts:
 
 def count(forward: Callable[..., object], *inputs: object) -> Counts:
     """Run `forward(*inputs)` once and count it. Any device (meta costs nothing), any grad or inference mode."""
-    with _entered_modules(forward) as entered, _Count(entered) as mode:
+    with _entered_modules(forward) as entered, _Count(entered, _tensors(inputs)) as mode:
         forward(*inputs)
     macs_by_op = {op: macs for op, macs in mode.macs.most_common() if macs}
     uncounted = tuple(sorted(mode.uncounted))
-    return Counts(sum(macs_by_op.values()), macs_by_op, uncounted, mode.traffic.operators, mode.vector_macs)
+    found = mode.traffic.operators
+    return Counts(sum(macs_by_op.values()), macs_by_op, uncounted, found, mode.vector_macs, frozenset(mode.sizes))
 
 
 @contextlib.contextmanager
@@ -82,12 +84,13 @@ class _Count(TorchDispatchMode):
 
     supports_higher_order_operators = True  # flex_attention and the like arrive here and are named as uncounted
 
-    def __init__(self, entered: list[str]) -> None:
+    def __init__(self, entered: list[str], inputs: list[Tensor]) -> None:
         super().__init__()
         self.macs: Counter[str] = Counter()
         self.uncounted: set[str] = set()
         self.vector_macs = 0
-        self.traffic = Traffic()
+        self.traffic = Traffic(inputs)
+        self.sizes: set[int] = set()
         self._entered = entered
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -108,6 +111,7 @@ class _Count(TorchDispatchMode):
         given = _tensors((args, {key: value for key, value in kwargs.items() if key != "out"}))
         made, mutates = _tensors(result), func._schema.is_mutable
         macs = _macs(name, args, result)
+        self.sizes.update(*(tensor.shape for tensor in (*given, *made)))
         if macs is not None:
             self.macs[name] += macs
             self.vector_macs += macs if runs_on(name, args) == "vector" else 0
@@ -121,7 +125,7 @@ class _Count(TorchDispatchMode):
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_nested]
 
 
 def runs_on(name: str, args: Any) -> str:

@@ -4,6 +4,7 @@ Its operands and its result, each tensor once. What lies between such operators 
 
 - an operand that others were only moved or computed into element by element (padded, unfolded, gathered, permuted,
   scaled, cast) costs no more than what it was made of, and nothing where it was made of numbers (a mask);
+- weights and what is broadcast to an operator's result afterwards (a bias, a scale) are among its operands;
 - a product, a softmax of it and a product of that (attention) are one operator: the scores never leave the chip;
 - indices cost nothing: a kernel can compute them.
 """
@@ -12,8 +13,8 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -60,19 +61,21 @@ class _Origin:
 
     number: int
     parts: Parts  # the cheapest to read that gives them
+    weight: bool  # whether they are the same at every forward
     product: int | None = None  # the operator whose result they are, possibly scaled, biased, softmaxed, moved
-    beside: Parts = field(default_factory=dict)  # what was read since, beside that result
     softmaxed: bool = False
 
 
 class Traffic:
     """Follows tensors from operator to operator. Told of each in turn; `operators` says what was found."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
         self._drafts: list[_Draft] = []
         self._origins: dict[int, _Origin] = {}  # by storage, as long as it lives
         self._dead: dict[int, weakref.ref] = {}
         self._numbers = itertools.count()
+        for tensor in inputs:
+            self._anew(tensor)
 
     @property
     def operators(self) -> tuple[Operator, ...]:
@@ -85,7 +88,7 @@ class Traffic:
     def multiplied(self, name: str, module: str, macs: int, given: Sequence[Tensor], made: Sequence[Tensor]) -> None:
         """An operator that multiplies and accumulates turned `given` into `made`."""
         if "attention" in name:
-            made = made[:1]  # what follows is kept for a backward
+            name, made = ATTENTION, made[:1]  # what follows is kept for a backward
         draft = self._softmaxed_product(given)
         if draft is None:
             draft = len(self._drafts)
@@ -106,8 +109,8 @@ class Traffic:
         draft.macs += macs
         for tensor in given:
             origin = self._origin(tensor)
-            is_scores = origin.softmaxed and origin.product == number
-            draft.reads.update(origin.beside if is_scores else self._reading(tensor))
+            if not (origin.softmaxed and origin.product == number):
+                draft.reads.update(self._reading(tensor))
         for tensor in made:
             origin = self._anew(tensor)
             origin.product = number
@@ -127,20 +130,22 @@ class Traffic:
 
     def _derive(self, name: str, tensor: Tensor, sources: Sequence[Tensor]) -> None:
         origins = [self._origin(each) for each in sources]
-        parts = _union(self._reading(each) for each in sources)
-        # Scores keep their number of values on the way to their softmax; a bias that a product made is broadcast.
-        whole = [n for n, each in enumerate(sources) if each.numel() == tensor.numel()]
-        products = {origins[n].product for n in whole} - {None}
+        readings = [self._reading(each) for each in sources]
+        parts = {part: size for reading in readings for part, size in reading.items()}
         derived = self._anew(tensor)
+        derived.weight = all(origin.weight for origin in origins)
         if name not in SOFTMAXES and sum(parts.values()) <= _held(tensor):
             derived.parts = parts
-        if len(products) == 1:
-            derived.product = products.pop()
-            derived.beside = _union(
-                origin.beside if n in whole and origin.product == derived.product else self._reading(sources[n])
-                for n, origin in enumerate(origins)
-            )
-            derived.softmaxed = name in SOFTMAXES or any(origins[n].softmaxed for n in whole)
+        # Scores keep their number of values on the way to their softmax; a bias that a product made is broadcast.
+        whole = [n for n, each in enumerate(sources) if each.numel() == tensor.numel()]
+        products = {product for n in whole if (product := origins[n].product) is not None}
+        if len(products) != 1:
+            return
+        derived.product = number = products.pop()
+        derived.softmaxed = name in SOFTMAXES or any(origins[n].softmaxed for n in whole)
+        for n, reading in enumerate(readings):
+            if origins[n].weight or n not in whole:
+                self._drafts[number].reads.update(reading)
 
     def opaque(self, given: Sequence[Tensor], made: Sequence[Tensor], *, mutates: bool) -> None:
         """Any other operator: what it makes has no origin but itself."""
@@ -157,12 +162,12 @@ class Traffic:
         return origin.parts
 
     def _origin(self, tensor: Tensor) -> _Origin:
-        return self._origins.get(_key(tensor)) or self._anew(tensor)
+        return self._origins.get(_key(tensor)) or self._anew(tensor, weight=True)
 
-    def _anew(self, tensor: Tensor) -> _Origin:
-        """Let a tensor's storage be its own origin, until it is gone."""
+    def _anew(self, tensor: Tensor, *, weight: bool = False) -> _Origin:
+        """Let a tensor's storage be its own origin, until it is gone. One that nothing made is a weight."""
         key, number = _key(tensor), next(self._numbers)
-        origin = self._origins[key] = _Origin(number, {(number, 0, _held(tensor)): _held(tensor)})
+        origin = self._origins[key] = _Origin(number, {(number, 0, _held(tensor)): _held(tensor)}, weight)
         if key not in self._dead:
             self._dead[key] = weakref.ref(_owner(tensor), lambda _: self._forget(key))
         return origin
@@ -170,10 +175,6 @@ class Traffic:
     def _forget(self, key: int) -> None:
         self._origins.pop(key, None)
         self._dead.pop(key, None)
-
-
-def _union(several: Iterable[Parts]) -> dict[Part, int]:
-    return {part: size for parts in several for part, size in parts.items()}
 
 
 def _distinct(tensor: Tensor) -> int:
