@@ -70,7 +70,7 @@ class Rounds:
                         servers[name] = self._server(
                             name, (each for pair, _ in waiting for each in (pair.base, pair.head))
                         )
-                self._fight(entry, against, servers)
+                self._fight(entry, against, servers, stop)
         finally:
             for server in servers.values():
                 server.close()
@@ -83,10 +83,12 @@ class Rounds:
             python=side.python, path=side.path, folder=side.folder,
         )  # fmt: skip
 
-    def _fight(self, entry: Entry, against: str, servers: dict[str, Server]) -> None:
+    def _fight(self, entry: Entry, against: str, servers: dict[str, Server], stop: Callable[[], bool]) -> None:
         key = CANARY if against == CANARY else entry.key
         sides = {"base": entry.base, against: entry.base if against == CANARY else entry.head}
-        for _ in range(TRIES):
+        for number in range(TRIES):
+            if number and stop():  # no time to try again
+                break
             try:
                 requests = [self._request(servers[name], name, planned) for name, planned in sides.items()]
                 duel, *launches = round_of(
