@@ -102,6 +102,8 @@ def _check(arguments: argparse.Namespace) -> tuple[str, str]:
     """GOOD and BAD as commits. UsageError where there is nothing between them to look for."""
     if not arguments.retries.isdecimal():
         raise UsageError(f"--retries: got '{arguments.retries}', expected a whole number from 0 up")
+    if not arguments.models:  # the default sweep has many cases, which would all be counted before it is said
+        raise UsageError("got no model, expected --models with the one that regressed: `mixprof ab` says which")
     good, bad = resolve(arguments.good), resolve(arguments.bad)
     if good == bad:
         raise UsageError(f"got '{arguments.good}' and '{arguments.bad}', which are one commit, expected two")
