@@ -12,7 +12,7 @@ from profiler.histories import File, History, content_hash, is_url
 from profiler.types import UsageError
 from reports import baseline, stored
 from reports.baseline import Baseline
-from reports.check import check
+from reports.check import COMPARES, check
 from reports.comparable import compare, declared
 from reports.outcome import Outcome
 from reports.settle import refuse_unused_patterns
@@ -120,12 +120,16 @@ def run_baseline(arguments: argparse.Namespace) -> int:
     """Write the text baseline of one or more runs. Times that did not change beyond noise stay as they were."""
     out = Path(arguments.out)
     new = baseline.of_many(str(out), [stored.of_run(Path(run)) for run in arguments.runs])
-    changed = len(new.newest.cases)
+    kept = [each for each in new.newest.cases.values() if each.status in COMPARES]
+    if not kept:
+        first = next(iter(new.newest.cases.values()))
+        raise UsageError(f"got runs without a case that is ok ({first.status}: {first.reason}), expected at least one")
+    changed = len(kept)
     if out.exists():
         new, changed = baseline.renewed(baseline.read(out), new)
     temporary = out.with_name(out.name + ".tmp")
     temporary.write_text(baseline.as_text(new))
     temporary.replace(out)
     timed = sum(level.runs >= 8 for level in new.levels.values())
-    print(f"{out}: {len(new.newest.cases)} cases, {changed} changed, {timed} with runs enough to judge times by")
+    print(f"{out}: {len(kept)} cases, {changed} changed, {timed} with runs enough to judge times by")
     return 0

@@ -252,7 +252,7 @@ class Job:
             reason = (
                 f"{counted(disturbed, 'round')} lost too much CPU time to other processes"
                 if disturbed
-                else "no time was left for it"
+                else "no time was left for the two rounds that a verdict takes"
             )
             return Judged(entry.key, "inconclusive", reason=reason, **more)
         if verdict.open:
@@ -262,6 +262,8 @@ class Job:
                 each_s = self.rounds.pairs.spent_s / max(len(values), 1) / len(self.entries)
                 rounds = wanted - verdict.rounds
                 more |= {"more_rounds": rounds, "more_s": rounds * each_s}
+            else:
+                more["reason"] = "a thousand rounds would not decide it: it varies too much here"
         return Judged.of(entry.key, verdict, **more)
 
     def _times(self, entry: Entry) -> dict[str, times.Time]:

@@ -48,6 +48,4 @@ def what_else(judged: Judged) -> str:
         said += [f"{name} {base:,} -> {head:,}" for name, (base, head) in judged.exact.items()]
     if judged.more_rounds is not None and judged.more_s is not None:
         said.append(f"about {judged.more_rounds} more rounds, {judged.more_s:.0f} s, would decide it")
-    elif judged.verdict == "inconclusive" and judged.rounds and not judged.reason:
-        said.append("a thousand rounds would not decide it: it varies too much here")
     return "; ".join(said)

@@ -296,6 +296,13 @@ def write_baseline(fleet, *runs, name="baseline.txt"):
     return fleet.folder / name
 
 
+def test_a_run_without_a_case_that_is_ok_is_no_baseline(fleet, capsys):
+    shaky = fleet.run(records=[Record(CONV, "unstable", "lost 40% of its CPU time")])
+    assert cli.main(["baseline", str(shaky), "--out", str(fleet.folder / "none.txt")]) == 2
+    assert "unstable: lost 40% of its CPU time" in capsys.readouterr().err
+    assert not (fleet.folder / "none.txt").exists()
+
+
 def test_a_text_baseline_judges_as_its_run_does(fleet, capsys):
     base, head = fleet.run(), fleet.run(day=1, records=[ok(CONV, [1.0] * 3, **{**EXACT, "macs": 6_000_000})])
     file = write_baseline(fleet, base)
