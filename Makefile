@@ -13,7 +13,7 @@ sweep: .venv/ready
 
 test: .venv/ready
 	sh scripts/browser.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # What only a machine with an NVIDIA GPU can prove, into gpu_acceptance.json; elsewhere it says that nothing ran.
 gpu: .venv/ready
