@@ -31,7 +31,10 @@ class Ended(Exception):
 
 
 class Resident:
-    """The parent's end of one resident process."""
+    """The parent's end of one resident process, which is stopped while it is not asked for anything.
+
+    Threads that wait for work spin for milliseconds, longer than a turn of a small mixer takes: the other side's time.
+    """
 
     _number = itertools.count()
 
@@ -54,16 +57,20 @@ class Resident:
     def ready(self) -> None:
         """Wait until it is lowered and warm. Ended when it ends instead."""
         self.repeats = self._answer()["forwards_per_sample"]
+        self.server.pause()
 
     def take(self, samples: int) -> tuple[list[float], float | None]:
         """So many samples in milliseconds per forward, and the share of its CPU time that others took meanwhile."""
+        self.server.resume()
         os.write(self._asks, json.dumps({"take": samples}).encode() + b"\n")
         answer = self._answer()
+        self.server.pause()
         return answer["ms"], answer["lost"]
 
     def end(self) -> dict[str, Any]:
         """Let it end; the fields of its Launch."""
         try:
+            self.server.resume()
             os.write(self._asks, b'{"end": true}\n')
             return self.server.finish(self.running, self.timeout_s).values
         finally:
@@ -128,9 +135,7 @@ def fight(base: Resident, head: Resident, generator: random.Random, seconds: flo
         taken: dict[Resident, list[float]] = {base: [], head: []}
         for side in (first, second, second, first):
             samples, share = side.take(1 + ITERATIONS)
-            taken[side] += samples[
-                1:
-            ]  # the first finds caches full of the other side's, and its threads still spinning
+            taken[side] += samples[1:]  # the first finds caches full of the other side's
             lost += [] if share is None else [share]
         blocks.append((taken[base], taken[head]))
     shares = statistics.fmean(lost) if lost else None

@@ -171,6 +171,18 @@ class Server:
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
+    def pause(self) -> None:
+        """Stop the job that runs now, every thread of it, until `resume`."""
+        self._signal_job(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_job(signal.SIGCONT)
+
+    def _signal_job(self, number: signal.Signals) -> None:
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, number)
+
     def kill_job(self) -> None:
         """End the job that runs now, with everything it started."""
         if self._pid is not None:
