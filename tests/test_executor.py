@@ -287,3 +287,32 @@ def test_a_server_ends_with_its_jobs_and_their_children(tmp_path):
 def test_a_launch_line_is_json_without_special_numbers():
     launch = Launch("ok", host_ms=Samples((1.0,), 1))
     assert json.loads(json.dumps(launch.to_json(), allow_nan=False))["host_ms"]["samples"] == [1.0]
+
+
+def test_a_paused_job_has_no_thread_that_runs_until_it_goes_on(tmp_path):
+    """While a resident process waits for its turn, its threads must not spin beside the other side's."""
+    (entry,) = plan("hangs")
+    with Server(tmp_path, ("torch",), 1, "pinned") as server:
+        request = {
+            "source": source_request(entry.source),
+            "case": entry.case.to_json(),
+            "reference": str(tmp_path / "r"),
+        }
+        running = server.begin("prepare", **request)
+        pid = server._pid
+
+        def states():
+            return {path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")}
+
+        def wait_until(holds):
+            until = time.monotonic() + 20
+            while not holds(states()) and time.monotonic() < until:
+                time.sleep(0.01)
+            assert holds(states())
+
+        server.pause()
+        wait_until(lambda found: found == {"T"})
+        server.resume()
+        wait_until(lambda found: "T" not in found)
+        server.pause()  # and is ended while it is stopped
+        assert server.finish(running, 0.5).values["status"] == "timeout"
