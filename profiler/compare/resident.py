@@ -15,7 +15,7 @@ from profiler.jobs import Ready
 from profiler.metrics import accuracy, latency
 from profiler.types import Launch
 
-WARM_UP = sampling.Budget(min_work_s=0.2, window_s=0.05, drift=0.05, steady_cap_s=5.0)
+WARM_UP = sampling.Budget(min_work_s=0.2, window_s=0.05, drift=0.05, steady_cap_s=2.0)
 
 
 def serve(ready: Ready, request: dict[str, Any]) -> dict[str, Any]:
