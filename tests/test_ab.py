@@ -173,8 +173,9 @@ def test_what_a_gate_cannot_use_is_one_line_and_leaves_nothing(repository, optio
 
 
 def test_counts_alone_leave_a_folder_only_where_one_is_asked_for(repository, tmp_path):
+    before = sorted(repository.folder.rglob("*.json"))  # of timed jobs of other tests
     assert mixprof(repository.folder, "ab", "base", "unrelated", *EXACT).returncode == 0
-    assert not (repository.folder / "runs").exists()
+    assert sorted(repository.folder.rglob("*.json")) == before
     assert mixprof(repository.folder, "ab", "base", "unrelated", *EXACT, "--out", tmp_path / "job").returncode == 0
     assert [path.name for path in (tmp_path / "job").iterdir()] == ["ab.json"]
 

@@ -201,7 +201,7 @@ def test_without_a_verdict_the_option_decides(repository, run, choice, outcome):
     ran = run(repository.folder, gates(mixer=f"'net:steady', budget=0.01, {CASE}"), *options)
     case = ran.cases["test_mixer"]
     assert case.outcome == outcome, ran.out
-    assert "inconclusive (no time was left for it)" in case.said[0]
+    assert "inconclusive (no time was left for the two rounds that a verdict takes)" in case.said[0]
     if choice != "pass":
         assert "allow it more than budget=0.01" in case.message
 
@@ -220,7 +220,7 @@ def test_nothing_is_timed_beside_other_tests(repository, run, options, outcome):
 
 def test_one_worker_may_measure(repository, run):
     ran = run(repository.folder, gates(timed=f"'net:steady', budget=0.01, {CASE}"), "-n", "1")
-    assert "no time was left for it" in ran.cases["test_timed"].said[0]
+    assert "no time was left for the two rounds" in ran.cases["test_timed"].said[0]
 
 
 ORDINARY = """
@@ -272,7 +272,7 @@ BAD = {
     "value": ("'net:mixer', resolutions='x'", "--resolutions: got 'x', expected a side like 224"),
     "budget": ("'net:mixer', budget=0", "--budget: got 0, expected seconds above 0"),
     "revision": (f"'net:mixer', base='nowhere', {EXACT}", "got revision 'nowhere', which does not exist here"),
-    "model": (f"'net:nothing', {EXACT}", "BASE can run no case"),
+    "model": (f"'net:nothing', {EXACT}", "cannot be imported"),
     "object": (f"print, {EXACT}", "expected a name, like 'package.module:factory'"),
     "folder": (f"'net:mixer', folder='nowhere', {EXACT}", "got folder='nowhere'"),
     "call": ("'call:work', exact_only=True", "expected call:package.module:function"),
