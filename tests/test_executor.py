@@ -306,13 +306,14 @@ def test_a_paused_job_has_no_thread_that_runs_until_it_goes_on(tmp_path):
 
         def wait_until(holds):
             until = time.monotonic() + 20
-            while not holds(states()) and time.monotonic() < until:
+            while not holds() and time.monotonic() < until:
                 time.sleep(0.01)
-            assert holds(states())
+            assert holds()
 
+        wait_until(lambda: os.getpgid(pid) == pid)  # a group of its own
         server.pause()
-        wait_until(lambda found: found == {"T"})
+        wait_until(lambda: states() == {"T"})
         server.resume()
-        wait_until(lambda found: "T" not in found)
+        wait_until(lambda: "T" not in states())
         server.pause()  # and is ended while it is stopped
         assert server.finish(running, 0.5).values["status"] == "timeout"
