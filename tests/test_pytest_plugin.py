@@ -172,25 +172,22 @@ def test_uncommitted_changes_are_part_of_what_is_gated(run, tmp_path):
     assert f"macs {MACS:,} -> {2 * MACS:,}" in ran.cases["test_mixer"].message
 
 
-def test_real_work_fails_a_model_and_a_function(run, tmp_path):
+def test_real_work_in_a_function_fails_its_test(run, tmp_path):
     """Time alone tells. Noise may make the baseline differ from itself: that fails, too, and says so."""
     found = Repository(tmp_path / "repository")
     (found.folder / ".gitignore").write_text("__pycache__/\ntest_gate.py\n")
-    found.commit("base", net=net(), work=WORK.format(numbers=2000, columns=40))
-    found.commit("slower", net=net(waste=MANY), work=WORK.format(numbers=20000, columns=40))
+    found.commit("base", work=WORK.format(numbers=2000, columns=40))
+    found.commit("slower", work=WORK.format(numbers=20000, columns=40))
     before = found.state()
-    text = gates(
-        model=f"'net:mixer', max_lost_cpu=1, budget=120, {CASE}",
-        function="'call:work:work', max_lost_cpu=1, budget=120",
-    )
-    ran = run(found.folder, text, "--latency-base", "base")
-    for name in ("model", "function"):
-        case = ran.cases[f"test_{name}"]
-        assert case.outcome == "failure", ran.out
-        assert "regressed +" in case.said[0], ran.out
-        assert "regressed +" in case.message or "nothing here is to be trusted" in case.message
+    ran = run(found.folder, gates(function="'call:work:work', max_lost_cpu=1, budget=120"), "--latency-base", "base")
+    case = ran.cases["test_function"]
+    assert case.outcome == "failure", ran.out
+    assert "regressed +" in case.said[0], ran.out
+    assert "regressed +" in case.message or "nothing here is to be trusted" in case.message
     assert found.state() == before  # what was measured is kept where git does not see it
-    kept = sorted(each.name for each in (found.folder / ".pytest_cache" / "d" / "latency_gate").glob("*test_model/*"))
+    kept = sorted(
+        each.name for each in (found.folder / ".pytest_cache" / "d" / "latency_gate").glob("*test_function/*")
+    )
     assert kept == ["ab.json", "duels.jsonl"]
 
 
