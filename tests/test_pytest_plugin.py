@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 
 import pytest
-from toy_repository import MANY, ROOT, Repository, environment, net
+from toy_repository import ROOT, Repository, environment, net
 
 if sys.version_info >= (3, 11):
     import tomllib
