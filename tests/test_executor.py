@@ -300,6 +300,7 @@ def test_a_paused_job_has_no_thread_that_runs_until_it_goes_on(tmp_path):
         }
         running = server.begin("prepare", **request)
         pid = server._pid
+        assert pid is not None
 
         def states():
             return {path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")}
