@@ -56,18 +56,16 @@ def judge(
         share = threshold[key] if isinstance(threshold, Mapping) else threshold
         least = math.log1p(share)
         upper = mean + float(stdtrit(freedom[key], 0.95)) * errors[key]
-        if key in regressed and mean > least:
-            said = "regressed"
-        elif key in improved and -mean > least:
-            said = "improved"
-        elif upper < same_below(share):
-            said = "same"
-        else:
-            said = "inconclusive"
+        said = word(key in regressed and mean > least, key in improved and -mean > least, upper < same_below(share))
         half = float(stdtrit(freedom[key], 0.975)) * errors[key]
         low, high = math.expm1(mean - half), math.expm1(mean + half)
         found[key] = Verdict(said, math.expm1(mean), low, high, len(differences[key]), slower[key])
     return found
+
+
+def word(slower: bool, faster: bool, same: bool) -> str:
+    """The verdict, where several hold the worst one."""
+    return "regressed" if slower else "improved" if faster else "same" if same else "inconclusive"
 
 
 def same_below(threshold: float) -> float:

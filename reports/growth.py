@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.crossovers import comparable, crossovers, pairings
 from reports.exponents import COLUMNS, exponents
-from reports.markdown import cell, number, table
+from reports.markdown import number, table
 from reports.slices import HELD, in_words, lowering_order
 
 SETTING = [*COLUMNS[: COLUMNS.index("metric")], "axis"]
@@ -143,8 +143,3 @@ def _crossing_cells(row: pd.Series, shown: list[str]) -> dict[str, str]:
 def place_text(row: pd.Series) -> str:
     """ "24.1 [22.9, 25.6]"."""
     return f"{row['place']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-
-
-def crossover_in_words(row: pd.Series) -> str:
-    """ "**a** is faster below resolution 24.1 [22.9, 25.6], **b** beyond"."""
-    return f"**{cell(row['first'])}** is faster below {row['axis']} {place_text(row)}, **{cell(row['second'])}** beyond"

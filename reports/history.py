@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from reports.gate import THRESHOLD, Key, Verdict, discoveries, same_below
+from reports.gate import THRESHOLD, Key, Verdict, discoveries, same_below, word
 
 LEAST_RUNS = 8  # stored, before a time has a verdict
 WINDOW = 30  # the last runs that a level is taken of
@@ -99,14 +99,8 @@ def judge(
         least = math.log1p(share)
         shift, deviation = value - level.center, _deviation(level, error)
         upper = shift + float(stdtrit(level.runs - 1, 0.95)) * deviation
-        if (key in regressed and shift > least) or creeps(level, z[key]):
-            said = "regressed"
-        elif key in improved and -shift > least:
-            said = "improved"
-        elif upper < same_below(share):
-            said = "same"
-        else:
-            said = "inconclusive"
+        slow = (key in regressed and shift > least) or creeps(level, z[key])
+        said = word(slow, key in improved and -shift > least, upper < same_below(share))
         half = float(stdtrit(level.runs - 1, 0.975)) * deviation
         interval = math.expm1(shift - half), math.expm1(shift + half)
         found[key] = Verdict(said, math.expm1(shift), *interval, level.runs, slower[key])

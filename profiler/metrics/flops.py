@@ -51,7 +51,7 @@ class Counts:
 
 def count(forward: Callable[..., object], *inputs: object) -> Counts:
     """Run `forward(*inputs)` once and count it. Any device (meta costs nothing), any grad or inference mode."""
-    with _entered_modules(forward) as entered, _Count(entered, _tensors(inputs)) as mode:
+    with _entered_modules(forward) as entered, _Count(entered, tensors_of(inputs)) as mode:
         forward(*inputs)
     macs_by_op = {op: macs for op, macs in mode.macs.most_common() if macs}
     uncounted, sizes = tuple(sorted(mode.uncounted)), frozenset(mode.sizes)
@@ -107,9 +107,9 @@ class _Count(TorchDispatchMode):
 
     def _add(self, func: torch._ops.OpOverload, args: Any, kwargs: Any, result: Any) -> None:
         name = str(func.overloadpacket).removesuffix("_")  # in-place operators cost what their functional twins do
-        given = _tensors((args, {key: value for key, value in kwargs.items() if key != "out"}))
-        made, mutates = _tensors(result), func._schema.is_mutable
-        macs = _macs(name, args, result)
+        given = tensors_of((args, {key: value for key, value in kwargs.items() if key != "out"}))
+        made, mutates = tensors_of(result), func._schema.is_mutable
+        macs = macs_of(name, args, result)
         self.sizes.update(*(tensor.shape for tensor in (*given, *made)))
         if macs is not None:
             self.macs[name] += macs
@@ -123,7 +123,8 @@ class _Count(TorchDispatchMode):
             self.uncounted.add(name)
 
 
-def _tensors(tree: Any) -> list[Tensor]:
+def tensors_of(tree: Any) -> list[Tensor]:
+    """The tensors among arguments or results."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_nested]
 
 
@@ -140,7 +141,7 @@ def runs_on(name: str, args: Any) -> str:
     return "vector" if name in ("aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
 
 
-def _macs(name: str, args: Any, result: Any) -> int | None:
+def macs_of(name: str, args: Any, result: Any) -> int | None:
     """Multiply-accumulates of an operator; None where no formula knows them."""
     if name not in FORMULAS:
         return None

@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from math import prod
 from statistics import median
 from typing import Any
 
@@ -19,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from profiler.engines.graphs import ROLE_OF_CLASS
 from profiler.metrics import memory_plan
-from profiler.metrics.flops import FORMULAS, Counts, decompose, runs_on
+from profiler.metrics.flops import FORMULAS, Counts, decompose, macs_of, runs_on, tensors_of
+from profiler.metrics.traffic import distinct_bytes
 
 GENERATORS = {"DynamicConv", "InhomogeneousConv"}  # whose products make kernels, which then mix positions
 HEADS = {"head", "fc", "classifier"}
@@ -167,7 +166,7 @@ class _Trace(TorchDispatchMode):
         self.made |= {_storage(tensor) for tensor in outputs}
         if not outputs or name in FREE:
             return
-        macs = macs_of(name, args, result)
+        macs = _macs(name, args, result)
         kind = kind_of(name, args, macs)
         read = inputs[1:] if name in OVERWRITES else inputs
         path = self.watch.stack[-1][0] if self.watch.stack else ""
@@ -179,9 +178,9 @@ class _Trace(TorchDispatchMode):
                 stage_of(path),
                 kind,
                 macs,
-                sum(map(tensor_bytes, read)),
-                sum(map(tensor_bytes, outputs)),
-                sum(map(tensor_bytes, weights)),
+                sum(map(distinct_bytes, read)),
+                sum(map(distinct_bytes, outputs)),
+                sum(map(distinct_bytes, weights)),
                 ms,
             )
         )
@@ -202,14 +201,9 @@ def _attention_output(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return query.new_empty(*batch, length, heads, value.shape[-1]).transpose(-2, -3)
 
 
-def macs_of(name: str, args: Any, result: Any) -> int:
-    """Multiply-accumulates of an operator from its arguments and its result."""
-    if name == "aten.addcmul":  # shift and accumulate: a multiplication and an addition for each value
-        return int(result.numel())
-    if name not in FORMULAS:
-        return 0
-    shapes = tree_map_only(Tensor, lambda tensor: tuple(tensor.shape), (args, result))
-    return FORMULAS[name](*shapes[0], out=shapes[1]) or 0
+def _macs(name: str, args: Any, result: Any) -> int:
+    """Multiply-accumulates of an operator, those that shift and accumulate by value among them."""
+    return int(result.numel()) if name == "aten.addcmul" else macs_of(name, args, result) or 0
 
 
 def kind_of(name: str, args: Any, macs: int) -> str:
@@ -239,16 +233,5 @@ def stage_of(path: str) -> int | None:
     return int(found[1]) + 1 if found else None
 
 
-def tensor_bytes(tensor: Tensor) -> int:
-    """Of its elements, those that an expanded axis repeats once."""
-    sizes = zip(tensor.shape, tensor.stride(), strict=True)
-    return prod(size for size, stride in sizes if stride or not size) * tensor.element_size()
-
-
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
-
-
-def tensors_of(tree: Any) -> list[Tensor]:
-    """The tensors among arguments or results."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -156,7 +156,7 @@ class Traffic:
 
     def _reading(self, tensor: Tensor) -> Parts:
         """The cheapest tensors to read that give this one's values, and their bytes."""
-        origin, own = self._origin(tensor), _distinct(tensor)
+        origin, own = self._origin(tensor), distinct_bytes(tensor)
         if own < sum(origin.parts.values()):
             return {(origin.number, int(tensor.storage_offset()), own): own}
         return origin.parts
@@ -177,7 +177,7 @@ class Traffic:
         self._dead.pop(key, None)
 
 
-def _distinct(tensor: Tensor) -> int:
+def distinct_bytes(tensor: Tensor) -> int:
     """Bytes of a tensor's values, those that a broadcast repeats once."""
     if tensor.layout != torch.strided:
         return tensor.numel() * tensor.element_size()
@@ -201,4 +201,4 @@ def _key(tensor: Tensor) -> int:
 def _held(tensor: Tensor) -> int:
     """Bytes of all that a tensor's owner holds."""
     owner = _owner(tensor)
-    return _distinct(owner) if isinstance(owner, Tensor) else owner.nbytes()
+    return distinct_bytes(owner) if isinstance(owner, Tensor) else owner.nbytes()
