@@ -32,7 +32,7 @@ def write(
         along = np.exp(found.places[found.fit.used][[0, -1]])
         panel.plot(along, fitted, color=colour, scalex=False, scaley=False, **PALE)
         ends.append(float((np.log(fitted[-1]) - low) / (high - low)))
-        labels.append((f"{float(found.fit.slope):.2f}", colour))
+        labels.append((f"{round(float(found.fit.slope), 2) + 0.0:.2f}", colour))  # no "-0.00"
     for height, (text, colour) in zip(spread(ends), labels, strict=True):
         look: dict[str, Any] = {"color": colour, "fontsize": 6.5, "va": "center", "transform": panel.transAxes}
         panel.text(1.01, height, text, **look)

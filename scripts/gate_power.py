@@ -5,7 +5,7 @@
 Records a pool of duels of a stage-1 depth-wise block (56x56, 96 channels, window 7, eager): twelve copies of it a
 round, each with a pair of processes of its own that take samples in turn, under servers executed afresh for each
 round and side, as `mixprof ab` does. First against itself, then with 2, 5 and 10 % of extra real work on one side
-(sines that nobody needs, as many as first duels say). Then plays jobs of twelve cases: round k of a job
+(small matrix products, injected as `mixprof calibrate` does). Then plays jobs of twelve cases: round k of a job
 is a recorded round, drawn without replacement, its twelve duels given to the cases at random; looks, moderated
 variance and Benjamini-Hochberg are the real rule of reports/gate.py. An A/A job draws from the first pool alone; an
 A/B job one case from a slower pool and eleven from the first.
@@ -38,51 +38,36 @@ from pathlib import Path
 from coverage import wilson
 from scipy.stats import mannwhitneyu, ttest_ind
 
+import models
 from profiler.compare.paired import Entry, Rounds
 from profiler.compare.sides import Side
 from profiler.device import default_threads
-from profiler.sweep import Axes, Measure, Planned, Source, expand
+from profiler.session import session
+from profiler.sweep import Axes, Measure, expand
 from reports import gate
 
 COPIES = 12
 BURN = "import time\nwhile True:\n    end = time.time() + 0.1\n    while time.time() < end: pass\n    time.sleep(0.2)"
-GUESS = 1e6  # elements of extra work as long as the block
 SLOWER = (0.02, 0.05, 0.10)
 Samples = tuple[list[float], list[float]]  # of BASE and HEAD in one duel, milliseconds
 Duel = tuple[float, Samples]  # its difference and its samples
 Pool = list[list[Duel | None]]  # recorded rounds, each of twelve duels; None: given up
 
 
-def source(elements: int) -> Source:
-    return Source(
-        "slower:build", {"name": "depthwise_conv", "elements": elements}, ("channels", "resolution", "window"), "mixer",
-        "models:specialize", user=True,
-    )  # fmt: skip
-
-
-def elements_for(shares: Sequence[float], threads: int) -> list[int]:
-    """How much extra work makes the block slower by each share: on the line through duels at two guesses.
-
-    A line, since calling the extra work at all costs something, too.
-    """
-    guesses = [round(GUESS * min(shares)), round(GUESS * max(shares))]
-    found = [statistics.median(differences_of(record(guess, 2, threads)[0])) for guess in guesses]
-    slope = (guesses[1] - guesses[0]) / (found[1] - found[0])
-    return [max(1, round(guesses[0] + slope * (math.log1p(share) - found[0]))) for share in shares]
-
-
-def record(elements: int, rounds: int, threads: int, *, most_lost: float = 1.0) -> tuple[Pool, float]:
+def record(share: float, rounds: int, threads: int, *, most_lost: float = 1.0) -> tuple[Pool, float]:
     """Rounds of the block against itself with extra work, and the seconds that they took.
 
     A duel that lost more of its CPU time than `most_lost` in each of three tries is None.
     """
-    (entry,) = expand([Axes(models=("depthwise_conv",))], lambda _: source(0), ["cpu"])
-    copies = [replace(entry.case, model=f"copy {number}") for number in range(COPIES)]
-    entries = [Entry(case.model, Planned(case, source(0)), Planned(case, source(elements))) for case in copies]
+    with session(Measure(), models) as asked:
+        (planned,) = expand([Axes(models=("depthwise_conv",))], asked.describe, ["cpu"])
+    copies = [replace(planned, case=replace(planned.case, model=f"copy {number}")) for number in range(COPIES)]
+    entries = [Entry(each.case.model, each, each) for each in copies]
     side = Side("here", Path(__file__).parent, sys.executable)
     start, pool = time.monotonic(), Pool()
     with tempfile.TemporaryDirectory(prefix="mixprof-power-") as folder:
-        job = Rounds(side, side, Measure(seed=elements, max_lost_cpu=most_lost), Path(folder), threads)
+        job = Rounds(side, side, Measure(seed=round(1000 * share), max_lost_cpu=most_lost), Path(folder), threads)
+        job.more = {"head": {"extra_work": share}} if share else {}
         for number in range(rounds):
             before = {entry.key: len(job.pairs.differences.get(entry.key, [])) for entry in entries}
             job.run(entries, None, lambda: False)
@@ -234,8 +219,8 @@ def recorded(options: argparse.Namespace, threads: int) -> tuple[dict[str, Pool]
         stored = json.loads(options.pool.read_text())
         return stored["pools"], stored["spent_s"]
     pools, spent = {}, 0.0
-    for share, elements in zip((0.0, *SLOWER), (0, *elements_for(SLOWER, threads)), strict=True):
-        pool, seconds = record(elements, options.slower if share else options.rounds, threads)
+    for share in (0.0, *SLOWER):
+        pool, seconds = record(share, options.slower if share else options.rounds, threads)
         pools[f"{share:g}"], spent = pool, spent + seconds
         if options.pool:
             options.pool.write_text(json.dumps({"pools": pools, "spent_s": spent}))

@@ -17,6 +17,7 @@ import pandas as pd
 
 import reports
 from profiler.store import read_manifest
+from profiler.types import UsageError
 from reports.markdown import number, table
 
 
@@ -96,6 +97,8 @@ def main() -> int:
         frame = reports.load(run)
         testbed = read_manifest(run)["environment"]["testbed"]
     frame = frame[frame["model"].isin(NETWORKS) & (frame["lowering"] == "eager")]
+    if missing := sorted(set(NETWORKS) - set(frame["model"])):
+        raise UsageError(f"got '{run}' without {', '.join(missing)}, expected a run of all networks: leave out --run")
     first = frame.iloc[0]
     device = testbed["cpu"] if first["device"] == "cpu" else ", ".join(testbed["gpus"])
     setting = f"{first['dtype']}, eager, batch {first['batch']}, {first['height']}x{first['width']}"
@@ -106,4 +109,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UsageError as error:
+        print(f"paper_table: {error}", file=sys.stderr)
+        sys.exit(2)

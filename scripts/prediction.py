@@ -30,7 +30,7 @@ from profiler import prediction, store
 from profiler.prediction import Efficiency, Operator
 from profiler.session import Session, session
 from profiler.sweep import Measure
-from profiler.types import Case
+from profiler.types import Case, UsageError
 from reports.markdown import table
 
 SWEEP = Path(__file__).with_name("sweeps") / "prediction.toml"
@@ -71,7 +71,10 @@ def fit(known: list[tuple[list[Operator], float]], hardware: prediction.Hardware
 
 def against_cpu(run: Path, asked: Session) -> float:
     """Prints the table; the median absolute error of what was not calibrated on."""
-    (peaks,) = store.read_peaks(run)
+    store.read_manifest(run)
+    if len(found := store.read_peaks(run)) != 1:
+        raise UsageError(f"got '{run}' with {len(found)} sets of peaks, expected one: a sweep of this version on a CPU")
+    (peaks,) = found
     hardware = prediction.here(peaks)
     records = [each for each in store.read_records(run) if each.case.model != "anchor_v1"]
     frame = reports.load(run).query("lowering == 'eager'")
@@ -163,4 +166,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UsageError as error:
+        print(f"prediction: {error}", file=sys.stderr)
+        sys.exit(2)

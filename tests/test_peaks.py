@@ -84,6 +84,30 @@ def test_peaks_are_measured_once_for_each_device_dtype_and_testbed(own_cache):
     assert len(asked.asked) == 4
 
 
+def test_peaks_of_a_busy_machine_are_measured_again_and_never_kept(own_cache, capsys):
+    class Busy(Counting):
+        """Others take CPU time from the first `tries` measurements, which are the slower for it."""
+
+        def __init__(self, tries):
+            super().__init__()
+            self.tries = tries
+
+        def ask(self, job, **request):
+            found = super().ask(job, **request)["peaks"]
+            busy = len(self.asked) <= self.tries
+            rate = len(self.asked) if busy else 10.0
+            return {"peaks": {**found, "matrix_flops_per_s": rate, "lost_cpu_share": 0.5 if busy else 0.01}}
+
+    always = Busy(3)
+    assert machine_peaks.of("cpu", "float32", always, ENVIRONMENT)["matrix_flops_per_s"] == 3  # the fastest of three
+    assert len(always.asked) == 3
+    assert "too low, and not kept" in capsys.readouterr().err
+    for _ in range(2):
+        once = Busy(1)
+        assert machine_peaks.of("cpu", "float32", once, ENVIRONMENT)["matrix_flops_per_s"] == 10
+    assert once.asked == []  # kept by the first
+
+
 def test_what_is_damaged_is_measured_anew(own_cache):
     asked = Counting()
     machine_peaks.of("cpu", "float32", asked, ENVIRONMENT)

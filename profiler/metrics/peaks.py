@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from profiler import load
 from profiler.device import torch_dtype
 from profiler.metrics.flops import Counts
 
@@ -39,7 +40,7 @@ def measure(device: str, dtype: str) -> dict[str, Any]:
         if kind == "cuda":
             torch.cuda.synchronize(device)
 
-    element = torch_dtype(dtype)
+    element, before = torch_dtype(dtype), load.read()
     with torch.inference_mode():
         matrix = _best(_matrix(device, kind, element), synchronize)
         vector = _best(_vector(device, kind, element), synchronize)
@@ -56,6 +57,7 @@ def measure(device: str, dtype: str) -> dict[str, Any]:
         "cache_bytes": cache_bytes(device),
         "overhead_s": overhead_s,
         "best": {"matrix": matrix[0], "vector": vector[0]},
+        "lost_cpu_share": load.lost_share(before, load.read()),
     }
 
 
