@@ -280,7 +280,7 @@ def run_count(arguments: argparse.Namespace) -> int:
 def _count_symbolically(arguments: argparse.Namespace, given: list[str]) -> int:
     name = arguments.model
     if given:
-        raise UsageError(f"got {given[0]} with --symbolic, expected neither: formulas hold for all of them")
+        raise UsageError(f"got {given[0]} with --symbolic, expected it alone: formulas hold for all sizes")
     with session(sweeps.Measure(), models, _given(arguments)) as asked:
         source = asked.describe(name)
         if source.artifact is not None:
