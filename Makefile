@@ -23,6 +23,7 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy scripts tests
 	$(BIN)/lint-imports
 
 .venv/ready: pyproject.toml constraints.txt scripts/setup.sh scripts/type_stubs.py

@@ -46,7 +46,7 @@ def _pyramid(factory: str, mixer: str, dim: int, depths: tuple[int, ...]) -> Ent
 
 def _vit(dim: int, heads: int) -> Entry:
     settings = {"dim": dim, "depth": 12, "heads": heads}
-    return Entry("network", "models.vit:ViT", window=False, settings=settings, options=ATTENTION)
+    return Entry("network", "mixprof.models.vit:ViT", window=False, settings=settings, options=ATTENTION)
 
 
 _SHALLOW, _DEEP = (2, 2, 6, 2), (2, 2, 18, 2)
@@ -190,7 +190,7 @@ def build(
     make = _make_mixer if entry.kind == "mixer" else _make_network
     module = make(entry, options, _sides(resolution), window or 1, channels or DEFAULT_CHANNELS, num_classes).eval()
     for option in FORMULATION_OPTIONS & options.keys():
-        _load("models.specialization:override")(module, options[option])
+        _load("mixprof.models.specialization:override")(module, options[option])
     return module if lowering is None else specialize(module, lowering)
 
 
@@ -218,9 +218,9 @@ def _load(path: str) -> Any:
 
 def specialize(module: nn.Module, lowering: str) -> nn.Module:
     """The same function arranged for a lowering, in place: see models/specialization.py."""
-    return _load("models.specialization:specialize")(module, lowering)
+    return _load("mixprof.models.specialization:specialize")(module, lowering)
 
 
 def load_published(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Load a published Swin or DWNet checkpoint's tensors by their names: see models/published.py."""
-    _load("models.published:load_published")(module, state_dict)
+    _load("mixprof.models.published:load_published")(module, state_dict)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.layers import channels_first, channels_last
+from mixprof.models.layers import channels_first, channels_last
 
 Rows = Callable[[Tensor, Callable[[int], Tensor], Tensor, int], Tensor]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from models.folding import fold_before
-from models.layers import Mlp, channels_first, channels_last
-from models.pyramid import Pyramid
+from mixprof.models.folding import fold_before
+from mixprof.models.layers import Mlp, channels_first, channels_last
+from mixprof.models.pyramid import Pyramid
 
 
 class DWBlock(nn.Module):

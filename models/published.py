@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from models.mixers.window_attention import WindowAttention
-from models.specialization import DONE
+from mixprof.models.mixers.window_attention import WindowAttention
+from mixprof.models.specialization import DONE
 
 SHOWN = 3  # names in an error
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from models.layers import PatchEmbed, PatchMerging, init_weights, resolution_after
+from mixprof.models.layers import PatchEmbed, PatchMerging, init_weights, resolution_after
 
 
 class Stage(nn.Module):

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from models.layers import EagerLinear
+from mixprof.models.layers import EagerLinear
 
 LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
 DONE = "specialized_for"  # the attribute that notes it on a module

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from models.layers import Mlp
-from models.pyramid import Pyramid
+from mixprof.models.layers import Mlp
+from mixprof.models.pyramid import Pyramid
 
 
 class SwinBlock(nn.Module):

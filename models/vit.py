@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.layers import Mlp, PatchEmbed, init_weights
-from models.mixers.global_attention import GlobalAttention
+from mixprof.models.layers import Mlp, PatchEmbed, init_weights
+from mixprof.models.mixers.global_attention import GlobalAttention
 
 EPSILON = 1e-6  # of DeiT's layer norms
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from profiler.store import read_manifest
-from reports.figures import write_figures
-from reports.frame import COLUMNS, TEXT, load, run_names
-from reports.html import page
-from reports.tables import summary
+from mixprof.data.run_folder import read_manifest
+from mixprof.reports.charts.figures import write_figures
+from mixprof.reports.frame import COLUMNS, TEXT, load, run_names
+from mixprof.reports.page.html import page
+from mixprof.reports.text.summary import summary
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path) -> list[Path]:

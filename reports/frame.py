@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from profiler.sampling import BATCHES, over_launches, unseen, within_launch
-from profiler.store import read_crosscheck, read_manifest, read_peaks, read_records
-from profiler.types import Case, Record, Samples, UsageError
-from reports import contrasts, peaks
+from mixprof.data.errors import UsageError
+from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
+from mixprof.data.types import Case, Record, Samples
+from mixprof.reports import statistics
+from mixprof.reports.answers import peaks
+from mixprof.sampling import BATCHES, over_launches, unseen, within_launch
 
 ANCHOR = "anchor_v1"
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
@@ -45,7 +47,7 @@ COLUMNS = {
     "latency_high_ms": REAL,
     "interval": TEXT,  # "launches", "within-launch" or missing
     "launches": WHOLE,
-    "log_error": REAL,  # of log latency over launches, beside other cases of the run: see reports.contrasts
+    "log_error": REAL,  # of log latency over launches, beside other cases of the run: see mixprof.reports.statistics
     "host_p50_ms": REAL,
     "host_p95_ms": REAL,
     "host_p99_ms": REAL,
@@ -259,7 +261,7 @@ def _log_errors(frame: pd.DataFrame, medians_ms: Sequence[Sequence[float] | None
     errors = pd.Series(np.nan, index=frame.index)
     several = frame["launches"].where(frame["latency_ms"].notna(), 0) > 1
     for _, rows in frame[several].groupby(["run", "device", "launches"]):
-        errors[rows.index] = contrasts.over_launches(np.log([medians_ms[row] for row in rows.index]))
+        errors[rows.index] = statistics.over_launches(np.log([medians_ms[row] for row in rows.index]))
     return errors
 
 

@@ -16,14 +16,18 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from profiler import store
-from profiler.executors import local
-from profiler.sampling import Interval, over_launches
-from profiler.sweep import Axes, Measure, Planned, Source, expand
+from mixprof.data import run_folder
+from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
+from mixprof.run.executors import local
+from mixprof.sampling import Interval, over_launches
 
 LAUNCHES = 8
 MIXER = Source(
-    "models:build", {"name": "depthwise_conv"}, ("channels", "resolution", "window"), "mixer", "models:specialize"
+    "mixprof.models:build",
+    {"name": "depthwise_conv"},
+    ("channels", "resolution", "window"),
+    "mixer",
+    "mixprof.models:specialize",
 )
 
 
@@ -40,7 +44,7 @@ def medians_of_a_run(copies: int, seed: int) -> dict[str, list[float]]:
     measure = Measure(launches=LAUNCHES, seconds=0.2, seed=seed, max_lost_cpu=1.0)
     with tempfile.TemporaryDirectory(prefix="mixprof-aa-") as folder:
         local.execute(planned, Path(folder), measure, Silent())
-        records = store.read_records(Path(folder))
+        records = run_folder.read_records(Path(folder))
     return {
         record.case.model: [
             statistics.median(launch.host_ms.samples) for launch in record.launches if launch.host_ms is not None

@@ -21,14 +21,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import plain_formulations
 import torch
 from scipy.stats import t as student
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import models
-from profiler.device import ALLOCATOR
+import plain_formulations
+from mixprof import models
+from mixprof.machine.device import ALLOCATOR
 
 QUIET = {"KINETO_LOG_LEVEL": "99"}  # the profiler's own messages
 SIDE, CHANNELS, WINDOW = 56, 96, 7

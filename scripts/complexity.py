@@ -2,10 +2,10 @@
 
 import sys
 
-import reports
-from profiler.types import UsageError
-from reports.exponents import exponents
-from reports.growth import crossings_section, growth_table
+from mixprof import reports
+from mixprof.data.errors import UsageError
+from mixprof.reports.answers.exponents import exponents
+from mixprof.reports.text.growth import crossings_section, growth_table
 
 
 def main(runs: list[str]) -> int:

@@ -4,8 +4,8 @@
 
 Prints a Markdown table; exit code 1 when a required rate is missed (with --quick: when its Wilson interval misses it).
 Each replicate is a sweep of 50 cases in random order, 3 or 8 rounds, launches of 100 iterations; the case's logarithm
-is a known law plus that noise. What is judged is what `mixprof report` prints: reports.segments.fit and
-reports.crossovers.crossings.
+is a known law plus that noise. What is judged is what `mixprof report` prints: mixprof.reports.answers.segments.fit and
+mixprof.reports.answers.crossovers.crossings.
 
 - exponent: the 95 % interval of the slope holds the true one. Required: 93 to 97 %.
 - break: of a flat or shallow part and a power law; found, and within one step of the grid. Required: 95 %.
@@ -25,11 +25,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from noise import PROFILES, Profile, sweep_medians
 
-from reports.contrasts import Points, over_launches
-from reports.crossovers import Crossing, crossings
-from reports.segments import fit
+from mixprof.reports.answers.crossovers import Crossing, crossings
+from mixprof.reports.answers.segments import fit
+from mixprof.reports.statistics import Points, over_launches
+from noise import PROFILES, Profile, sweep_medians
 
 CASES, ITERATIONS = 50, 100
 SIDES = np.log([7, 10, 14, 20, 28, 40, 56, 80])

@@ -35,16 +35,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from coverage import wilson
 from scipy.stats import mannwhitneyu, ttest_ind
 
-import models
-from profiler.compare.paired import Entry, Rounds
-from profiler.compare.sides import Side
-from profiler.device import default_threads
-from profiler.session import session
-from profiler.sweep import Axes, Measure, expand
-from reports import gate
+from coverage import wilson
+from mixprof import models
+from mixprof.gate.rounds import Entry, Rounds
+from mixprof.gate.sides import Side
+from mixprof.machine.device import default_threads
+from mixprof.plan.axes import Axes, Measure, expand
+from mixprof.reports.gate import verdicts as gate
+from mixprof.run.session import session
 
 COPIES = 12
 BURN = "import time\nwhile True:\n    end = time.time() + 0.1\n    while time.time() < end: pass\n    time.sleep(0.2)"

@@ -21,10 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from profiler import driver, lowerings, store
-from profiler.engines import cache
-from profiler.sweep import DTYPES
-from profiler.types import Record
+from mixprof import lowerings
+from mixprof.data import cache, run_folder
+from mixprof.data.types import Record
+from mixprof.machine import cuda_driver
+from mixprof.plan.axes import DTYPES
 
 ROOT = Path(__file__).parents[1]
 NO_DEVICE = "no CUDA device: the NVIDIA driver is not installed, or shows none to this process"
@@ -84,12 +85,12 @@ def run_sweep() -> list[Check]:
     names = [*lowerings.LOWERINGS, *VARIANTS]
     with tempfile.TemporaryDirectory(prefix="mixprof-gpu-") as folder:
         run = Path(folder) / "run"
-        command = [sys.executable, "-m", "profiler.cli", "sweep", "--devices", "cuda:0", "--models", ",".join(MODELS)]
+        command = [sys.executable, "-m", "mixprof", "sweep", "--devices", "cuda:0", "--models", ",".join(MODELS)]
         command += ["--lowerings", ",".join(names), "--dtypes", ",".join(DTYPES), "--resolutions", "14", "--batches"]
         command += ["2", "--channels", "64", "--quick", "--out", str(run)]
         start = time.monotonic()
         code = _run(command)
-        records = store.read_records(run) if run.exists() else []
+        records = run_folder.read_records(run) if run.exists() else []
         checks = [check_of(record) for record in records]
     if code != 0 or not checks:
         said = f"not done after {LIMIT_S:.0f} s" if code is None else f"exit code {code}, {len(checks)} records"
@@ -120,10 +121,10 @@ def _variables() -> dict[str, str]:
 
 def environment() -> dict[str, Any]:
     """Devices, versions and testbed as `mixprof doctor` finds them, and the driver."""
-    command = [sys.executable, "-m", "profiler.cli", "doctor", "--json"]
+    command = [sys.executable, "-m", "mixprof", "doctor", "--json"]
     done = subprocess.run(command, cwd=ROOT, env=_variables(), capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {"doctor_failed": done.stderr.strip()}
-    return {**found, "cuda_devices": driver.device_count(), "cuda_driver": driver.version()}
+    return {**found, "cuda_devices": cuda_driver.device_count(), "cuda_driver": cuda_driver.version()}
 
 
 def assemble(checks: Iterable[Check], environment: dict[str, Any], *, device: bool) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.out.resolve().parent.is_dir():
         parser.error(f"got --out '{options.out}', expected a file in a folder that exists: mkdir it first")
-    device = driver.device_count() > 0
+    device = cuda_driver.device_count() > 0
     checks = run_tests(options.tests.resolve())
     checks += run_sweep() if device else [Check("sweep", "skipped", NO_DEVICE)]
     found = assemble(checks, environment(), device=device)

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from profiler import store
+from mixprof.data import run_folder
 
 TESTS = Path(__file__).parents[1] / "tests"
 
@@ -24,7 +24,7 @@ TESTS = Path(__file__).parents[1] / "tests"
 def start(run: Path, cases: int, resume: bool) -> subprocess.Popen[bytes]:
     """Begin or go on with a quick sweep of a tiny mixer over batches."""
     batches = ",".join(map(str, range(2, cases + 1)))  # the anchor is one case more
-    command = [sys.executable, "-m", "profiler.cli", "sweep", "--models", "toys:counted", "--resolutions", "1"]
+    command = [sys.executable, "-m", "mixprof", "sweep", "--models", "toys:counted", "--resolutions", "1"]
     command += ["--channels", "32", "--batches", batches, "--quick", "--threads", "1", "--max-lost-cpu", "1"]
     command += ["--out", str(run), *(["--resume"] if resume else [])]
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "MIXPROF_LAUNCHES": str(run.parent / "launched")}
@@ -32,13 +32,13 @@ def start(run: Path, cases: int, resume: bool) -> subprocess.Popen[bytes]:
 
 
 def journalled(run: Path) -> int:
-    path = run / store.JOURNAL
+    path = run / run_folder.JOURNAL
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def kill_at(run: Path, count: int, cases: int, generator: random.Random) -> None:
     """Let the sweep go on to `count` launches and a random moment more, then kill it."""
-    process = start(run, cases, resume=(run / store.MANIFEST).exists())
+    process = start(run, cases, resume=(run / run_folder.MANIFEST).exists())
     while journalled(run) < count and process.poll() is None:
         time.sleep(0.005)
     time.sleep(generator.random() * 0.3)
@@ -57,7 +57,7 @@ def main() -> int:
         for count in sorted(generator.sample(range(1, options.cases - 1), options.kills)):
             kill_at(run, count, options.cases, generator)
         last = start(run, options.cases, resume=True).wait()
-        launches, records = store.read_launches(run), store.read_records(run)
+        launches, records = run_folder.read_launches(run), run_folder.read_records(run)
         executed = len((run.parent / "launched").read_text().splitlines()) + 1  # and the anchor, in the first second
     cases = {record.case for record in records}
     statuses = sorted({record.status for record in records})

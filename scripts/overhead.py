@@ -21,7 +21,8 @@ from pathlib import Path
 
 from torch.utils.benchmark import Timer
 
-from profiler import device, store
+from mixprof.data import run_folder
+from mixprof.machine import device
 
 MOST_BIAS_US = 1.0
 MOST_SHARE = 0.10
@@ -50,10 +51,10 @@ def share_outside() -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="mixprof-overhead-") as folder:
         run = Path(folder) / "run"
         start = time.perf_counter()
-        command = [sys.executable, "-m", "profiler.cli", "sweep", "--out", str(run)]
+        command = [sys.executable, "-m", "mixprof", "sweep", "--out", str(run)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wall = time.perf_counter() - start
-        launches = [launch for _, launch in store.read_launches(run)]
+        launches = [launch for _, launch in run_folder.read_launches(run)]
     return {
         "wall": wall,
         "building": sum(launch.environment.get("built_s", 0.0) for launch in launches),

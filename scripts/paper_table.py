@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
-import reports
-from profiler.store import read_manifest
-from profiler.types import UsageError
-from reports.markdown import number, table
+from mixprof import reports
+from mixprof.data.errors import UsageError
+from mixprof.data.run_folder import read_manifest
+from mixprof.reports.text.markdown import number, table
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ NETWORKS = {
 
 
 def measure(run: Path, options: argparse.Namespace) -> None:
-    command = [sys.executable, "-m", "profiler.cli", "sweep", "--models", ",".join(NETWORKS), "--out", str(run)]
+    command = [sys.executable, "-m", "mixprof", "sweep", "--models", ",".join(NETWORKS), "--out", str(run)]
     resolution = options.resolution or (64 if options.quick else 224)
     command += ["--resolutions", str(resolution), "--batches", str(options.batch), *["--quick"] * options.quick]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -24,14 +24,15 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-import models
-import reports
-from profiler import prediction, store
-from profiler.prediction import Efficiency, Operator
-from profiler.session import Session, session
-from profiler.sweep import Measure
-from profiler.types import Case, UsageError
-from reports.markdown import table
+from mixprof import models, reports
+from mixprof.data import run_folder
+from mixprof.data.errors import UsageError
+from mixprof.data.types import Case
+from mixprof.plan import prediction
+from mixprof.plan.axes import Measure
+from mixprof.plan.prediction import Efficiency, Operator
+from mixprof.reports.text.markdown import table
+from mixprof.run.session import Session, session
 
 SWEEP = Path(__file__).with_name("sweeps") / "prediction.toml"
 CALIBRATED = ("window_attention", "depthwise_conv", "vit_s")
@@ -52,7 +53,7 @@ def operators_of(asked: Session, case: Case) -> list[Operator]:
 
 
 def measure(run: Path, quick: bool) -> None:
-    command = [sys.executable, "-m", "profiler.cli", "sweep", str(SWEEP), "--out", str(run), *["--quick"] * quick]
+    command = [sys.executable, "-m", "mixprof", "sweep", str(SWEEP), "--out", str(run), *["--quick"] * quick]
     subprocess.run(command, check=True)
 
 
@@ -71,12 +72,12 @@ def fit(known: list[tuple[list[Operator], float]], hardware: prediction.Hardware
 
 def against_cpu(run: Path, asked: Session) -> float:
     """Prints the table; the median absolute error of what was not calibrated on."""
-    store.read_manifest(run)
-    if len(found := store.read_peaks(run)) != 1:
+    run_folder.read_manifest(run)
+    if len(found := run_folder.read_peaks(run)) != 1:
         raise UsageError(f"got '{run}' with {len(found)} sets of peaks, expected one: a sweep of this version on a CPU")
     (peaks,) = found
     hardware = prediction.here(peaks)
-    records = [each for each in store.read_records(run) if each.case.model != "anchor_v1"]
+    records = [each for each in run_folder.read_records(run) if each.case.model != "anchor_v1"]
     frame = reports.load(run).query("lowering == 'eager'")
     latencies = dict(zip(map(_key_of_row, frame.to_dict("records")), frame["latency_ms"] / 1000, strict=True))
     cases = [each.case for each in records if each.status == "ok" and each.case.lowering == "eager"]

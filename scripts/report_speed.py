@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import reports
-from profiler.store import read_manifest
-from reports.export import write_tables
-from reports.figures import write_figures
-from reports.html import page
-from reports.tables import summary
+from mixprof import reports
+from mixprof.data.run_folder import read_manifest
+from mixprof.reports.charts.figures import write_figures
+from mixprof.reports.export import write_tables
+from mixprof.reports.page.html import page
+from mixprof.reports.text.summary import summary
 
 TESTS = Path(__file__).parents[1] / "tests"
 SPENT: dict[str, tuple[float, float]] = {}  # seconds by the clock and of the CPU

@@ -29,15 +29,16 @@ from typing import Any
 import torch
 from fvcore.nn import FlopCountAnalysis
 
-import models
-from profiler import jobs, sources
-from profiler.executors.server import source_request
-from profiler.metrics import flops
-from profiler.sweep import Source
-from profiler.symbolic import shelf
-from profiler.symbolic.derive import Points, in_words, values_at
-from profiler.symbolic.formula import Point
-from profiler.types import Case
+from mixprof import models
+from mixprof.data.types import Case
+from mixprof.metrics import flops
+from mixprof.plan import sources
+from mixprof.plan.axes import Source
+from mixprof.run.client import source_request
+from mixprof.symbolic import shelf
+from mixprof.symbolic.derive import Points, in_words, values_at
+from mixprof.symbolic.formula import Point
+from mixprof.worker import jobs
 
 BYTES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 GRID = """
@@ -124,7 +125,7 @@ def planned(folder: Path) -> tuple[float, float, list[dict[str, Any]]]:
     networks, mixers = (", ".join(map(json.dumps, kinds[kind])) for kind in ("network", "mixer"))
     grid = folder / "grid.toml"
     grid.write_text(GRID.format(networks=networks, mixers=mixers))
-    command = [sys.executable, "-m", "profiler.cli", "plan", str(grid), "--json"]
+    command = [sys.executable, "-m", "mixprof", "plan", str(grid), "--json"]
     environment = {**os.environ, "MIXPROF_CACHE": str(folder / "cache")}
     core = {min(os.sched_getaffinity(0))}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()

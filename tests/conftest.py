@@ -4,13 +4,13 @@ import importlib.util
 
 import pytest
 
-from profiler import driver
+from mixprof.machine import cuda_driver
 
 
 @pytest.fixture(scope="session")
 def gpu():
     """The first CUDA device's name; without one the test is skipped. A device that torch cannot use is a failure."""
-    if not driver.device_count():
+    if not cuda_driver.device_count():
         pytest.skip("no CUDA device: the NVIDIA driver is not installed, or shows none to this process")
     import torch
 
@@ -22,15 +22,15 @@ def gpu():
 @pytest.fixture(scope="session", params=["tensorrt", "tensorrt_rtx"])
 def flavour(request, gpu):
     """Each TensorRT in turn, skipped where it is not installed, lacks pycuda, or builds nothing for this device."""
-    from profiler import lowerings
-    from profiler.engines import flavours
+    from mixprof import lowerings
+    from mixprof.lowerings.tensorrt import flavours
 
     if reason := lowerings.missing(request.param):
         pytest.skip(reason)
     if importlib.util.find_spec("pycuda") is None:
         pytest.skip("an engine runs through pycuda: pip install 'mixprof[cuda]'")
     targets = getattr(flavours.load(request.param), "ComputeCapability", None)
-    major, minor = driver.compute_capability(0)
+    major, minor = cuda_driver.compute_capability(0)
     if targets is not None and f"SM{major}{minor}" not in targets.__members__:
         pytest.skip(f"{request.param} builds no engine for compute capability {major}.{minor}")
     return request.param

@@ -6,12 +6,12 @@ import tempfile
 from typing import Any
 
 import torch
-from gpu_probes import error_of, lowerings, mixer, models, target, times_of
 from torch import nn
 
-from profiler.engines import cache, flavours, graphs, proof, runtime
-from profiler.lowerings import tensorrt
-from profiler.worker import is_out_of_memory
+from gpu_probes import error_of, lowerings, mixer, models, target, times_of
+from mixprof.data import cache
+from mixprof.data.errors import is_out_of_memory
+from mixprof.lowerings.tensorrt import flavours, graphs, lower, proof, runtime
 
 
 def mixer_engine(lowering, name, dtype, batch=2, side=14):
@@ -38,7 +38,7 @@ def bound(flavour, engine, graph, x, *, graphed=False):
     """A runner of an engine with one input."""
     trt = flavours.load(flavour)
     (name,) = graph.inputs
-    inputs, shapes = {name: tensorrt.raw_bytes(x)}, {name: tuple(x.shape)}
+    inputs, shapes = {name: lower.raw_bytes(x)}, {name: tuple(x.shape)}
     return runtime.Runner(trt, engine, 0, inputs, shapes, flavours.messages(trt), graph=graphed)
 
 

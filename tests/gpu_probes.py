@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import models
-from profiler import device, driver, lowerings, sampling
-from profiler.lowerings import Target
-from profiler.metrics import accuracy, latency, memory
+from mixprof import lowerings, models, sampling
+from mixprof.lowerings import Target
+from mixprof.machine import cuda_driver, device
+from mixprof.metrics import accuracy, latency, memory
 
 DEVICE = "cuda:0"
 LIMIT_S = 900
@@ -230,9 +230,9 @@ def allocator(side):
 
 def sensors():
     """What NVML says, before and after 256 MiB are taken, and which device torch and the driver mean."""
-    from profiler import clocks
+    from mixprof.machine import nvml
 
-    read = clocks.reader(0)
+    read = nvml.reader(0)
     if read is None:
         return None
     torch.cuda.init()
@@ -244,9 +244,9 @@ def sensors():
     return {
         "before": before.__dict__,
         "after": after.__dict__,
-        "identity": clocks.identity(0),
+        "identity": nvml.identity(0),
         "testbed": device.testbed(1, "pinned"),
-        "uuids": [driver.device_uuid(0), str(torch.cuda.get_device_properties(0).uuid)],
+        "uuids": [cuda_driver.device_uuid(0), str(torch.cuda.get_device_properties(0).uuid)],
         "held": held.numel(),
     }
 

@@ -10,10 +10,10 @@ import torch
 from onnx import helper
 from torch import nn
 
-from profiler import sources
-from profiler.artifacts import work
-from profiler.artifacts.files import Given
-from profiler.sweep import Axes, expand
+from mixprof.plan import sources
+from mixprof.plan.axes import Axes, expand
+from mixprof.plan.files import Given
+from mixprof.worker import files
 
 TESTS = Path(__file__).parent
 SIDES = (13, 9)
@@ -57,12 +57,12 @@ def build(path, nodes, given, returned, weights=(), opset=20, functions=()):
 
 
 def source(path, shapes=None, archive=None):
-    found = work.inspect({"path": str(path), "inputs": None if archive is None else str(archive)})
+    found = files.inspect({"path": str(path), "inputs": None if archive is None else str(archive)})
     return sources.of_file(str(path), Given(shapes or {}, None if archive is None else str(archive)), found)
 
 
 def request(found, case, tmp_path):
-    from profiler.executors.server import source_request
+    from mixprof.run.client import source_request
 
     return {
         "source": source_request(found),
@@ -78,6 +78,6 @@ def cases(found, name="net.onnx", **axes):
 
 
 def mixprof(*arguments, cwd=TESTS):
-    command = [sys.executable, "-m", "profiler.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "mixprof", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)

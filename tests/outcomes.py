@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports.outcome import Judged, Outcome
-from reports.times import Time
+from mixprof.reports.gate.outcome import Judged, Outcome
+from mixprof.reports.gate.times import Time
 
 # What a name can hold: another format's marks, line ends, a terminal's colours, right-to-left and astral letters.
 NASTY = (

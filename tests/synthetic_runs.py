@@ -1,4 +1,4 @@
-"""Run folders with known numbers, made through profiler.store."""
+"""Run folders with known numbers, made through mixprof.data.run_folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from profiler.store import RECORDS, append_record, write_manifest
-from profiler.types import Case, Launch, Record, Samples
+from mixprof.data.run_folder import RECORDS, append_record, write_manifest
+from mixprof.data.types import Case, Launch, Record, Samples
 
 MANIFEST: dict[str, Any] = {
     "sweep": {},

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from toy_repository import AXES, BROKEN, MANY, Repository, environment, mixprof, net, start
 
 EXACT = ("--exact-only", "--json", "--models", "net:mixer", *AXES)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-import models
-from profiler.metrics import accuracy
+from mixprof import models
+from mixprof.metrics import accuracy
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CASES = [("window_attention:shifted=true", 7), ("depthwise_conv", 7), ("dynamic_depthwise_conv", 7),
@@ -141,8 +141,8 @@ def test_initialization_gives_every_layer_an_output_of_unit_scale_and_is_repeata
 
 
 def test_a_lowerings_own_buffer_is_poisoned_before_it_is_read(tmp_path):
-    from profiler.lowerings import Target
-    from profiler.lowerings.onnxruntime import lower
+    from mixprof.lowerings import Target
+    from mixprof.lowerings.onnxruntime import lower
 
     module = nn.Linear(32, 32).requires_grad_(False)
     x = torch.randn(2, 3, 3, 32)

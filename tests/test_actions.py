@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+
+from mixprof.reports.gate.outcome import Judged, Outcome
 from outcomes import NASTY, every_verdict
 from toy_repository import Repository, with_topic
-
-from reports.outcome import Judged, Outcome
 
 ROOT = Path(__file__).parents[1]
 ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.yml"))

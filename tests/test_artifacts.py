@@ -8,12 +8,12 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnx_files import SIDES, build, cases, mixprof, source, two
 
-from profiler import store
-from profiler.artifacts import files
-from profiler.artifacts.files import Artifact, Input
-from profiler.types import Unsupported, UsageError
+from mixprof.data import run_folder
+from mixprof.data.errors import Unsupported, UsageError
+from mixprof.plan import files
+from mixprof.plan.files import Artifact, Input
+from onnx_files import SIDES, build, cases, mixprof, source, two
 
 QUICK = ("--quick", "--threads", "1", "--max-lost-cpu", "1")
 
@@ -140,7 +140,7 @@ def run(free, tmp_path_factory):
 
 def test_a_sweep_of_a_file_records_what_it_was_and_what_it_was_fed_with(run):
     folder, _ = run
-    records = {(r.case.model, r.case.lowering, r.case.batch): r for r in store.read_records(folder / "run")}
+    records = {(r.case.model, r.case.lowering, r.case.batch): r for r in run_folder.read_records(folder / "run")}
     assert {key: record.status for key, record in records.items()} == {
         ("anchor_v1", "onnxruntime", 1): "ok",
         ("net.onnx", "eager", 1): "unsupported",
@@ -160,7 +160,7 @@ def test_a_sweep_of_a_file_records_what_it_was_and_what_it_was_fed_with(run):
     }  # fmt: skip
     assert proof_of(record)["reference"].startswith("onnxruntime on the CPU, graph optimisation disabled")
     assert record.launches[0].host_ms is not None
-    manifest = store.read_manifest(folder / "run")
+    manifest = run_folder.read_manifest(folder / "run")
     assert manifest["artifacts"]["net.onnx"]["sha256"] == proof_of(record)["artifact_sha256"]
 
 
@@ -225,7 +225,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said, free, tmp_path):
 def engine(tmp_path_factory):
     """A folder with a graph of two inputs, and the engine that TensorRT-RTX makes of it."""
     trt = pytest.importorskip("tensorrt_rtx")
-    from profiler.engines import builder
+    from mixprof.lowerings.tensorrt import builder
 
     folder = tmp_path_factory.mktemp("engine")
     two(folder / "net.onnx", torch.float16, free=False)
@@ -244,7 +244,7 @@ def test_files_become_engines_and_engines_are_never_claimed_to_be_more_than_buil
     axes = ("--lowerings", "tensorrt_rtx", "--devices", "cuda:0", "--shape", shapes)
     done = mixprof("sweep", "--models", ",".join(names), *axes, "--out", tmp_path / "run", *QUICK, cwd=engine)
     assert done.returncode == 0, done.stderr
-    records = {record.case.model: record for record in store.read_records(tmp_path / "run")}
+    records = {record.case.model: record for record in run_folder.read_records(tmp_path / "run")}
     assert {name: records[name].status for name in names} == {
         "net.onnx": "built", "net.plan": "built", "cut.plan": "unsupported", "junk.plan": "unsupported",
     }  # fmt: skip

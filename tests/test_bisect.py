@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from toy_repository import AXES, BROKEN, MANY, Repository, mixprof, net
 
 MIXER = ("--models", "net:mixer", *AXES)

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-import models
-from profiler import calibrations, cli
-from profiler.calibrate_commands import _differences
-from profiler.compare import extra_work, grid
-from profiler.compare.sides import HERE, side
-from profiler.session import session
-from profiler.store import testbed_key as key_of
-from profiler.sweep import Axes, Measure
+from mixprof import models
+from mixprof.cli import main
+from mixprof.cli.calibrate import _differences
+from mixprof.data import calibrations
+from mixprof.data.run_folder import testbed_key as key_of
+from mixprof.gate import grid
+from mixprof.gate.sides import HERE, side
+from mixprof.plan.axes import Axes, Measure
+from mixprof.run.session import session
+from mixprof.worker import extra_work
 
 MEASURE = Measure(threads=1, max_lost_cpu=1.0)
 GROUPS = [Axes(models=("depthwise_conv",), devices=("cpu",), resolutions=((14, 14),))]
@@ -61,18 +63,18 @@ def test_canaries_of_earlier_jobs_stand_in_for_a_measurement(tmp_path, monkeypat
     monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path / "cache"))
     key = key_of(testbed)
     folders = [job(tmp_path / f"job{k}", key, [0.01, -0.01, 0.02, -0.005, 0.0]) for k in range(4)]
-    assert cli.main(["calibrate", "--from", *folders, "--json"]) == 0
+    assert main.main(["calibrate", "--from", *folders, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["pairs"], found["cases"], found["power"]) == (20, 1, None)
     assert "20 A/A pairs" in calibrations.said(testbed)
-    assert cli.main(["calibrate", "--from", *folders[:3]]) == 2
+    assert main.main(["calibrate", "--from", *folders[:3]]) == 2
     assert "got 15 canary rounds" in capsys.readouterr().err
     other = job(tmp_path / "other", "another", [0.0] * 50)
-    assert cli.main(["calibrate", "--from", other]) == 2
-    assert cli.main(["calibrate", "--from", str(tmp_path / "none")]) == 2
+    assert main.main(["calibrate", "--from", other]) == 2
+    assert main.main(["calibrate", "--from", str(tmp_path / "none")]) == 2
     assert "what `mixprof ab --out` writes" in capsys.readouterr().err
 
 
 def test_too_few_pairs_are_refused(capsys):
-    assert cli.main(["calibrate", "--pairs", "5"]) == 2
+    assert main.main(["calibrate", "--pairs", "5"]) == 2
     assert "--pairs: got 5, expected at least 20" in capsys.readouterr().err

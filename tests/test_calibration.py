@@ -1,4 +1,4 @@
-"""reports.calibration against scipy and simulated truth; profiler.calibrations as files that expire."""
+"""reports.gate.calibration against scipy and simulated truth; data.calibrations as files that expire."""
 
 import json
 import math
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from profiler import calibrations
-from profiler.store import testbed_key as key_of
-from reports.calibration import false_alarms, injected, play, pooled, power, summary, wilson
-from reports.gate import LOOKS
+from mixprof.data import calibrations
+from mixprof.data.run_folder import testbed_key as key_of
+from mixprof.reports.gate.calibration import false_alarms, injected, play, pooled, power, summary, wilson
+from mixprof.reports.gate.verdicts import LOOKS
 
 TESTBED = {"cpu": "A", "threads": 2, "gpus": ["B sm_90"], "cuda": "12.6"}
 

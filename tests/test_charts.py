@@ -1,15 +1,15 @@
-"""reports.charts and reports.html without a browser: charts of data that only some runs have, JSON, Markdown."""
+"""reports.page without a browser: charts of data that only some runs have, JSON, Markdown."""
 
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import case, ok, realistic, write_run
 
-import reports
-from reports.charts import charts, with_derived
-from reports.html import data, embedded, markdown, sections
+from mixprof import reports
+from mixprof.reports.page.charts import charts, with_derived
+from mixprof.reports.page.html import data, embedded, markdown, sections
+from synthetic_runs import case, ok, realistic, write_run
 
 PEAKS = {"matrix_flops_per_s": 100e9, "vector_flops_per_s": 20e9, "copy_bytes_per_s": 10e9}
 

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from synthetic_runs import case, ok, write_run
 
-from profiler import cli
-from profiler.types import Record
-from reports.check import axes_of
-from reports.stored import Stored, of_run
+from mixprof.cli import main
+from mixprof.data.types import Record
+from mixprof.reports.gate.check import axes_of
+from mixprof.reports.gate.stored import Stored, of_run
+from synthetic_runs import case, ok, write_run
 
 CPU = {"cpu": "A cpu", "threads": 2, "allocator": "pinned", "quota": None, "libc": "glibc 2.36"}
 VERSIONS = {"python": "3.11.2", "torch": "2.13.0", "onnxruntime": "1.20.0"}
@@ -60,7 +60,7 @@ def fleet(tmp_path, monkeypatch):
 
 
 def check(run, against, *options):
-    return cli.main(["check", str(run), "--against", str(against), *options])
+    return main.main(["check", str(run), "--against", str(against), *options])
 
 
 def outcome(capsys, run, against, *options):
@@ -104,8 +104,8 @@ def test_from_eight_runs_a_slow_down_is_an_unconfirmed_alarm_with_the_command_to
     assert found["cases"][0]["confirmed"] is False
     (command,) = (note for note in found["notes"] if "mixprof ab" in note)
     words = shlex.split(command.partition("mixprof ")[2])
-    arguments = cli.parser().parse_args(words)
-    groups, _ = cli.read_axes(arguments)
+    arguments = main.parser().parse_args(words)
+    groups, _ = main.read_axes(arguments)
     assert (arguments.base, arguments.head, groups[0].models) == ("merge-base", "HEAD", ("depthwise_conv",))
     assert verdicts(outcome(capsys, fleet.run(slower=0.9, day=9), history))["depthwise_conv"] == "improved"
     assert set(verdicts(outcome(capsys, fleet.run(day=9), history)).values()) == {"same"}
@@ -277,7 +277,7 @@ def test_a_real_run_is_the_same_as_itself_and_as_its_baseline(fleet, capsys):
     run, file = fleet.folder / "real", fleet.folder / "real.txt"
     axes = ("--models", "depthwise_conv", "--resolutions", "7", "--channels", "32")
     settings = ("--quick", "--threads", "1", "--max-lost-cpu", "1")
-    assert cli.main(["sweep", *axes, *settings, "--out", str(run)]) == 0
+    assert main.main(["sweep", *axes, *settings, "--out", str(run)]) == 0
     write_baseline(fleet, run, name="real.txt")
     for against in (run, file):
         assert check(run, against, "--exact-only") == 0
@@ -292,13 +292,13 @@ def test_a_real_run_is_the_same_as_itself_and_as_its_baseline(fleet, capsys):
 
 
 def write_baseline(fleet, *runs, name="baseline.txt"):
-    assert cli.main(["baseline", *map(str, runs), "--out", str(fleet.folder / name)]) == 0
+    assert main.main(["baseline", *map(str, runs), "--out", str(fleet.folder / name)]) == 0
     return fleet.folder / name
 
 
 def test_a_run_without_a_case_that_is_ok_is_no_baseline(fleet, capsys):
     shaky = fleet.run(records=[Record(CONV, "unstable", "lost 40% of its CPU time")])
-    assert cli.main(["baseline", str(shaky), "--out", str(fleet.folder / "none.txt")]) == 2
+    assert main.main(["baseline", str(shaky), "--out", str(fleet.folder / "none.txt")]) == 2
     assert "unstable: lost 40% of its CPU time" in capsys.readouterr().err
     assert not (fleet.folder / "none.txt").exists()
 
@@ -341,7 +341,7 @@ def test_a_baseline_holds_any_name_and_its_lines_are_sorted(fleet):
     file = write_baseline(fleet, fleet.run(records=[ok(case(name), [1.0] * 3) for name in names]))
     lines = [line for line in file.read_text().splitlines() if line.startswith("case ")]
     assert lines == sorted(lines)
-    from reports.baseline import read
+    from mixprof.reports.gate.baseline import read
 
     assert {each.model for each in read(file).newest.cases} == set(names)
 
@@ -379,7 +379,7 @@ def test_a_damaged_baseline_is_one_line_with_file_and_line(fleet, capsys, change
 
 
 def test_a_baseline_of_another_schema_says_so(fleet, capsys):
-    from reports import baseline
+    from mixprof.reports.gate import baseline
 
     file = write_baseline(fleet, fleet.run())
     lines = file.read_text().splitlines()
@@ -391,7 +391,7 @@ def test_a_baseline_of_another_schema_says_so(fleet, capsys):
 
 def test_runs_that_do_not_compare_make_no_baseline(fleet, capsys):
     runs = [str(fleet.run()), str(fleet.run(testbed={**CPU, "threads": 8}))]
-    assert cli.main(["baseline", *runs, "--out", str(fleet.folder / "x.txt")]) == 4
+    assert main.main(["baseline", *runs, "--out", str(fleet.folder / "x.txt")]) == 4
     assert "threads 2 there, 8 here" in capsys.readouterr().err
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from profiler import store
+from mixprof.data import run_folder
 
 TESTS = Path(__file__).parent
 QUICK = ("--quick", "--threads", "1", "--max-lost-cpu", "1")
 
 
 def mixprof(*arguments, cwd=TESTS, timeout=300):
-    command = [sys.executable, "-m", "profiler.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "mixprof", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
 
@@ -37,7 +37,7 @@ def run(tmp_path_factory):
 def test_a_sweep_writes_a_record_for_every_case_and_says_so(run):
     folder, done = run
     assert done.returncode == 0, done.stderr
-    records = store.read_records(folder)
+    records = run_folder.read_records(folder)
     statuses = {(record.case.model, record.case.window): record.status for record in records}
     assert statuses == {
         ("anchor_v1", None): "ok",
@@ -65,7 +65,7 @@ def test_a_relative_folder_is_as_good_as_an_absolute_one(tmp_path):
     axes = ("--models", "depthwise_conv", "--resolutions", "7", "--channels", "32")
     done = mixprof("sweep", *axes, "--out", "runs/mine", "--strict", *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {record.status for record in store.read_records(tmp_path / "runs" / "mine")} == {"ok"}
+    assert {record.status for record in run_folder.read_records(tmp_path / "runs" / "mine")} == {"ok"}
 
 
 def test_strict_asks_for_every_case_to_be_ok(run, tmp_path):
@@ -85,7 +85,7 @@ def test_resuming_a_finished_run_measures_nothing(run):
     assert "torn last line" in done.stderr
     assert (folder / "records.jsonl.torn").exists()
     assert (folder / "launches.jsonl").read_bytes() == before
-    assert len(store.read_records(folder)) == 9
+    assert len(run_folder.read_records(folder)) == 9
 
 
 def test_refining_adds_cases_where_two_models_swap_places_and_resumes(tmp_path):
@@ -94,7 +94,7 @@ def test_refining_adds_cases_where_two_models_swap_places_and_resumes(tmp_path):
     command = ("sweep", *axes, "--refine", "crossover", "--out", folder, *QUICK)
     done = mixprof(*command)
     assert done.returncode == 0, done.stderr
-    records = store.read_records(folder)
+    records = run_folder.read_records(folder)
     sides = {record.case.resolution[0] for record in records if record.case.model != "anchor_v1"}
     assert {14, 28, 40, 56} <= sides
     assert all(28 < side < 40 for side in sides - {14, 28, 40, 56})
@@ -105,7 +105,7 @@ def test_refining_adds_cases_where_two_models_swap_places_and_resumes(tmp_path):
         (folder / name).write_text("".join(kept))
     done = mixprof(*command, "--resume")
     assert done.returncode == 0, done.stderr
-    assert {record.case for record in records} <= {record.case for record in store.read_records(folder)}
+    assert {record.case for record in records} <= {record.case for record in run_folder.read_records(folder)}
     assert "not yet run" not in done.stdout
     before = (folder / "launches.jsonl").read_bytes()
     done = mixprof(*command, "--resume")
@@ -224,7 +224,7 @@ def test_an_interrupt_ends_after_the_launch_and_the_run_goes_on_later(tmp_path):
         "--max-lost-cpu",
         "1",
     ]
-    command = [sys.executable, "-m", "profiler.cli", "sweep", *axes, "--quick", "--launches", "2", "--out", str(folder)]
+    command = [sys.executable, "-m", "mixprof", "sweep", *axes, "--quick", "--launches", "2", "--out", str(folder)]
     process = subprocess.Popen(command, cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent)})
     journal = folder / "launches.jsonl"
     deadline = time.monotonic() + 120
@@ -232,12 +232,12 @@ def test_an_interrupt_ends_after_the_launch_and_the_run_goes_on_later(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == 130
-    done = len(store.read_launches(folder))
+    done = len(run_folder.read_launches(folder))
     assert 0 < done < 10
     again = mixprof(*command[3:], "--resume")
     assert again.returncode == 0, again.stderr
-    assert len(store.read_launches(folder)) == 10
-    assert {record.status for record in store.read_records(folder)} == {"ok"}
+    assert len(run_folder.read_launches(folder)) == 10
+    assert {record.status for record in run_folder.read_records(folder)} == {"ok"}
 
 
 def test_help_is_for_every_command():

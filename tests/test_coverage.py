@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from profiler import sampling
+from mixprof import sampling
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 

@@ -8,16 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from mixprof import models
+from mixprof.data import cache, run_folder
+from mixprof.data.errors import UsageError
+from mixprof.data.types import Launch, Record, Samples
+from mixprof.plan.axes import Axes, Measure, Planned, expand
+from mixprof.run import agreement, crosscheck
+from mixprof.run.agreement import AGREED, DISAGREED, OURS, THEIRS, UNCHECKED
+from mixprof.run.session import session
 from synthetic_runs import MANIFEST, case, launch, write_run
 from test_trtexec import ONE_LINE_EACH
-
-import models
-from profiler import agreement, crosscheck, store
-from profiler.agreement import AGREED, DISAGREED, OURS, THEIRS, UNCHECKED
-from profiler.engines import cache
-from profiler.session import session
-from profiler.sweep import Axes, Measure, Planned, expand
-from profiler.types import Launch, Record, Samples, UsageError
 
 TESTS = Path(__file__).parent
 KEY = "0123456789abcdef"
@@ -171,8 +172,8 @@ def test_a_launch_of_another_engine_or_one_that_failed_is_not_compared():
 
 def test_a_block_takes_turns_between_worker_processes_and_the_program(tool, tmp_path):
     """On the CPU, where ours can really run: eager PyTorch in a worker against the program that prints 2 ms."""
-    from profiler import sources
-    from profiler.engines import trtexec
+    from mixprof.lowerings.tensorrt import trtexec
+    from mixprof.plan import sources
 
     def describe(name):
         return sources.describe(name, models, lambda _: [])
@@ -207,7 +208,7 @@ def test_an_engine_is_timed_by_both_and_marked(own_cache, tool, monkeypatch):
 
 
 def mixprof(*arguments):
-    command = [sys.executable, "-m", "profiler.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "mixprof", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
     return subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -217,7 +218,7 @@ def test_without_a_gpu_nothing_is_checked_and_the_reason_is_written(own_cache, t
     run = write_run(tmp_path / "run", records)
     done = mixprof("crosscheck", run, "--with", tool)
     assert done.returncode == 4, done.stderr
-    marks = {of.lowering: entry for of, entry in store.read_crosscheck(run).items()}
+    marks = {of.lowering: entry for of, entry in run_folder.read_crosscheck(run).items()}
     assert set(marks) == {"tensorrt_rtx", "tensorrt"}  # eager is not TensorRT's
     assert marks["tensorrt_rtx"]["reason"] == "status is built: no device"
     assert marks["tensorrt"]["mark"] == UNCHECKED
@@ -265,6 +266,6 @@ def test_a_folder_that_is_no_run_and_a_run_without_engines_are_2(tmp_path):
 
 def test_a_broken_file_of_marks_is_told(tmp_path):
     run = write_run(tmp_path / "run", [])
-    (run / store.CROSSCHECK).write_text('{"schema": 1, "cases": [{}]}')
+    (run / run_folder.CROSSCHECK).write_text('{"schema": 1, "cases": [{}]}')
     with pytest.raises(UsageError, match="`mixprof crosscheck` writes; run it again"):
-        store.read_crosscheck(run)
+        run_folder.read_crosscheck(run)

@@ -1,16 +1,16 @@
-"""reports.crossovers and reports.refine: places against closed forms, and bisection that ends where it should."""
+"""crossovers and refine: places against closed forms, and bisection that ends where it should."""
 
 import numpy as np
 import pytest
-from synthetic_runs import case, ok, realistic, write_run
 
-import reports
-from profiler.store import append_record
-from profiler.types import Record
-from reports.crossovers import crossovers
-from reports.figures import figures
-from reports.growth import crossings_section
-from reports.refine import middle, next_cases
+from mixprof import reports
+from mixprof.data.run_folder import append_record
+from mixprof.data.types import Record
+from mixprof.reports.answers.crossovers import crossovers
+from mixprof.reports.answers.refine import middle, next_cases
+from mixprof.reports.charts.figures import figures
+from mixprof.reports.text.growth import crossings_section
+from synthetic_runs import case, ok, realistic, write_run
 
 SIDES = (14, 28, 56, 112)
 SPREAD = np.exp([-0.01, 0.0, 0.01])

@@ -7,26 +7,28 @@ import sys
 import numpy as np
 import pytest
 
-from profiler import driver, lowerings, worker
-from profiler.engines import capture, flavours, runtime
-from profiler.types import Unavailable
+from mixprof import lowerings
+from mixprof.data.errors import Unavailable
+from mixprof.lowerings.tensorrt import capture, flavours, runtime
+from mixprof.machine import cuda_driver
+from mixprof.worker import server
 
 
 def test_without_a_driver_there_is_no_device_and_nothing_is_guessed():
-    if driver.device_count():
+    if cuda_driver.device_count():
         pytest.skip("this machine has a CUDA device")
-    assert driver.device_uuid(0) is None
-    assert driver.compute_capability(0) == (0, 0)
+    assert cuda_driver.device_uuid(0) is None
+    assert cuda_driver.compute_capability(0) == (0, 0)
 
 
 @pytest.mark.gpu
 def test_the_driver_counts_what_torch_counts(gpu):
     import torch
 
-    assert driver.device_count() == torch.cuda.device_count()
-    assert driver.compute_capability(0) == torch.cuda.get_device_capability(0)
-    assert driver.device_uuid(0) == f"GPU-{torch.cuda.get_device_properties(0).uuid}"
-    assert driver.version() is not None
+    assert cuda_driver.device_count() == torch.cuda.device_count()
+    assert cuda_driver.compute_capability(0) == torch.cuda.get_device_capability(0)
+    assert cuda_driver.device_uuid(0) == f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+    assert cuda_driver.version() is not None
 
 
 def test_without_pycuda_an_engine_names_what_to_install():
@@ -75,4 +77,4 @@ class DriverError(Exception):
     ],
 )
 def test_a_failed_allocation_is_known_by_what_any_library_says(said, expected):
-    assert worker.is_out_of_memory(DriverError(said)) is expected
+    assert is_out_of_memory(DriverError(said)) is expected

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from profiler import store
-from profiler.executors import local
-from profiler.executors.server import Server, source_request
-from profiler.sweep import Axes, Measure, Planned, Source, expand
-from profiler.types import Case, Launch, Samples, UsageError
+from mixprof.data import run_folder
+from mixprof.data.errors import UsageError
+from mixprof.data.types import Case, Launch, Samples
+from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
+from mixprof.run.client import Server, source_request
+from mixprof.run.executors import local
 
 QUICK = Measure(quick=True, timeout=20.0, threads=1, max_lost_cpu=1.0)
 
@@ -45,7 +46,7 @@ def in_tests_folder(monkeypatch):
 def run_all(planned, run, measure=QUICK):
     progress = Silent()
     local.execute(planned, run, measure, progress)
-    return {record.case.model: record for record in store.read_records(run)}, progress
+    return {record.case.model: record for record in run_folder.read_records(run)}, progress
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def failures(tmp_path_factory):
     planned = [*plan(*names), *plan("good", batches=(2,))]
     progress = Silent()
     local.execute(planned, run, Measure(quick=True, timeout=4.0, threads=1, max_lost_cpu=1.0), progress)
-    return run, store.read_records(run)
+    return run, run_folder.read_records(run)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_failures_leave_no_scratch_and_no_process(failures):
     run, records = failures
     assert {path.name for path in run.iterdir()} == {"launches.jsonl", "records.jsonl"}
     assert len(records) == 11
-    mine = [entry for entry in Path("/proc").glob("[0-9]*/cmdline") if b"profiler.worker" in _read(entry)]
+    mine = [entry for entry in Path("/proc").glob("[0-9]*/cmdline") if b"mixprof.worker.server" in _read(entry)]
     assert [path for path in mine if str(run).encode() in _read(path.with_name("environ"))] == []
 
 
@@ -128,13 +129,13 @@ def test_rounds_are_seeded_permutations_with_a_launch_of_every_case(tmp_path):
     planned = plan("good", batches=(1, 2, 3))
     measure = Measure(quick=True, launches=2, threads=1, seed=3, max_lost_cpu=1.0)
     run_all(planned, tmp_path, measure)
-    order = [(launch.round, case.batch) for case, launch in store.read_launches(tmp_path)]
+    order = [(launch.round, case.batch) for case, launch in run_folder.read_launches(tmp_path)]
     assert [round for round, _ in order] == [0, 0, 0, 1, 1, 1]
     assert {batch for _, batch in order[:3]} == {batch for _, batch in order[3:]} == {1, 2, 3}
     again = tmp_path / "again"
     again.mkdir()
     run_all(planned, again, measure)
-    assert [(launch.round, case.batch) for case, launch in store.read_launches(again)] == order
+    assert [(launch.round, case.batch) for case, launch in run_folder.read_launches(again)] == order
 
 
 def test_going_on_runs_nothing_twice(tmp_path):
@@ -142,11 +143,11 @@ def test_going_on_runs_nothing_twice(tmp_path):
     measure = Measure(quick=True, launches=2, threads=1, max_lost_cpu=1.0)
     stops = iter([False, False, False, True, True, True, True])  # one for the round, one for each launch
     local.execute(planned, tmp_path, measure, Silent(), stop=lambda: next(stops))
-    assert 0 < len(store.read_launches(tmp_path)) < 4
-    done = len(store.read_launches(tmp_path))
+    assert 0 < len(run_folder.read_launches(tmp_path)) < 4
+    done = len(run_folder.read_launches(tmp_path))
     _, progress = run_all(planned, tmp_path, measure)
     assert len(progress.ended) == 4 - done
-    assert len(store.read_records(tmp_path)) == 2
+    assert len(run_folder.read_records(tmp_path)) == 2
     _, progress = run_all(planned, tmp_path, measure)
     assert progress.ended == []
 
@@ -154,11 +155,11 @@ def test_going_on_runs_nothing_twice(tmp_path):
 def test_a_record_lost_between_two_writes_is_written_without_measuring_again(tmp_path):
     planned = plan("good")
     run_all(planned, tmp_path)
-    before = store.read_records(tmp_path)
+    before = run_folder.read_records(tmp_path)
     (tmp_path / "records.jsonl").unlink()
     _, progress = run_all(planned, tmp_path)
     assert progress.ended == []
-    assert store.read_records(tmp_path) == before
+    assert run_folder.read_records(tmp_path) == before
 
 
 def test_impossible_and_unavailable_cases_become_records_without_a_process(tmp_path, monkeypatch):
@@ -242,7 +243,7 @@ def test_compile_that_captures_nothing_is_not_compile(tmp_path, monkeypatch):
 
 def test_a_forced_backend_of_attention_is_the_one_that_runs(tmp_path):
     records, _ = run_all(plan("attends", lowerings=("eager:sdpa=math", "eager:sdpa=cudnn")), tmp_path)
-    by_lowering = {record.case.lowering: record for record in store.read_records(tmp_path)}
+    by_lowering = {record.case.lowering: record for record in run_folder.read_records(tmp_path)}
     assert records["attends"].case.model == "attends"
     assert by_lowering["eager:sdpa=math"].status == "ok"
     assert by_lowering["eager:sdpa=math"].proof == {"sdpa": "math", "formulation": [], "recompiles": 0}
@@ -263,7 +264,7 @@ def test_weights_are_counted_in_the_dtype_they_run_in(tmp_path, dtype, size):
 
 
 def test_the_anchor_is_measured_like_any_case(tmp_path):
-    from profiler.sources import ANCHOR
+    from mixprof.plan.sources import ANCHOR
 
     case = Case("anchor_v1", "eager", "cpu", "float32", "channels_last", "hot", 1, (56, 56), None, None)
     records, _ = run_all([Planned(case, ANCHOR)], tmp_path)

@@ -1,18 +1,18 @@
-"""reports.exponents: slopes against closed forms and scipy, breaks where they are, and what is kept out of a fit."""
+"""exponents: slopes against closed forms and scipy, breaks where they are, and what is kept out of a fit."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic_runs import case, launch, ok, write_run
 
-import reports
-from profiler.types import Launch, Record, Samples
-from reports.contrasts import Points, combined, over_launches
-from reports.exponents import exponents
-from reports.growth import growth
-from reports.segments import fit
+from mixprof import reports
+from mixprof.data.types import Launch, Record, Samples
+from mixprof.reports.answers.exponents import exponents
+from mixprof.reports.answers.segments import fit
+from mixprof.reports.statistics import Points, combined, over_launches
+from mixprof.reports.text.growth import growth
+from synthetic_runs import case, launch, ok, write_run
 
 SIDES = (7, 10, 14, 20, 28, 40, 56, 80)
 SPREAD = np.exp([-0.01, 0.0, 0.01])  # three launches, symmetric in log units

@@ -11,15 +11,15 @@ import jsonschema
 import junitparser
 import pytest
 from markdown_it import MarkdownIt
-from outcomes import NASTY, TIMES, every_verdict, judged
 
-from reports.exporters import EXPORTERS, as_annotations, write
-from reports.exporters.bencher import as_bencher
-from reports.exporters.benchmark_action import as_benchmark_action
-from reports.exporters.github import MOST
-from reports.exporters.junit import as_junit
-from reports.exporters.markdown import MOST_BYTES, as_markdown
-from reports.outcome import Outcome, Policy
+from mixprof.reports.gate.exporters import EXPORTERS, as_annotations, write
+from mixprof.reports.gate.exporters.bencher import as_bencher
+from mixprof.reports.gate.exporters.benchmark_action import as_benchmark_action
+from mixprof.reports.gate.exporters.github import MOST
+from mixprof.reports.gate.exporters.junit import as_junit
+from mixprof.reports.gate.exporters.markdown import MOST_BYTES, as_markdown
+from mixprof.reports.gate.outcome import Outcome, Policy
+from outcomes import NASTY, TIMES, every_verdict, judged
 
 FAIL, PASS = Policy(), Policy("pass", "pass")
 ONE_LINE = " ".join(NASTY.split())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from profiler import store
+from mixprof.data import run_folder
 
 TESTS = Path(__file__).parent
 COMMON = ("--resolutions", "3", "--channels", "32", "--quick", "--threads", "1", "--max-lost-cpu", "1")
@@ -19,7 +19,7 @@ ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mou
 
 
 def start(*arguments, environment=None, **settings):
-    command = [sys.executable, "-m", "profiler.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "mixprof", *map(str, arguments)]
     env = {**os.environ, "PYTHONPATH": str(TESTS.parent), **(environment or {})}
     return subprocess.Popen(command, cwd=TESTS, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             **settings)  # fmt: skip
@@ -56,7 +56,7 @@ def workers(run):
 
 
 def statuses(run):
-    return {record.case.model: record.status for record in store.read_records(run)}
+    return {record.case.model: record.status for record in run_folder.read_records(run)}
 
 
 def test_a_job_that_closes_its_pipes_leaves_children_or_never_settles(tmp_path):
@@ -99,9 +99,9 @@ def test_a_run_killed_at_any_moment_goes_on_without_repeating_or_losing_a_case(t
         process.communicate()
     code, _, err = sweep(run, "toys:good", more=(*axes, "--resume"))
     assert code == 0, err
-    cases = [case for case, _ in store.read_launches(run)]
+    cases = [case for case, _ in run_folder.read_launches(run)]
     assert len(cases) == len(set(cases)) == 9
-    assert {record.case for record in store.read_records(run)} == set(cases)
+    assert {record.case for record in run_folder.read_records(run)} == set(cases)
 
 
 def test_a_second_sweep_on_the_folder_is_refused_until_the_first_is_dead(tmp_path):
@@ -153,8 +153,8 @@ def test_a_full_disk_is_74_and_keeps_what_is_finished(small_disk):
     assert code == 74, err
     assert err.strip().splitlines()[-1].startswith("mixprof: ")
     assert "No space left" in err
-    records = store.read_records(run)
-    assert {record.case for record in records} <= {case for case, _ in store.read_launches(run)}
+    records = run_folder.read_records(run)
+    assert {record.case for record in records} <= {case for case, _ in run_folder.read_launches(run)}
     assert {record.status for record in records} <= {"ok"}
 
 
@@ -202,7 +202,7 @@ def test_max_memory_bounds_what_a_case_may_use(tmp_path):
     run = tmp_path / "large"
     code, _, err = sweep(run, "toys:good", more=("--max-memory", "64MiB", "--batches", "1,1000000"))
     assert code == 0, err
-    reasons = {record.case.batch: record.reason or "" for record in store.read_records(run)}
+    reasons = {record.case.batch: record.reason or "" for record in run_folder.read_records(run)}
     assert reasons[1] == ""
     assert "not started: predicted to need" in reasons[1000000]
     assert "--max-memory" in reasons[1000000]
@@ -255,9 +255,9 @@ def test_a_sweep_killed_after_each_single_write_goes_on_every_time(tmp_path):
         assert len(codes) < 30
     # The folder; its manifest written, synced, renamed, synced; two launches and two records, each written and synced.
     assert codes.count(-signal.SIGKILL) >= 5
-    cases = [case for case, _ in store.read_launches(run)]
+    cases = [case for case, _ in run_folder.read_launches(run)]
     assert len(cases) == len(set(cases)) == 2
-    assert {record.case for record in store.read_records(run)} == set(cases)
+    assert {record.case for record in run_folder.read_records(run)} == set(cases)
     assert ran.read_text() == "2\n"  # no kill here falls into a launch: it was run once
 
 
@@ -306,7 +306,7 @@ def test_a_calendar_that_is_set_back_harms_nothing(tmp_path):
     run = tmp_path / "run"
     code, _, err = sweep(run, "toys:slow", environment=back)
     assert code == 0, err
-    (record,) = [record for record in store.read_records(run) if record.case.model == "toys:slow"]
+    (record,) = [record for record in run_folder.read_records(run) if record.case.model == "toys:slow"]
     assert record.status == "ok"
     assert record.launches[0].host_ms is not None
     assert all(50.0 <= sample < 5000.0 for sample in record.launches[0].host_ms.samples)

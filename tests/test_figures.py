@@ -1,4 +1,4 @@
-"""reports.figures: what is drawn is what was measured."""
+"""reports.charts.figures: what is drawn is what was measured."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 from PIL import Image
-from synthetic_runs import LOWERINGS, MIXERS, case, ok, realistic, write_run
 
-import reports
-from profiler.types import Record
-from reports.figures import figures, write_figures
-from reports.slices import best_slice
-from reports.style import model_styles
+from mixprof import reports
+from mixprof.data.types import Record
+from mixprof.reports.answers.slices import best_slice
+from mixprof.reports.charts.figures import figures, write_figures
+from mixprof.reports.charts.style import model_styles
+from synthetic_runs import LOWERINGS, MIXERS, case, ok, realistic, write_run
 
 
 @pytest.fixture(scope="module")

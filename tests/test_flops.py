@@ -15,8 +15,8 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import models
-from profiler.metrics.flops import FORMULAS, LIGHT, Counts, count
+from mixprof import models
+from mixprof.metrics.flops import FORMULAS, LIGHT, Counts, count
 
 aten = torch.ops.aten
 TORCH = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.folding import affine, as_linear, fold_after, fold_before
+from mixprof.models.folding import affine, as_linear, fold_after, fold_before
 
 
 def random_norm(channels: int) -> nn.BatchNorm2d:

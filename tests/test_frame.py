@@ -1,4 +1,4 @@
-"""reports.frame and reports.pairs: statistics against numpy and scipy, and what is missing stays missing."""
+"""reports.frame and reports.answers.ratios: statistics against numpy and scipy, and what is missing stays missing."""
 
 import subprocess
 import sys
@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from synthetic_runs import case, launch, ok, write_run
 
-import reports
-from profiler.sampling import Interval
-from profiler.store import write_crosscheck
-from profiler.types import Launch, Record, UsageError
-from reports.frame import COLUMNS
-from reports.pairs import PAIRS, ratio_interval, ratios
+from mixprof import reports
+from mixprof.data.errors import UsageError
+from mixprof.data.run_folder import write_crosscheck
+from mixprof.data.types import Launch, Record
+from mixprof.reports.answers.ratios import PAIRS, ratio_interval, ratios
+from mixprof.reports.frame import COLUMNS
+from mixprof.sampling import Interval
+from synthetic_runs import case, launch, ok, write_run
 
 MEDIANS = (2.0, 2.2, 1.9)
 
@@ -230,5 +231,5 @@ def test_networks_are_paired_though_they_have_no_channels(tmp_path):
 
 
 def test_importing_all_reports_loads_no_torch_and_touches_no_backend():
-    code = "import sys, reports.export; assert 'torch' not in sys.modules; assert 'models' not in sys.modules"
+    code = "import sys, mixprof.reports.export; assert 'torch' not in sys.modules; assert 'models' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""reports.gate against scipy, closed forms and simulated jobs; and when a job of `ab` goes on or ends."""
+"""reports.gate.verdicts against scipy, closed forms and simulated jobs; and when a job of `ab` goes on or ends."""
 
 import math
 import time
@@ -6,15 +6,15 @@ import time
 import numpy as np
 import pytest
 import scipy.stats
-from synthetic_runs import case
 
-from profiler import sources
-from profiler.compare.grid import match
-from profiler.compare.paired import Entry, Pairs
-from profiler.gate_commands import FORGIVEN, Job
-from profiler.sweep import Planned
-from reports.calibration import play
-from reports.gate import (
+from mixprof.cli.ab import FORGIVEN, Job
+from mixprof.gate.grid import match
+from mixprof.gate.rounds import Entry, Pairs
+from mixprof.plan import sources
+from mixprof.plan.axes import Planned
+from mixprof.reports.gate.calibration import play
+from mixprof.reports.gate.outcome import Policy
+from mixprof.reports.gate.verdicts import (
     LOOKS,
     MORE_LOOKS,
     PRIOR,
@@ -25,7 +25,7 @@ from reports.gate import (
     smallest_detectable,
     together,
 )
-from reports.outcome import Policy
+from synthetic_runs import case
 
 CASES = 12
 
@@ -176,7 +176,7 @@ def test_five_percent_are_found():
 
 
 class Replayed:
-    """Rounds that were measured before: what a Job asks of profiler.compare.paired.Rounds."""
+    """Rounds that were measured before: what a Job asks of mixprof.gate.rounds.Rounds."""
 
     def __init__(self, differences, failures=()):
         self.pairs, self.number = Pairs(), 0

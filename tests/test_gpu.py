@@ -4,15 +4,15 @@ import math
 from pathlib import Path
 
 import pytest
-from gpu_probes import ask
 
-from profiler import store
-from profiler.driver import compute_capability, device_uuid
-from profiler.executors import local
-from profiler.metrics.accuracy import TOLERANCES
-from profiler.sources import ANCHOR
-from profiler.sweep import DTYPES, Axes, Measure, Planned, Source, expand
-from profiler.types import Case
+from gpu_probes import ask
+from mixprof.data import run_folder
+from mixprof.data.types import Case
+from mixprof.machine.cuda_driver import compute_capability, device_uuid
+from mixprof.metrics.accuracy import TOLERANCES
+from mixprof.plan.axes import DTYPES, Axes, Measure, Planned, Source, expand
+from mixprof.plan.sources import ANCHOR
+from mixprof.run.executors import local
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
 
@@ -43,7 +43,7 @@ def run_toys(tmp_path, monkeypatch):
         axes = {"resolutions": ((6, 5),), "channels": (32,), "devices": ("cuda:0",), **axes}
         planned = expand([Axes(models=names, **axes)], toy, ["cpu", "cuda:0"])
         local.execute(planned, tmp_path, Measure(quick=True, threads=1), Silent())
-        return store.read_records(tmp_path)
+        return run_folder.read_records(tmp_path)
 
     return run
 
@@ -149,7 +149,7 @@ def test_every_lowering_agrees_with_the_reference(run_toys, lowering, dtype):
 def test_the_anchor_runs(tmp_path):
     case = Case("anchor_v1", "eager", "cuda:0", "float16", "channels_last", "hot", 1, (56, 56), None, None)
     local.execute([Planned(case, ANCHOR)], tmp_path, Measure(quick=True, threads=1), Silent())
-    (record,) = store.read_records(tmp_path)
+    (record,) = run_folder.read_records(tmp_path)
     assert record.status in RAN, record.reason
 
 

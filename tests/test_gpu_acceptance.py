@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from profiler import driver
-from profiler.types import Case, Record
+from mixprof.data.types import Case, Record
+from mixprof.machine import cuda_driver
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
@@ -132,7 +132,7 @@ def run_script(*arguments):
 
 
 def test_the_script_says_that_there_is_no_device_and_ends_well(folder):
-    if driver.device_count():
+    if cuda_driver.device_count():
         pytest.skip("this machine has a CUDA device")
     (folder / "test_of_a_device.py").write_text(
         "import pytest\n@pytest.mark.gpu\ndef test_waits():\n    pytest.skip('no CUDA device here')\n"
@@ -168,7 +168,7 @@ def test_a_folder_that_does_not_exist_is_wrong_usage(tmp_path):
 
 @pytest.mark.parametrize("file", ["test_gpu.py", "test_gpu_engines.py"])
 def test_every_test_of_a_gpu_is_marked_and_none_runs_without_a_device(file):
-    if driver.device_count():
+    if cuda_driver.device_count():
         pytest.skip("this machine has a CUDA device")
     command = [sys.executable, "-m", "pytest", str(Path(__file__).with_name(file)), "-p", "no:cacheprovider"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPTS.parent)

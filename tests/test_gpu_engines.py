@@ -1,11 +1,11 @@
 """What engines do on a CUDA device. Skipped without one, or without TensorRT and pycuda. Never run on a GPU yet."""
 
 import pytest
-from gpu_probes import ask
 
-from profiler.driver import compute_capability
-from profiler.metrics.accuracy import TOLERANCES
-from profiler.sweep import DTYPES
+from gpu_probes import ask
+from mixprof.machine.cuda_driver import compute_capability
+from mixprof.metrics.accuracy import TOLERANCES
+from mixprof.plan.axes import DTYPES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
 

@@ -1,4 +1,4 @@
-"""profiler.histories: immutable run files that many writers add to, in folders and behind URLs."""
+"""data.histories: immutable run files that many writers add to, in folders and behind URLs."""
 
 import json
 import multiprocessing
@@ -6,8 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from profiler.histories import NAME, History, content_hash
-from profiler.types import UsageError
+from mixprof.data.errors import UsageError
+from mixprof.data.histories import NAME, History, content_hash
 
 KEY = "0123456789abcdef"
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)

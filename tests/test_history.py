@@ -1,4 +1,4 @@
-"""reports.history against exhaustive search, scipy, closed forms, and the noise model of MEASUREMENT.md."""
+"""reports.gate.history against exhaustive search, scipy, closed forms, and the noise model of MEASUREMENT.md."""
 
 import itertools
 import math
@@ -11,10 +11,8 @@ import scipy.stats
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
-from noise import PROFILES, Job
-
-from reports.calibration import wilson
-from reports.history import (
+from mixprof.reports.gate.calibration import wilson
+from mixprof.reports.gate.history import (
     ALARM,
     LEAST_RUNS,
     LEAST_SPREAD,
@@ -30,6 +28,7 @@ from reports.history import (
     judge,
     level,
 )
+from noise import PROFILES, Job
 
 CASES = 12
 

@@ -4,17 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from mixprof import lowerings
+from mixprof.data import run_folder
+from mixprof.data.errors import Unsupported
+from mixprof.data.types import Launch
+from mixprof.lowerings.tensorrt import graphs
+from mixprof.lowerings.tensorrt.proof import role_times
+from mixprof.plan.axes import Measure
+from mixprof.reports.frame import ROLES
+from mixprof.run.executors.local import Journal
+from mixprof.worker import jobs
 from synthetic_runs import case, launch
 from test_cli import mixprof
 from test_executor import plan, run_all
-
-from profiler import jobs, lowerings, store
-from profiler.engines import graphs
-from profiler.engines.proof import role_times
-from profiler.executors.local import Journal
-from profiler.sweep import Measure
-from profiler.types import Launch, Unsupported
-from reports.frame import ROLES
 
 ENGINE = case(lowering="tensorrt_rtx", device="cuda:0", dtype="float16")
 LAYERS = {"layer_ms": {"a": 1.0}, "role_ms": {"mixer": 1.0}}
@@ -45,12 +48,12 @@ def test_a_record_waits_for_its_layers_and_keeps_its_times_whatever_they_end_as(
     journal = Journal.open(tmp_path, layers=True)
     for round in range(2):
         journal.add(ENGINE, timed(round), rounds=2)
-    assert store.read_records(tmp_path) == []
+    assert run_folder.read_records(tmp_path) == []
     again = Journal.open(tmp_path, layers=True)  # a sweep that was killed here goes on
     again.add(ENGINE, last, rounds=2)
-    (record,) = store.read_records(tmp_path)
+    (record,) = run_folder.read_records(tmp_path)
     assert (record.status, len(record.launches), record.build_s, record.proof) == ("ok", 2, 1.0, proof)
-    assert len(store.read_launches(tmp_path)) == 3
+    assert len(run_folder.read_launches(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("layers", [False, True])
@@ -58,7 +61,7 @@ def test_what_is_no_engine_or_was_not_timed_waits_for_nothing(tmp_path, layers):
     journal = Journal.open(tmp_path, layers=layers)
     journal.add(case(lowering="onnxruntime"), timed(0), rounds=1)
     journal.add(ENGINE, Launch("built", "no device"), rounds=1)
-    assert [record.status for record in store.read_records(tmp_path)] == ["ok", "built"]
+    assert [record.status for record in run_folder.read_records(tmp_path)] == ["ok", "built"]
 
 
 def test_a_sweep_of_other_lowerings_is_the_same_with_it(tmp_path, monkeypatch):
@@ -90,7 +93,7 @@ def test_eager_operators_are_timed_by_role_and_stage_in_a_launch_of_their_own(tm
     axes = ("--models", "dwnet_t", "--resolutions", "32", "--windows", "3", "--out", tmp_path / "run")
     done = mixprof("sweep", *axes, "--layers", "--quick", "--threads", "1", "--max-lost-cpu", "1")
     assert done.returncode == 0, done.stderr
-    (record,) = [each for each in store.read_records(tmp_path / "run") if each.case.model == "dwnet_t"]
+    (record,) = [each for each in run_folder.read_records(tmp_path / "run") if each.case.model == "dwnet_t"]
     assert record.proof is not None
     rows = record.proof["breakdown"]
     assert len(record.launches) == 1  # the launch that was timed
@@ -101,7 +104,7 @@ def test_eager_operators_are_timed_by_role_and_stage_in_a_launch_of_their_own(tm
     assert {row["stage"] for row in rows} == {None, 1, 2, 3, 4}
     assert all(row["ms"] > 0 for row in rows)
     assert record.proof["role_ms"]["mixer"] == pytest.approx(sum(r["ms"] for r in rows if r["role"] == "mixer"))
-    (peaks,) = store.read_peaks(tmp_path / "run")
+    (peaks,) = run_folder.read_peaks(tmp_path / "run")
     assert (peaks["device"], peaks["dtype"]) == ("cpu", "float32")
     text = mixprof("report", tmp_path / "run", "--out", tmp_path / "report")
     assert text.returncode == 0, text.stderr

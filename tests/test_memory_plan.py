@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import models
-from profiler.metrics.memory import allocator_peak_cpu, allocator_peak_cuda, process_peak, weights_bytes
-from profiler.metrics.memory_plan import predict_peak
+from mixprof import models
+from mixprof.metrics.memory import allocator_peak_cpu, allocator_peak_cuda, process_peak, weights_bytes
+from mixprof.metrics.memory_plan import predict_peak
 
 KIB = 1024
 # What a oneDNN convolution on channels_last maps takes for bookkeeping and Python numbers as tensors: not modelled.

@@ -7,14 +7,14 @@ import random
 from collections.abc import Callable
 
 import numpy as np
-import plain_mixers as plain
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import models
-from models.mixers.spatial_reduction_attention import SpatialReductionAttention
+import plain_mixers as plain
+from mixprof import models
+from mixprof.models.mixers.spatial_reduction_attention import SpatialReductionAttention
 
 SIZES = [(5, 7), (8, 8), (7, 7), (9, 6), (3, 3), (1, 4)]
 LOWERINGS = ["eager", "compile", "onnxruntime", "tensorrt"]

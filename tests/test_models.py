@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import models
+from mixprof import models
 
 # Parameters, and multiply-accumulates at batch 1, 224x224, 1000 classes (Swin and DWNet papers and checkpoints; DeiT).
 COUNTS: dict[str, tuple[int, int | None]] = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import models
-from profiler.metrics.operators import Operator, Watch, breakdown, timed, trace
+from mixprof import models
+from mixprof.metrics.operators import Operator, Watch, breakdown, timed, trace
 
 B, H, W, K, C = 2, 14, 21, 7, 64
 N, HEADS = H * W, C // 32

@@ -7,15 +7,15 @@ import os
 import time
 
 import pytest
-from chromium import MISSING, Chromium, Page, program
 from PIL import Image
-from synthetic_runs import MANIFEST, case, many, ok, realistic, write_lines, write_run
 
-import reports
-from profiler.types import Record
-from reports.export import write_report
-from reports.html import page as page_of
-from reports.markdown import number
+from chromium import MISSING, Chromium, Page, program
+from mixprof import reports
+from mixprof.data.types import Record
+from mixprof.reports.export import write_report
+from mixprof.reports.page.html import page as page_of
+from mixprof.reports.text.markdown import number
+from synthetic_runs import MANIFEST, case, many, ok, realistic, write_lines, write_run
 
 HOSTILE = "<script>alert(1)</script>"
 REASON = "</script><img src=x onerror=alert(2)> & {{1}} ${2} \u2028 [link](javascript:alert(3)) **bold**"

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from synthetic_runs import case
 
-from profiler import machine_peaks
-from profiler.engines import cache
-from profiler.metrics import peaks
-from profiler.sweep import Planned, Source
-from profiler.types import UsageError
+from mixprof.data import cache
+from mixprof.data.errors import UsageError
+from mixprof.metrics import peaks
+from mixprof.plan.axes import Planned, Source
+from mixprof.run import peaks as machine_peaks
+from synthetic_runs import case
 
 ENVIRONMENT = {"devices": ["cpu"], "testbed": {"cpu": "one"}, "versions": {"torch": "2"}}
 PEAKS = {"device": "cpu", "dtype": "float32", **dict.fromkeys(machine_peaks.RATES, 1.0)}

@@ -7,17 +7,17 @@ import math
 import numpy as np
 import pytest
 import tomli_w
-from outcomes import NASTY, every_verdict, judged
 from scipy import stats
-from toy_repository import mixprof, with_topic
 
-from profiler.types import UsageError
-from reports import limits, thresholds, times, waivers
-from reports.outcome import Outcome, Policy, exit_code
-from reports.settle import refuse_unused_patterns, settle
-from reports.thresholds import Thresholds
-from reports.times import Time
-from reports.waivers import Waiver
+from mixprof.data.errors import UsageError
+from mixprof.reports.gate import limits, thresholds, times, waivers
+from mixprof.reports.gate.outcome import Outcome, Policy, exit_code
+from mixprof.reports.gate.policy import refuse_unused_patterns, settle
+from mixprof.reports.gate.thresholds import Thresholds
+from mixprof.reports.gate.times import Time
+from mixprof.reports.gate.waivers import Waiver
+from outcomes import NASTY, every_verdict, judged
+from toy_repository import mixprof, with_topic
 
 TODAY = datetime.date(2026, 6, 1)
 LABELS = ["swin_t eager cpu float32 b1 224x224 k7", "swin_t:mixer=depthwise_conv eager cuda:0 float16 b1 224x224 k7"]

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from test_cli import mixprof
 
-from profiler import prediction
-from profiler.prediction import Efficiency, Hardware
+from mixprof.plan import prediction
+from mixprof.plan.prediction import Efficiency, Hardware
+from test_cli import mixprof
 
 HERE = Hardware("here", 100.0, 10.0, 50.0, 0.5, cached_bytes_per_s=200.0, cache_bytes=40)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import models
+from mixprof import models
 
 KEYS = json.loads((Path(__file__).parent / "data" / "published_keys.json").read_text())
 SHAPE_ONLY = ("relative_position_index", "attn_mask")

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 
 import pytest
+
 from toy_repository import ROOT, Repository, environment, net
 
 if sys.version_info >= (3, 11):
@@ -225,9 +226,9 @@ import sys
 
 
 def test_ordinary():
-    heavy = {"torch", "numpy", "scipy", "pandas", "profiler.latency_gate", "profiler.compare"}
+    heavy = {"torch", "numpy", "scipy", "pandas", "mixprof.cli.latency_gate", "mixprof.gate"}
     assert sorted(heavy & set(sys.modules)) == []
-    assert ("profiler.pytest_plugin" in sys.modules) == PLUGIN
+    assert ("mixprof.cli.pytest_plugin" in sys.modules) == PLUGIN
 """
 
 

@@ -8,15 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
-import reports
-from profiler.sampling import Interval
-from profiler.store import read_peaks, write_peaks
-from profiler.types import Record, UsageError
-from reports import breakdown, fair, roofline
-from reports.fair import difference_interval, exchanges
-from reports.tables import summary
+from mixprof import reports
+from mixprof.data.errors import UsageError
+from mixprof.data.run_folder import read_peaks, write_peaks
+from mixprof.data.types import Record
+from mixprof.reports.answers import breakdown, roofline
+from mixprof.reports.text import mixer_exchange
+from mixprof.reports.text.mixer_exchange import difference_interval, exchanges
+from mixprof.reports.text.summary import summary
+from mixprof.sampling import Interval
+from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
 RATES = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e10}
 PEAKS = [{"device": "cpu", "dtype": "float32", **RATES}]
@@ -150,8 +152,8 @@ def test_a_mixer_without_a_window_is_compared_at_every_window_and_a_failure_is_t
 
 def test_nothing_exchanged_no_table(tmp_path):
     frame = load(tmp_path, network("swin_t", [1.0, 2.0]), network("dwnet_t", [1.0, 2.0]))
-    assert fair.fair_table(frame) == []
-    assert fair.fair_table(frame[:0]) == []
+    assert mixer_exchange.fair_table(frame) == []
+    assert mixer_exchange.fair_table(frame[:0]) == []
 
 
 # The breakdown

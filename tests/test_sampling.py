@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from profiler import sampling
-from profiler.sampling import Budget
+from mixprof import sampling
+from mixprof.sampling import Budget
 
 
 def run(times_ms, budget):

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from profiler import clocks, load
-from profiler.clocks import Reading
-from profiler.types import Unavailable
+from mixprof.data.errors import Unavailable
+from mixprof.machine import cpu_contention
+from mixprof.machine import nvml as clocks
+from mixprof.machine.nvml import Reading
 
 
 def reading(throttled=(), clock=1500):
@@ -79,7 +80,7 @@ def test_a_machine_without_a_driver_has_no_reader():
 
 
 def test_energy_is_unavailable_with_the_reason():
-    from profiler.metrics import energy
+    from mixprof.metrics import energy
 
     if importlib.util.find_spec("zeus") is not None:
         pytest.skip("zeus is installed here")
@@ -88,16 +89,16 @@ def test_energy_is_unavailable_with_the_reason():
 
 
 def test_the_lost_share_is_what_threads_waited_or_were_robbed_of():
-    before = load.Reading(0.0, 1.0, 0.5, 0.0, 10.0)
-    after = load.Reading(9.0, 4.0, 1.0, 0.5, 17.5)
-    assert load.lost_share(before, after) == pytest.approx(1.0 / 4.0)
-    assert load.others_cpus(before, after) == pytest.approx((7.5 - 3.0) / 9.0)
-    assert load.lost_share(before, before) == 0.0
-    assert load.lost_share(None, before) is None
+    before = cpu_contention.Reading(0.0, 1.0, 0.5, 0.0, 10.0)
+    after = cpu_contention.Reading(9.0, 4.0, 1.0, 0.5, 17.5)
+    assert cpu_contention.lost_share(before, after) == pytest.approx(1.0 / 4.0)
+    assert cpu_contention.others_cpus(before, after) == pytest.approx((7.5 - 3.0) / 9.0)
+    assert cpu_contention.lost_share(before, before) == 0.0
+    assert cpu_contention.lost_share(None, before) is None
 
 
 def test_two_busy_processes_on_one_core_lose_about_half_each():
-    before = load.read()
+    before = cpu_contention.read()
     if before is None:
         pytest.skip("this kernel does not tell")
     import os
@@ -107,11 +108,11 @@ def test_two_busy_processes_on_one_core_lose_about_half_each():
     rival = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         time.sleep(0.3)
-        before = load.read()
+        before = cpu_contention.read()
         end = time.process_time() + 0.5
         while time.process_time() < end:
             pass
-        share = load.lost_share(before, load.read())
+        share = cpu_contention.lost_share(before, cpu_contention.read())
     finally:
         rival.kill()
         rival.wait()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from profiler import sweep
-from profiler.sweep import Axes, Measure, Source
-from profiler.types import UsageError
+from mixprof.data.errors import UsageError
+from mixprof.plan import axes
+from mixprof.plan.axes import Axes, Measure, Source
 
 MIXER = Source("m:f", {}, ("resolution", "window", "channels"), "mixer")
 NETWORK = Source("m:n", {}, ("resolution", "window"), "network")
@@ -24,7 +24,7 @@ SOURCES = {
 
 
 def expand(*groups, devices=("cpu",)):
-    return [entry.case for entry in sweep.expand(groups, SOURCES.__getitem__, devices)]
+    return [entry.case for entry in axes.expand(groups, SOURCES.__getitem__, devices)]
 
 
 def test_a_group_is_a_product_in_the_order_given():
@@ -59,7 +59,7 @@ def test_groups_share_cases_once():
 
 
 def test_impossible_cases_keep_their_reason_while_one_is_possible():
-    entries = sweep.expand([Axes(models=("odd",), windows=(4, 7))], SOURCES.__getitem__, ["cpu"])
+    entries = axes.expand([Axes(models=("odd",), windows=(4, 7))], SOURCES.__getitem__, ["cpu"])
     assert [entry.reason for entry in entries] == ["got window=4, expected an odd one", None]
     with pytest.raises(UsageError, match="no valid case is left: got window=4"):
         expand(Axes(models=("odd",), windows=(4, 6)))
@@ -77,7 +77,7 @@ def test_impossible_cases_keep_their_reason_while_one_is_possible():
     ],
 )
 def test_axes_are_read(axis, value, expected):
-    assert sweep.parse_axis(axis, value, "--axis") == expected
+    assert axes.parse_axis(axis, value, "--axis") == expected
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_axes_are_read(axis, value, expected):
 )  # fmt: skip
 def test_a_bad_value_is_one_line_that_names_it(axis, value):
     with pytest.raises(UsageError, match=r"--axis: got .*, expected ") as error:
-        sweep.parse_axis(axis, value, "--axis")
+        axes.parse_axis(axis, value, "--axis")
     assert "\n" not in str(error.value)
 
 
@@ -110,7 +110,7 @@ resolutions = "64,128x96"
 def test_a_sweep_file_is_groups_and_settings(tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text(FILE)
-    groups, measure = sweep.read_sweep(path, {"batches": (4,)})
+    groups, measure = axes.read_sweep(path, {"batches": (4,)})
     assert measure == Measure(launches=2, quick=True)
     assert groups == [
         Axes(models=("mixer", "odd"), windows=(3, 7), batches=(4,)),
@@ -134,7 +134,7 @@ def test_a_broken_sweep_file_names_file_line_key_and_the_nearest_key(tmp_path, b
     path = tmp_path / "sweep.toml"
     path.write_text(FILE.replace(broken, line))
     with pytest.raises(UsageError) as error:
-        sweep.read_sweep(path, {})
+        axes.read_sweep(path, {})
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from test_cli import mixprof
-from test_flops import NETWORKS
 from torch import Tensor, nn
 
-import models
-from profiler import jobs, sources
-from profiler.metrics import flops
-from profiler.symbolic import shelf
-from profiler.symbolic.derive import Formulas, Impossible, NoFormula, Observed, Points, derive, values_at
-from profiler.symbolic.formula import Formula, Point, in_words, size
+from mixprof import models
+from mixprof.metrics import flops
+from mixprof.plan import sources
+from mixprof.symbolic import shelf
+from mixprof.symbolic.derive import Formulas, Impossible, NoFormula, Observed, Points, derive, values_at
+from mixprof.symbolic.formula import Formula, Point, in_words, size
+from mixprof.worker import jobs
+from test_cli import mixprof
+from test_flops import NETWORKS
 
 # REFERENCE.md, "Exact counts"
 PARAMETERS = {

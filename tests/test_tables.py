@@ -1,17 +1,18 @@
-"""reports.tables and reports.export: what summary.md says, and files that read back whole."""
+"""reports.text.summary and reports.export: what summary.md says, and files that read back whole."""
 
 import re
 
 import pandas as pd
 import pytest
-from synthetic_runs import LOWERINGS, MANIFEST, case, launch, ok, realistic, write_run
 
-import reports
-from profiler.store import write_crosscheck
-from profiler.types import Record, UsageError
-from reports.export import write_report
-from reports.markdown import cell, number
-from reports.tables import short, summary
+from mixprof import reports
+from mixprof.data.errors import UsageError
+from mixprof.data.run_folder import write_crosscheck
+from mixprof.data.types import Record
+from mixprof.reports.export import write_report
+from mixprof.reports.text.markdown import cell, number
+from mixprof.reports.text.summary import short, summary
+from synthetic_runs import LOWERINGS, MANIFEST, case, launch, ok, realistic, write_run
 
 ATTENTION, CONVOLUTION = "window_attention", "depthwise_conv"
 
@@ -295,8 +296,8 @@ def test_a_cell_escapes_what_markdown_would_take_for_its_own():
 
 
 def test_predicted_memory_is_set_beside_the_measured_with_the_cause_of_a_miss():
-    from reports.frame import COLUMNS
-    from reports.memory import prediction_table
+    from mixprof.reports.frame import COLUMNS
+    from mixprof.reports.text.memory import prediction_table
 
     common = {"run": "r", "lowering": "eager", "device": "cpu", "status": "ok", "batch": 1, "resolution": "56"}
     rows = [

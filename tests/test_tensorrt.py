@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-import models
-from profiler import lowerings
-from profiler.engines import builder, cache, flavours, graphs
-from profiler.lowerings import Target
-from profiler.lowerings.tensorrt import lower
-from profiler.metrics import accuracy
-from profiler.types import Unsupported, UsageError
+from mixprof import lowerings, models
+from mixprof.data import cache
+from mixprof.data.errors import Unsupported, UsageError
+from mixprof.lowerings import Target
+from mixprof.lowerings.tensorrt import builder, flavours, graphs
+from mixprof.lowerings.tensorrt.lower import lower
+from mixprof.metrics import accuracy
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -187,8 +187,8 @@ BUILDS = """
 import sys
 from pathlib import Path
 import torch, models
-from profiler.lowerings import Target
-from profiler.lowerings.tensorrt import lower
+from mixprof.lowerings import Target
+from mixprof.lowerings.tensorrt.lower import lower
 module = models.build("depthwise_conv", resolution=14, lowering="tensorrt_rtx").requires_grad_(False)
 print("ready", flush=True)
 for batch in range(1, 100):

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import mixprof
 from api_surface import Use, stub_names, uses_of
+from mixprof.lowerings.tensorrt import flavours
 
-import profiler
-from profiler.engines import flavours
-
-ROOT = Path(profiler.__file__).parent
+ROOT = Path(mixprof.__file__).parent
 LOWERINGS = [ROOT / "lowerings" / name for name in ("tensorrt.py", "ready_engine.py")]
 FILES = [*sorted((ROOT / "engines").glob("*.py")), *LOWERINGS]
 STUBS = Path(sys.prefix) / "stubs"

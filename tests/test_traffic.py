@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import models
-from profiler.metrics.flops import count
+from mixprof import models
+from mixprof.metrics.flops import count
 
 B, H, W, K, C, G = 2, 9, 13, 5, 64, 32
 N, HEADS = H * W, C // 32

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from profiler.engines import trtexec
-from profiler.types import Unsupported
+from mixprof.data.errors import Unsupported
+from mixprof.lowerings.tensorrt import trtexec
 
 # tensorrt-rtx/latest/performance/benchmarking.html, "Expected summary", with that page's line breaks.
 RTX_PAGE = """[I] === Performance summary ===
@@ -132,11 +132,11 @@ def test_the_recorded_command_is_the_one_that_is_run(tmp_path, monkeypatch):
     pytest.importorskip("tensorrt_rtx")
     import torch
 
-    import models
-    from profiler import crosscheck
-    from profiler.lowerings import Target
-    from profiler.lowerings.tensorrt import lower
-    from profiler.types import Case, Record
+    from mixprof import models
+    from mixprof.data.types import Case, Record
+    from mixprof.lowerings import Target
+    from mixprof.lowerings.tensorrt.lower import lower
+    from mixprof.run import crosscheck
 
     monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path / "cache"))
     module = models.build("depthwise_conv", resolution=7, window=3, channels=32, lowering="tensorrt_rtx")

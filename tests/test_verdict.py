@@ -1,17 +1,17 @@
-"""reports.verdict, gains and published: the sentences on top of the page, and the ratios that they rest on."""
+"""reports.text.verdict, gains and published: the sentences on top of the page, and the ratios that they rest on."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
-import reports
-from profiler.types import Record
-from reports import published
-from reports.figures import figures
-from reports.gains import gains
-from reports.verdict import not_measured, verdict
+from mixprof import reports
+from mixprof.data.types import Record
+from mixprof.reports.charts import published
+from mixprof.reports.charts.figures import figures
+from mixprof.reports.charts.gains import gains
+from mixprof.reports.text.verdict import not_measured, verdict
+from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
 ATTENTION, CONVOLUTION = "window_attention", "depthwise_conv"
 

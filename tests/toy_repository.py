@@ -112,7 +112,7 @@ def with_topic(folder):
 def start(folder, *arguments, **more):
     """Start a mixprof command in a folder; more: of its environment."""
     return subprocess.Popen(
-        [sys.executable, "-m", "profiler.cli", *map(str, arguments)], cwd=folder, env=environment(**more),
+        [sys.executable, "-m", "mixprof", *map(str, arguments)], cwd=folder, env=environment(**more),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_with_interrupts,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.layers import channels_first, channels_last, require_map, require_odd
+from mixprof.models.layers import channels_first, channels_last, require_map, require_odd
 
 
 class Conv(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.folding import as_linear, fold_after
-from models.layers import channels_first, channels_last, pointwise, require_map, require_odd
+from mixprof.models.folding import as_linear, fold_after
+from mixprof.models.layers import channels_first, channels_last, pointwise, require_map, require_odd
 
 
 class DepthwiseConv(nn.Module):

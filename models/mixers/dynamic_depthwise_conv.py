@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.folding import affine, fold_after
-from models.mixers.depthwise_conv import DepthwiseConv
+from mixprof.models.folding import affine, fold_after
+from mixprof.models.mixers.depthwise_conv import DepthwiseConv
 
 
 class DynamicConv(nn.Module):

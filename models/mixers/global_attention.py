@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.attention import attend, choose
-from models.layers import require_heads, require_map
+from mixprof.models.attention import attend, choose
+from mixprof.models.layers import require_heads, require_map
 
 
 class GlobalAttention(nn.Module):

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.aggregation import FORMULATIONS, ROWS, choose, flat_rows, shift_flat_rows
-from models.folding import affine, as_linear, fold_after, permute_inputs, permute_outputs
-from models.layers import channels_first, channels_last, pointwise
-from models.mixers.depthwise_conv import DepthwiseConv
+from mixprof.models.aggregation import FORMULATIONS, ROWS, choose, flat_rows, shift_flat_rows
+from mixprof.models.folding import affine, as_linear, fold_after, permute_inputs, permute_outputs
+from mixprof.models.layers import channels_first, channels_last, pointwise
+from mixprof.models.mixers.depthwise_conv import DepthwiseConv
 
 GROUPS = 32  # kernels per position, in every stage
 FLAT_POSITIONS = 512  # from about this many on, dense positions are faster to add over than the groups of each

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.aggregation import FORMULATIONS, choose
-from models.layers import require_heads, require_map, require_odd
+from mixprof.models.aggregation import FORMULATIONS, choose
+from mixprof.models.layers import require_heads, require_map, require_odd
 
 
 class LocalMlp(nn.Module):

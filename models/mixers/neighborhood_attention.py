@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.aggregation import neighbours
-from models.attention import attend, choose
-from models.layers import pad_to, require_heads, require_map, require_odd, round_up
-from models.mixers.window_attention import to_windows
+from mixprof.models.aggregation import neighbours
+from mixprof.models.attention import attend, choose
+from mixprof.models.layers import pad_to, require_heads, require_map, require_odd, round_up
+from mixprof.models.mixers.window_attention import to_windows
 
 TILE = 8  # side of the square of queries that share one block of keys
 

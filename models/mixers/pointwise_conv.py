@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.folding import as_linear
-from models.layers import pointwise, require_map
+from mixprof.models.folding import as_linear
+from mixprof.models.layers import pointwise, require_map
 
 
 class PointwiseConv(nn.Module):

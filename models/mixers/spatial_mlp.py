@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.layers import require_map
+from mixprof.models.layers import require_map
 
 
 class SpatialMlp(nn.Module):

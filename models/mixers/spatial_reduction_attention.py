@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.attention import attend, choose
-from models.layers import channels_first, channels_last, pad_to, require_heads, require_map, round_up
+from mixprof.models.attention import attend, choose
+from mixprof.models.layers import channels_first, channels_last, pad_to, require_heads, require_map, round_up
 
 REDUCTIONS = (8, 4, 2, 1)  # per stage
 

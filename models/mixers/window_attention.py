@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.attention import attend, choose
-from models.layers import pad_to, require_heads, require_map, round_up
+from mixprof.models.attention import attend, choose
+from mixprof.models.layers import pad_to, require_heads, require_map, round_up
 
 MASKED = -100.0  # the published checkpoints' value between regions that only the shift brought together
 ALIGNMENT = 8  # elements: fused attention on CUDA copies a bias whose rows do not start at multiples of it

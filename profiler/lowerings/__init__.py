@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiler.engines.flavours import INSTALL, is_installed, other_installed
-from profiler.sweep import nearest, parse_bytes, parse_range
-from profiler.types import UsageError
+from mixprof.data.errors import UsageError
+from mixprof.data.parsing import nearest, parse_bytes, parse_range
+from mixprof.lowerings.tensorrt.flavours import INSTALL, is_installed, other_installed
 
 if TYPE_CHECKING:
     import torch
 
-    from profiler.device import Stream
+    from mixprof.machine.device import Stream
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ ENGINE_OPTIONS: dict[str, tuple[str, ...] | Callable[[str], object]] = {
 
 LOWERINGS: dict[str, Entry] = {
     "eager": Entry(
-        module="profiler.lowerings.eager",
+        module="mixprof.lowerings.eager",
         requires=("torch",),
         install="pip install torch",
         options={"sdpa": ("math", "flash", "efficient", "cudnn"), "graph": ("on",)},
         preload=("torch",),
     ),
     "compile": Entry(
-        module="profiler.lowerings.compiled",
+        module="mixprof.lowerings.compiled",
         requires=("torch",),
         install="pip install torch",
         options={"default": (), "max-autotune": (), "reduce-overhead": (), "max-autotune-no-cudagraphs": ()},
@@ -93,7 +93,7 @@ LOWERINGS: dict[str, Entry] = {
         compiles=True,
     ),
     "onnxruntime": Entry(
-        module="profiler.lowerings.onnxruntime",
+        module="mixprof.lowerings.onnxruntime",
         requires=("onnx", "onnxscript", "onnxruntime"),
         install="pip install onnx onnxscript onnxruntime",
         options={"opt": ("disable", "basic", "extended", "all")},
@@ -101,7 +101,7 @@ LOWERINGS: dict[str, Entry] = {
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
     ),
     "tensorrt": Entry(
-        module="profiler.lowerings.tensorrt",
+        module="mixprof.lowerings.tensorrt.lower",
         requires=("onnx", "onnxscript", "onnxruntime", "tensorrt"),
         install=INSTALL["tensorrt"],
         options=ENGINE_OPTIONS,
@@ -110,7 +110,7 @@ LOWERINGS: dict[str, Entry] = {
         engine=True,
     ),
     "tensorrt_rtx": Entry(
-        module="profiler.lowerings.tensorrt",
+        module="mixprof.lowerings.tensorrt.lower",
         requires=("onnx", "onnxscript", "onnxruntime", "tensorrt_rtx"),
         install=INSTALL["tensorrt_rtx"],
         options={**ENGINE_OPTIONS, "sm": ("75", "80", "86", "89", "120", "121")},

@@ -7,9 +7,9 @@ import time
 import torch
 from torch import Tensor, nn
 
-from profiler.lowerings import Lowered, Target
-from profiler.lowerings.eager import place
-from profiler.types import Unsupported
+from mixprof.data.errors import Unsupported
+from mixprof.lowerings import Lowered, Target
+from mixprof.lowerings.eager import place
 
 
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:

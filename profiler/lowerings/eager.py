@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from profiler import device
-from profiler.lowerings import Lowered, Target
-from profiler.types import Unsupported
+from mixprof.data.errors import Unsupported
+from mixprof.lowerings import Lowered, Target
+from mixprof.machine import device
 
 SDPA = {
     "math": SDPBackend.MATH,

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from profiler import device
-from profiler.lowerings import Lowered, Target
-from profiler.types import Unavailable, Unsupported
-from profiler.worker import is_out_of_memory
+from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory
+from mixprof.lowerings import Lowered, Target
+from mixprof.machine import device
 
 OPSET = 20
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

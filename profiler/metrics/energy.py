@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from profiler import device as devices
-from profiler.types import Unavailable
+from mixprof.data.errors import Unavailable
+from mixprof.machine import device as devices
 
 WINDOW_S = 3.0  # energy counters are renewed every 20 to 100 ms: a window must hold many of them
 

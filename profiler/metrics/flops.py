@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from profiler.metrics.traffic import SOFTMAXES, Operator, Traffic
+from mixprof.metrics.traffic import SOFTMAXES, Operator, Traffic
 
 Shape = Sequence[int]
 TILE = 8  # channels of a group from which on a grouped convolution can fill a matrix unit

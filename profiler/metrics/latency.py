@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from profiler import clocks
-from profiler import device as devices
-from profiler.lowerings import Lowered
-from profiler.sampling import Budget, Series, sample
-from profiler.types import Samples
+from mixprof.data.types import Samples
+from mixprof.lowerings import Lowered
+from mixprof.machine import device as devices
+from mixprof.machine import nvml
+from mixprof.sampling import Budget, Series, sample
 
 ENQUEUE_SAMPLES = 30
 Before = Callable[[], object] | None
@@ -65,8 +65,8 @@ def _on_cpu(forward: Callable[[], object], repeats: int, before: Before, budget:
 def _on_cuda(
     forward: Callable[[], object], stream: devices.Stream, index: int, repeats: int, before: Before, budget: Budget
 ) -> Times:
-    read = clocks.reader(index)
-    readings: list[clocks.Reading] = []
+    read = nvml.reader(index)
+    readings: list[nvml.Reading] = []
 
     def look() -> None:
         if read is not None:
@@ -82,9 +82,9 @@ def _on_cuda(
         Samples(host.kept, 1),
         series.dropped,
         0,
-        _unsteady(series) or _unsteady(host) or clocks.drifted(readings),
-        clocks.verdict(readings),
-        clocks.summary(readings),
+        _unsteady(series) or _unsteady(host) or nvml.drifted(readings),
+        nvml.verdict(readings),
+        nvml.summary(readings),
     )
 
 

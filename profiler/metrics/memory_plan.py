@@ -19,8 +19,8 @@ from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from profiler.metrics.flops import decompose
-from profiler.metrics.workspaces import WORKSPACES, stand_in
+from mixprof.metrics.flops import decompose
+from mixprof.metrics.workspaces import WORKSPACES, stand_in
 
 
 def predict_peak(forward: Callable[..., object], *inputs: object, device: str = "cpu") -> int:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
-from profiler.artifacts.graph import inferred
-from profiler.metrics.flops import Counts
+from mixprof.lowerings.onnx_file import inferred
+from mixprof.metrics.flops import Counts
 
 Shape = tuple[int, ...]
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiler.engines.graphs import ROLE_OF_CLASS
-from profiler.metrics import memory_plan
-from profiler.metrics.flops import FORMULAS, Counts, decompose, macs_of, runs_on, tensors_of
-from profiler.metrics.traffic import distinct_bytes
+from mixprof.lowerings.tensorrt.graphs import ROLE_OF_CLASS
+from mixprof.metrics import memory_plan
+from mixprof.metrics.flops import FORMULAS, Counts, decompose, macs_of, runs_on, tensors_of
+from mixprof.metrics.traffic import distinct_bytes
 
 GENERATORS = {"DynamicConv", "InhomogeneousConv"}  # whose products make kernels, which then mix positions
 HEADS = {"head", "fc", "classifier"}

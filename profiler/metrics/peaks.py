@@ -16,9 +16,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from profiler import load
-from profiler.device import torch_dtype
-from profiler.metrics.flops import Counts
+from mixprof.machine import cpu_contention
+from mixprof.machine.device import torch_dtype
+from mixprof.metrics.flops import Counts
 
 BLOCK_S = 0.001  # short, so that some blocks are not interrupted on a busy machine
 LOOK_S = 0.4  # for each candidate
@@ -40,7 +40,7 @@ def measure(device: str, dtype: str) -> dict[str, Any]:
         if kind == "cuda":
             torch.cuda.synchronize(device)
 
-    element, before = torch_dtype(dtype), load.read()
+    element, before = torch_dtype(dtype), cpu_contention.read()
     with torch.inference_mode():
         matrix = _best(_matrix(device, kind, element), synchronize)
         vector = _best(_vector(device, kind, element), synchronize)
@@ -57,7 +57,7 @@ def measure(device: str, dtype: str) -> dict[str, Any]:
         "cache_bytes": cache_bytes(device),
         "overhead_s": overhead_s,
         "best": {"matrix": matrix[0], "vector": vector[0]},
-        "lost_cpu_share": load.lost_share(before, load.read()),
+        "lost_cpu_share": cpu_contention.lost_share(before, cpu_contention.read()),
     }
 
 

@@ -17,7 +17,7 @@ from fractions import Fraction
 from functools import partial
 from math import gcd
 
-from profiler.symbolic.formula import LENGTHS, Area, Formula, Point, Powers, degree, monomial_at
+from mixprof.symbolic.formula import LENGTHS, Area, Formula, Point, Powers, degree, monomial_at
 
 FITTED, PROVEN, REFUTED = 6, 10, 6  # points; the last at most
 DIVISORS = range(1, 65)  # of a side, on the way from the input to the smallest map

@@ -6,6 +6,7 @@ torch, the model's name with its options. A user's own module can import anythin
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import hashlib
@@ -16,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from profiler.engines import cache
-from profiler.sweep import Source
-from profiler.symbolic.derive import COSTS, Formulas
-from profiler.symbolic.formula import Formula
-from profiler.types import digest
+from mixprof.data import cache
+from mixprof.data.types import digest
+from mixprof.plan.axes import Source
+from mixprof.symbolic.derive import COSTS, Formulas
+from mixprof.symbolic.formula import Formula
 
 SHIPPED = Path(__file__).with_name("registered.json")
 COUNTER = [Path(__file__).parents[1] / "metrics" / name for name in ("flops.py", "traffic.py")]
@@ -37,8 +38,8 @@ def from_json(fields: dict[str, Any]) -> Formulas:
 
 def key(source: Source) -> str | None:
     """The name that a model's formulas are kept under; None for those that are not."""
-    package = source.factory.partition(":")[0].partition(".")[0]
-    if source.user or package == "profiler" or source.artifact is not None:
+    package = source.factory.partition(":")[0]
+    if source.user or package != "mixprof.models" or source.artifact is not None:
         return None
     torch_version = importlib.metadata.version("torch").partition("+")[0]
     return digest([FORM, _sources(package), torch_version, source.arguments, list(source.accepts)])
@@ -53,8 +54,17 @@ def _sources(package: str) -> str:
     files = sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
     whole = hashlib.sha256()
     for path in [*files, *COUNTER]:
-        whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        whole.update(path.name.encode() + b"\0" + _code(path).encode() + b"\0")
     return whole.hexdigest()
+
+
+def _code(path: Path) -> str:
+    """A file's syntax tree without its docstrings, which decide nothing."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 @functools.cache

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from profiler.symbolic.derive import COSTS, Formulas
-from profiler.symbolic.formula import in_words
+from mixprof.symbolic.derive import COSTS, Formulas
+from mixprof.symbolic.formula import in_words
 
 TITLES = {"macs": "MACs", "params": "parameters", "min_bytes": "minimal bytes in float32 (half of it in 16 bits)"}
 NO_PEAK = "no closed form was proven: it follows which copies padding and shifting leave; count single cases"

@@ -1,0 +1,136 @@
+"""`mixprof check` and `mixprof baseline`: a run against stored ones."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from mixprof.cli import gate_options
+from mixprof.data import calibrations, run_folder
+from mixprof.data.errors import UsageError
+from mixprof.data.histories import File, History, content_hash, is_url
+from mixprof.reports.gate import baseline, stored
+from mixprof.reports.gate.baseline import Baseline
+from mixprof.reports.gate.check import COMPARES, check
+from mixprof.reports.gate.comparable import compare, declared
+from mixprof.reports.gate.outcome import Outcome
+from mixprof.reports.gate.policy import refuse_unused_patterns
+from mixprof.reports.gate.stored import Stored
+
+DEFAULT_BASELINE = "mixprof-baseline.txt"
+MOST_RUNS = 200  # of a history that are read, the newest
+
+
+def add_check_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", metavar="RUN")
+    command.add_argument("--against", required=True, metavar="BASELINE", help="run folder, baseline file, or history")
+    command.add_argument("--add", action="store_true", help="add the run to the history afterwards")
+    command.add_argument("--under-test", metavar="A,B", help="software whose versions may differ: torch, cuda, …")
+    command.add_argument("--exact-only", action="store_true", help="counts alone: no time is judged")
+    gate_options.add_options(command, retry=False)
+
+
+def add_baseline_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("runs", nargs="+", metavar="RUN", help="a run folder; eight or more to judge times by")
+    command.add_argument("--out", default=DEFAULT_BASELINE, metavar="FILE", help=f"default: {DEFAULT_BASELINE}")
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Judge RUN; the exit code of the policy."""
+    policy = gate_options.policy_of(arguments)
+    head = stored.of_run(Path(arguments.folder))
+    history = history_of(arguments.against)
+    if arguments.add and history is None:
+        raise UsageError(f"got --add with '{arguments.against}', which is no history, expected a folder or URL of one")
+    under_test = arguments.under_test
+    base = read_baseline(arguments.against, history, head, under_test, begin=arguments.add)
+    if base is None:
+        outcome = Outcome("check", arguments.against, arguments.folder, [], notes=["the history begins with this run"])
+    else:
+        names = declared(under_test, [*base.newest.versions, *head.versions])
+        refuse_unused_patterns(policy, [case.label() for case in base.newest.cases])
+        outcome = check(arguments.folder, head, base, names, policy.thresholds, arguments.exact_only)
+    times = stored.times_of_run(Path(arguments.folder))
+    cases = [replace(each, times=times.get(each.name, {})) for each in outcome.cases]
+    outcome = replace(outcome, cases=cases, notes=[*outcome.notes, calibrations.said(dict(head.testbed))])
+    code = gate_options.conclude(outcome, policy, arguments, None)
+    if arguments.add and history is not None:
+        path, is_new = history.add(head.key, head.time, head.to_json())
+        print(f"mixprof: {'added as' if is_new else 'already there:'} {path}", file=sys.stderr)
+    return code
+
+
+def history_of(against: str) -> History | None:
+    """The history that a name stands for; None for a run folder or a file. A history may not exist yet."""
+    path = Path(against)
+    is_other = not is_url(against) and (path.is_file() or (path / run_folder.MANIFEST).exists())
+    return None if is_other else History(against)
+
+
+def read_baseline(
+    against: str, history: History | None, head: Stored, under_test: str | None, begin: bool
+) -> Baseline | None:
+    """What RUN is compared with; None for a history that begins with it."""
+    if history is not None:
+        return of_history(history, head, under_test, begin)
+    if Path(against).is_file():
+        return baseline.read(Path(against))
+    return baseline.of_runs(against, [stored.of_run(Path(against))])
+
+
+def of_history(history: History, head: Stored, under_test: str | None, begin: bool) -> Baseline | None:
+    """The runs of a history that compare with a run, itself left out: by testbed key, then by versions.
+
+    Where none compares, the newest one stands for them: the outcome says what differs.
+    """
+    itself = content_hash(head.to_json())
+    files = [file for file in history.files() if file.hash != itself]
+    if not files:
+        if begin:
+            return None
+        raise UsageError(
+            f"got '{history.url}', which is empty or not there, expected a run folder, a baseline file or a history "
+            "with runs: --add begins one with this run"
+        )
+    own = [file for file in files if file.key == head.key]
+    if not own:
+        machines = len({file.key for file in files})
+        note = f"{len(files)} stored runs of {machines} other machines or settings, none of testbed {head.key}"
+        return baseline.of_runs(history.url, [_read(history, files[-1])], [note])
+    runs = [_read(history, file) for file in own[-MOST_RUNS:]]
+    names = declared(under_test, [name for run in (*runs, head) for name in run.versions])
+    alike = [run for run in runs if not compare(run, head, names).different]
+    left = len(runs) - len(alike)
+    notes = [f"{left} stored runs of other versions left out"] if left and alike else []
+    return baseline.of_runs(history.url, alike or runs[-1:], notes)
+
+
+def _read(history: History, file: File) -> Stored:
+    try:
+        return Stored.from_json(history.read(file))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"got '{file.path}', which another mixprof wrote ({error}), expected schema {stored.SCHEMA}: "
+            "begin a new history, or use the mixprof that wrote it"
+        ) from None
+
+
+def run_baseline(arguments: argparse.Namespace) -> int:
+    """Write the text baseline of one or more runs. Times that did not change beyond noise stay as they were."""
+    out = Path(arguments.out)
+    new = baseline.of_many(str(out), [stored.of_run(Path(run)) for run in arguments.runs])
+    kept = [each for each in new.newest.cases.values() if each.status in COMPARES]
+    if not kept:
+        first = next(iter(new.newest.cases.values()))
+        raise UsageError(f"got runs without a case that is ok ({first.status}: {first.reason}), expected at least one")
+    changed = len(kept)
+    if out.exists():
+        new, changed = baseline.renewed(baseline.read(out), new)
+    temporary = out.with_name(out.name + ".tmp")
+    temporary.write_text(baseline.as_text(new))
+    temporary.replace(out)
+    timed = sum(level.runs >= 8 for level in new.levels.values())
+    print(f"{out}: {len(kept)} cases, {changed} changed, {timed} with runs enough to judge times by")
+    return 0

@@ -1,0 +1,92 @@
+"""Engines and their graphs on disk, named by content, in a folder that this user alone can write."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixprof.data.errors import UsageError
+
+ENGINE, PROOF = "engine.plan", "proof.json"
+
+
+def folder() -> Path:
+    """$MIXPROF_CACHE, else mixprof in the user's cache folder."""
+    chosen = os.environ.get("MIXPROF_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(chosen).expanduser() if chosen else Path(base).expanduser() / "mixprof"
+
+
+def own_folder(path: Path) -> Path:
+    """Make a folder, or check that this user owns it and nobody else can write it: what lies in it is run as code."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise UsageError(
+            f"got '{path}', which others own or can write, expected a folder of your own: chmod go-w it, or remove it"
+        )
+    return path
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, however this process ends."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def keep_graph(content: bytes) -> Path:
+    """Keep an ONNX graph under its hash; where it lies."""
+    path = own_folder(folder() / "onnx") / f"{sha256(content)}.onnx"
+    if not path.exists():
+        write(path, content)
+    return path
+
+
+def engine_path(key: str) -> Path:
+    return folder() / "engines" / key / ENGINE
+
+
+def store(key: str, engine: bytes, proof: Mapping[str, Any]) -> None:
+    """Keep an engine. Its proof, which holds its hash, is written last: without it there is no entry."""
+    place = own_folder(own_folder(folder() / "engines") / key)
+    write(place / ENGINE, engine)
+    write(place / PROOF, json.dumps({**proof, "engine_sha256": sha256(engine)}).encode())
+
+
+def fetch(key: str) -> tuple[tuple[bytes, dict[str, Any]] | None, str | None]:
+    """The engine and proof under a key, or None; and a warning where there are some but they are damaged."""
+    place = folder() / "engines" / key
+    if not place.exists():
+        return None, None
+    own_folder(folder() / "engines")
+    own_folder(place)
+    try:
+        proof: dict[str, Any] = json.loads((place / PROOF).read_bytes())
+        engine = (place / ENGINE).read_bytes()
+        if proof["engine_sha256"] == sha256(engine):
+            return (engine, proof), None
+        said = "its engine is not the one that was written"
+    except FileNotFoundError:
+        return None, None  # ended before it was whole
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        said = f"{type(error).__name__}: {error}"
+    return None, f"{place} is damaged ({said}) and was built again"

@@ -1,0 +1,70 @@
+"""What this machine's gate can tell, as `mixprof calibrate` found it: one file a testbed key, valid for seven days."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixprof.data import cache
+from mixprof.data.run_folder import testbed_key
+
+SCHEMA = 1
+VALID_S = 7 * 24 * 3600.0
+NONE = "not calibrated: mixprof calibrate"
+
+
+def path_of(testbed: dict[str, Any]) -> Path:
+    return cache.folder() / "calibration" / f"{testbed_key(testbed)}.json"
+
+
+def write(testbed: dict[str, Any], found: Mapping[str, Any]) -> Path:
+    """Keep a calibration of this machine; where it lies."""
+    path = path_of(testbed)
+    cache.own_folder(cache.folder())
+    cache.own_folder(path.parent)
+    fields = {"schema": SCHEMA, "made_s": time.time(), **found}
+    cache.write(path, json.dumps(fields, indent=1, allow_nan=False).encode() + b"\n")
+    return path
+
+
+def read(testbed: dict[str, Any], now_s: float | None = None) -> dict[str, Any] | None:
+    """The calibration of this machine; None where there is none, an old one, or one that cannot be read."""
+    try:
+        found: dict[str, Any] = json.loads(path_of(testbed).read_bytes())
+        age_s = (time.time() if now_s is None else now_s) - float(found["made_s"])
+        return found if found["schema"] == SCHEMA and 0 <= age_s <= VALID_S else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def quoted(testbed: dict[str, Any], now_s: float | None = None) -> str | None:
+    """What every verdict says of how much it can tell; None where this machine has no valid calibration."""
+    found = read(testbed, now_s)
+    try:
+        return None if found is None else _in_words(found)
+    except (KeyError, TypeError, ValueError):  # written by another version
+        return None
+
+
+def _in_words(found: Mapping[str, Any]) -> str:
+    alarms, noisiest = found["false_alarms"], max(found["detectable_by_case"].values())
+    words = [
+        f"false alarms {alarms['share']:.1%} [{alarms['low']:.1%}, {alarms['high']:.1%}] of comparisons",
+        f"smallest detectable slow-down {found['detectable']:.1%} after {found['rounds']} rounds"
+        f" (noisiest case {noisiest:.1%})",
+    ]
+    if power := found["power"]:
+        words.append(
+            f"an injected {power['injected']:.0%} (measured {power['measured']:+.1%}) found in {power['share']:.0%} "
+            f"[{power['low']:.0%}, {power['high']:.0%}]"
+        )
+    made = time.strftime("%Y-%m-%d", time.localtime(found["made_s"]))
+    return f"calibrated {made} on {found['pairs']} A/A pairs: {'; '.join(words)}"
+
+
+def said(testbed: dict[str, Any]) -> str:
+    """The same, or what to do where there is none."""
+    return quoted(testbed) or NONE

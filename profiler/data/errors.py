@@ -1,0 +1,32 @@
+"""Errors that a case or a command can end with, and errors in one line."""
+
+from __future__ import annotations
+
+
+class Unavailable(Exception):
+    """This machine lacks something; the message names the command that installs it."""
+
+
+class Unsupported(Exception):
+    """The model, the lowering or the device cannot do this case; the message says why."""
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be; the message says got, expected, what to do. Exit code 2."""
+
+
+class NotTrusted(Exception):
+    """The results would not be comparable; the message says why. Exit code 4."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocation failed, on any device."""
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return True
+    return any(each in str(error) for each in ("not enough memory", "allocate memory", "out of memory"))
+
+
+def one_line(error: BaseException) -> str:
+    """An error's type and the first line of what it says."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text}"[:500]

@@ -1,0 +1,1 @@
+"""This machine: devices, sensors, drivers, and how busy it is."""

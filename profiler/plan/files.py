@@ -1,0 +1,265 @@
+"""What is known of a file before anything runs: its inputs, which of their axes are free, and what fills these.
+
+Plain data for the parent process, which never opens the file itself: a worker does (`work.inspect`).
+
+A case has one batch and one resolution. They are those of the first input that looks like pictures, four axes of a
+float or of bytes: axis 0, and axes 2 and 3; or 1 and 2 where the channels are plainly last. A file without such an
+input has the first axis of its first input as its batch, and [1, second axis] as its resolution: a sequence of
+positions, one row high.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mixprof.data.errors import UsageError
+from mixprof.data.types import Case
+
+SUFFIXES = (".onnx", ".plan")
+PICTURES = ("float32", "float16", "bfloat16", "float64", "uint8")
+UNKNOWN = "unknown"  # the element type of an engine's input, where there is no device to ask
+
+Size = int | str | None  # of an axis: a number, a name that it shares with other axes, or nothing at all
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a file."""
+
+    name: str
+    dtype: str  # torch's name of its element type
+    declared: tuple[Size, ...]  # as the graph has it
+    given: tuple[int, ...] | None = None  # by --shape or --inputs
+    values: str = ""  # what it will hold, in words
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file as a model, content hash and all."""
+
+    path: str
+    sha256: str  # of the file and of what it keeps beside it
+    dtype: str | None  # that most of its weights have; None: an engine, which does not tell
+    inputs: tuple[Input, ...]
+    lowerings: tuple[str, ...]  # that take such a file, without options
+    default_lowering: str
+    inputs_file: str | None = None  # an .npz
+    inputs_sha256: str | None = None
+
+    @property
+    def is_engine(self) -> bool:
+        return self.path.endswith(".plan")
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Artifact:
+        def one(each: Mapping[str, Any]) -> Input:
+            given = None if each["given"] is None else tuple(each["given"])
+            return Input(each["name"], each["dtype"], tuple(each["declared"]), given, each["values"])
+
+        listed = {"inputs": tuple(map(one, fields["inputs"])), "lowerings": tuple(fields["lowerings"])}
+        return cls(**{**fields, **listed})
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line says of the inputs of files."""
+
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    inputs: str | None = None  # an .npz
+
+
+def is_file(name: str) -> bool:
+    return name.endswith(SUFFIXES)
+
+
+def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """["x:1x3x800x1333,ids:1x20"] -> a shape for each input. A name may hold colons, as TensorFlow's do."""
+    found: dict[str, tuple[int, ...]] = {}
+    for text in ",".join(texts).split(",") if texts else ():
+        name, _, sizes = text.strip().rpartition(":")
+        if not name or not re.fullmatch(r"[1-9]\d{0,9}(x[1-9]\d{0,9})*", sizes):
+            raise UsageError(f"--shape: got '{text}', expected an input and its sizes like image:1x3x800x1333")
+        if name in found:
+            raise UsageError(f"--shape: got input '{name}' twice, expected one shape for each input")
+        found[name] = tuple(map(int, sizes.split("x")))
+    return found
+
+
+def with_shapes(artifact: Artifact, shapes: Mapping[str, tuple[int, ...]]) -> Artifact:
+    """The file with given shapes; UsageError where the graph fixes another size or rank. Names of others are ignored.
+
+    An input that an .npz already gave a shape keeps it, and must not be given another.
+    """
+    inputs = []
+    for each in artifact.inputs:
+        shape = shapes.get(each.name, each.given)
+        if shape is not None:
+            _check_shape(artifact.path, each, shape)
+            if each.given not in (None, shape):
+                raise UsageError(
+                    f"{artifact.path}: got {_words(shape)} with --shape for input '{each.name}', whose array in "
+                    f"{artifact.inputs_file} is {_words(each.given or ())}, expected the same: leave out --shape"
+                )
+        inputs.append(replace(each, given=shape))
+    found = replace(artifact, inputs=tuple(inputs))
+    _names(found)
+    return found
+
+
+def _check_shape(path: str, each: Input, shape: tuple[int, ...]) -> None:
+    if len(shape) != len(each.declared):
+        raise UsageError(
+            f"{path}: got {_words(shape)} for input '{each.name}', expected {len(each.declared)} axes as the graph "
+            f"has: {_words(each.declared)}"
+        )
+    for axis, (size, declared) in enumerate(zip(shape, each.declared, strict=True)):
+        if isinstance(declared, int) and declared != size:
+            raise UsageError(
+                f"{path}: got {size} for axis {axis} of input '{each.name}', which the graph fixes at {declared}: "
+                "give that, or export the graph with this axis free"
+            )
+
+
+def _words(sizes: Iterable[Size]) -> str:
+    return "x".join("?" if size is None else str(size) for size in sizes) or "no axes"
+
+
+def _names(artifact: Artifact) -> dict[str, int]:
+    """The size of each named axis, as given; UsageError where one name is given two sizes."""
+    found: dict[str, tuple[int, str]] = {}
+    for each in artifact.inputs:
+        for size, declared in zip(each.given or (), each.declared, strict=False):
+            if not isinstance(declared, str):
+                continue
+            known, where = found.setdefault(declared, (size, each.name))
+            if known != size:
+                raise UsageError(
+                    f"{artifact.path}: got {size} for axis '{declared}' of input '{each.name}' and {known} in "
+                    f"'{where}', expected one size: the graph says that they are the same axis"
+                )
+    return {name: size for name, (size, _) in found.items()}
+
+
+def lead(artifact: Artifact) -> tuple[Input, tuple[int, ...]]:
+    """The input that batch and resolution are read from, and its axes of batch, height and width.
+
+    Of one that is no picture: batch and, as the width, positions; one axis or none at all where it has no more.
+    """
+    for each in artifact.inputs:
+        if len(each.declared) == 4 and each.dtype in (*PICTURES, UNKNOWN):
+            return each, (0, 1, 2) if _channels_last(each.given or each.declared) else (0, 2, 3)
+    first = artifact.inputs[0]
+    return first, tuple(range(min(2, len(first.declared))))
+
+
+def _channels_last(sizes: Sequence[Size]) -> bool:
+    """(B, H, W, C): few channels at the end and not in axis 1, or a square map before another last size."""
+    _, second, third, last = sizes
+    if isinstance(second, int) and isinstance(last, int):
+        return (last <= 4 < second) or (second == third != last)
+    return isinstance(last, int) and last <= 4
+
+
+def own_sizes(artifact: Artifact) -> tuple[int | None, int | None, int | None]:
+    """Batch, height and width by the graph, --shape and --inputs; None for one that they leave free."""
+    each, axes = lead(artifact)
+    names = _names(artifact)
+    found = [_size(each, axis, names) for axis in axes]
+    batch = found[0] if found else 1
+    height, width = found[1:] if len(found) == 3 else (1, found[1] if len(found) > 1 else 1)
+    return batch, height, width
+
+
+def _size(each: Input, axis: int, names: Mapping[str, int]) -> int | None:
+    size = each.given[axis] if each.given is not None else each.declared[axis]
+    return names.get(size) if isinstance(size, str) else size
+
+
+def shapes_of(artifact: Artifact, batch: int, resolution: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """The shape of every input in a case. Free axes of the lead input are the case's, others follow by their names.
+
+    UsageError where an axis stays free.
+    """
+    first, axes = lead(artifact)
+    names = _names(artifact)
+    filling = dict(zip(axes, (batch, *resolution[-len(axes) + 1 :]) if axes else (), strict=False))
+    for axis, size in filling.items():
+        declared = first.declared[axis]
+        if isinstance(declared, str):
+            names.setdefault(declared, size)
+    found = {}
+    for each in artifact.inputs:
+        sizes = [_size(each, axis, names) for axis in range(len(each.declared))]
+        if each is first:
+            sizes = [filling.get(axis) if size is None else size for axis, size in enumerate(sizes)]
+        if None in sizes:
+            raise _free(artifact, each, sizes)
+        found[each.name] = tuple(size for size in sizes if size is not None)
+    return found
+
+
+def _free(artifact: Artifact, each: Input, sizes: Sequence[int | None]) -> UsageError:
+    free = [f"{axis} ({each.declared[axis] or 'without a name'})" for axis, size in enumerate(sizes) if size is None]
+    usual = (1, 3, 224, 224) if len(sizes) == 4 else (1,) * len(sizes)
+    like = "x".join(str(size or other) for size, other in zip(sizes, usual, strict=True))
+    return UsageError(
+        f"{artifact.path}: got no size for axis {', '.join(free)} of input '{each.name}', which the graph leaves free, "
+        f"expected one for each: --shape {each.name}:{like}"
+    )
+
+
+def batches_of(artifact: Artifact, asked: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The values of the batch axis: those asked for, else the file's own; UsageError where it has none."""
+    batch = own_sizes(artifact)[0]
+    if asked is None and batch is None:
+        raise _unsized(artifact)
+    return asked or (batch or 1,)
+
+
+def resolutions_of(artifact: Artifact, asked: tuple[tuple[int, int], ...] | None) -> tuple[tuple[int, int], ...]:
+    """The same for resolutions."""
+    _, height, width = own_sizes(artifact)
+    if asked is None and None in (height, width):
+        raise _unsized(artifact)
+    return asked or ((height or 1, width or 1),)
+
+
+def _unsized(artifact: Artifact) -> UsageError:
+    each, _ = lead(artifact)
+    names = _names(artifact)
+    error = _free(artifact, each, [_size(each, axis, names) for axis in range(len(each.declared))])
+    return UsageError(f"{error}, or the axes for batch and resolution")
+
+
+def dtypes_of(artifact: Artifact, asked: tuple[str, ...] | None, usual: str) -> tuple[str, ...]:
+    """The graph's own where none is asked for. An engine's is what the user says, once: it has but one."""
+    if artifact.dtype is None:
+        return (asked or (usual,))[:1]
+    return asked or (artifact.dtype,)
+
+
+def why_impossible(artifact: Artifact, case: Case) -> str | None:
+    """Why a case of a file cannot be; None where it can. UsageError where an axis has no size at all."""
+    name = case.lowering.split(":")[0]
+    if name not in artifact.lowerings:
+        kind = "a ready engine" if artifact.is_engine else "an ONNX file"
+        return f"lowering '{name}' takes modules, not {kind}: use {' or '.join(artifact.lowerings)}"
+    options = case.lowering.split(":")[1:]
+    if artifact.is_engine and options not in ([], ["graph=on"]):
+        return f"got lowering '{case.lowering}' for a ready engine, which is built: leave out all options but graph=on"
+    if "dynamic" in options:
+        return (
+            f"got lowering '{case.lowering}' for a file, whose engine is built for the case's own shapes: use '{name}'"
+        )
+    own = artifact.dtype
+    if own is not None and case.dtype != own and (own, case.dtype) != ("float32", "tf32"):
+        return f"got dtype {case.dtype} for a graph in {own}: export it in {case.dtype}, or leave out --dtypes"
+    asked = (case.batch, *case.resolution)
+    for word, size, wanted in zip(("batch", "height", "width"), own_sizes(artifact), asked, strict=True):
+        if size not in (None, wanted):
+            return f"got {word} {wanted}, which the file or --shape fixes at {size}: export it with this axis free"
+    shapes_of(artifact, case.batch, case.resolution)
+    return None

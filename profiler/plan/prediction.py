@@ -1,0 +1,162 @@
+"""Latency that a roofline predicts, operator by operator. Always a prediction: nothing of it was measured there.
+
+An operator takes the longer of its arithmetic and its memory traffic, each at the device's peak times an efficiency,
+and every kernel a fixed overhead. (Williams, Waterman, Patterson 2009, applied to each operator and summed.)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixprof.data.errors import UsageError
+from mixprof.data.parsing import nearest
+from mixprof.data.types import Case, digest
+from mixprof.plan.axes import Planned, Source
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TABLE = Path(__file__).with_name("hardware.toml")
+KERNEL_S = 3e-6  # assumed of each kernel on a GPU, work queued ahead: start, ramp and tail
+Operator = Mapping[str, Any]  # as metrics.operators.Operator.to_json() has it
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The peaks of a device in one dtype."""
+
+    name: str
+    matrix_flops_per_s: float
+    vector_flops_per_s: float
+    bytes_per_s: float
+    kernel_s: float
+    cached_bytes_per_s: float = 0.0  # of what fits the cache; 0: the cache is not modelled
+    cache_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """The share of each peak that kernels reach, and how many times the overhead of a kernel a product takes."""
+
+    matrix: float = 1.0
+    vector: float = 1.0
+    memory: float = 1.0
+    product: float = 1.0  # a library's, which prepares each call; pointwise kernels take it once
+
+
+def on(name: str, dtype: str) -> Hardware:
+    """A data sheet's device. UsageError for an unknown one and for a dtype that it does not have."""
+    table = tomllib.loads(TABLE.read_text())
+    if name not in table:
+        raise UsageError(f"--on: got '{name}', expected {nearest(name, table)}; profiler/hardware.toml lists all")
+    row = table[name]
+    if dtype not in row["matrix"]:
+        known = ", ".join(row["matrix"])
+        raise UsageError(f"--on {name}: got dtype {dtype}, expected one of {known}: choose with --dtypes")
+    return Hardware(row["name"], row["matrix"][dtype], row["vector"][dtype], row["bytes_per_s"], KERNEL_S)
+
+
+def here(peaks: Mapping[str, Any]) -> Hardware:
+    """This machine's own device, from its measured peaks."""
+    return Hardware(
+        f"{peaks['device']} here",
+        peaks["matrix_flops_per_s"],
+        peaks["vector_flops_per_s"],
+        peaks["copy_bytes_per_s"],
+        peaks["overhead_s"],
+        peaks.get("cached_copy_bytes_per_s") or 0.0,
+        peaks.get("cache_bytes") or 0,
+    )
+
+
+def operator_s(
+    operator: Operator, hardware: Hardware, efficiency: Efficiency = Efficiency(), *, resident: bool = True
+) -> float:
+    """Seconds of one operator: max(arithmetic, memory) + overhead. resident: its weights are still in the cache."""
+    far = 0 if resident else operator["weight_bytes"]
+    near = operator["read_bytes"] + operator["written_bytes"] - far
+    near_per_s = hardware.cached_bytes_per_s if near <= hardware.cache_bytes else 0.0
+    memory_s = near / (near_per_s or hardware.bytes_per_s) + far / hardware.bytes_per_s
+    arithmetic_s = _arithmetic_s(operator, hardware, efficiency)
+    pointwise = not operator["flops"] or operator["name"] == "aten.addcmul"
+    overhead_s = hardware.kernel_s * (1.0 if pointwise else efficiency.product)
+    return max(arithmetic_s, memory_s / efficiency.memory) + overhead_s
+
+
+def _arithmetic_s(operator: Operator, hardware: Hardware, efficiency: Efficiency) -> float:
+    if operator["kind"] == "matrix":
+        return operator["flops"] / (hardware.matrix_flops_per_s * efficiency.matrix)
+    return operator["flops"] / (hardware.vector_flops_per_s * efficiency.vector)
+
+
+def latency_s(operators: Sequence[Operator], hardware: Hardware, efficiency: Efficiency = Efficiency()) -> float:
+    """Seconds of a forward: its operators one after the other. Weights stay in the cache if all of them fit it."""
+    resident = sum(each["weight_bytes"] for each in operators) <= hardware.cache_bytes
+    return sum(operator_s(each, hardware, efficiency, resident=resident) for each in operators)
+
+
+def add_to_plan(
+    plan: dict[str, Any],
+    planned: list[Planned],
+    name: str,
+    operators: Callable[[Case, Source], dict[str, Any]],
+) -> None:
+    """Give each case of a plan its `prediction`: the latency on a device that is not here, or why there is none."""
+    hardware = {dtype: on(name, dtype) for dtype in {entry.case.dtype for entry in planned if entry.reason is None}}
+    known: dict[str, dict[str, Any]] = {}
+    plan["predicted_on"] = {"device": next(iter(hardware.values())).name, "measured": False, "kernel_s": KERNEL_S}
+    for row, entry in zip(plan["cases"], planned, strict=True):
+        key = digest({**entry.case.to_json(), "mode": None})
+        if entry.reason is None and key not in known:
+            known[key] = _predicted(entry, hardware[entry.case.dtype], operators)
+        row["prediction"] = known.get(key, {"latency_ms": None, "reason": entry.reason})
+
+
+def _predicted(
+    entry: Planned, hardware: Hardware, operators: Callable[[Case, Source], dict[str, Any]]
+) -> dict[str, Any]:
+    if entry.case.lowering != "eager":
+        return {"latency_ms": None, "reason": "only eager operators are predicted: what a lowering fuses is not known"}
+    if entry.source.artifact is not None:
+        return {"latency_ms": None, "reason": "operators of a file are not predicted"}
+    found = operators(entry.case, entry.source)
+    if found["status"] != "ok":
+        return {"latency_ms": None, "reason": found["reason"]}
+    seconds = latency_s(found["operators"], hardware)
+    memory = [each for each in found["operators"] if _memory_bound(each, hardware)]
+    return {
+        "latency_ms": 1000 * seconds,
+        "images_per_s": entry.case.batch / seconds,
+        "memory_bound_share": latency_s(memory, hardware) / seconds,
+        "kernels": len(found["operators"]),
+        "reason": None,
+    }
+
+
+def _memory_bound(operator: Operator, hardware: Hardware) -> bool:
+    moved = operator["read_bytes"] + operator["written_bytes"]
+    return bool(moved / hardware.bytes_per_s > _arithmetic_s(operator, hardware, Efficiency()))
+
+
+def as_text(plan: dict[str, Any]) -> str:
+    """The predictions of a plan for a person."""
+    said = plan["predicted_on"]
+    lines = [
+        f"Predicted for {said['device']} from its data sheet, not measured: roofline of each eager operator, "
+        f"{1e6 * said['kernel_s']:g} µs a kernel.",
+        f"{'case':64} {'ms':>9} {'images/s':>9} {'memory':>7} {'kernels':>7}",
+    ]
+    for row in plan["cases"]:
+        label, found = Case.from_json(row["case"]).label(), row["prediction"]
+        if found["latency_ms"] is None:
+            lines.append(f"{label:64} none: {found['reason']}")
+            continue
+        share, kernels = f"{found['memory_bound_share']:.0%}", found["kernels"]
+        lines.append(f"{label:64} {found['latency_ms']:>9.3f} {found['images_per_s']:>9.0f} {share:>7} {kernels:>7}")
+    return "\n".join(lines)

@@ -1,0 +1,136 @@
+"""What a name stands for: one of ours, `timm:NAME`, `package.module:factory`, `call:module:function`, or a file."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mixprof import lowerings
+from mixprof.data.errors import Unsupported, UsageError
+from mixprof.data.types import Case
+from mixprof.plan import files
+from mixprof.plan.axes import Source
+
+if TYPE_CHECKING:
+    import torch
+
+ANCHOR = Source("mixprof.plan.anchor:build", {}, (), "mixer")
+
+
+class Registry(Protocol):
+    """The package that registered names come from, handed in by the command line."""
+
+    MODELS: dict[str, Any]
+
+    def accepts(self, name: str) -> set[str]: ...
+
+    def kind(self, name: str) -> str: ...
+
+    def check(
+        self, name: str, *, resolution: int | tuple[int, int], window: int | None, channels: int | None
+    ) -> str | None: ...
+
+
+def describe(name: str, registry: Registry, ask: Callable[[Source], list[str]]) -> Source:
+    """The source of a model. ask: which keywords a factory of the user's accepts (imports it in a worker)."""
+    base, _, rest = name.partition(":")
+    if name == "anchor_v1":
+        return ANCHOR
+    if base == "timm":
+        return _timm(rest)
+    if base == "call":
+        return _call(name, ask)
+    is_factory = base not in registry.MODELS and rest and "=" not in rest.split(":")[0]
+    return _factory(name, ask) if is_factory else _registered(name, registry)
+
+
+def _registered(name: str, registry: Registry) -> Source:
+    try:
+        accepts = registry.accepts(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+    def check(resolution: tuple[int, int], window: int | None, channels: int | None) -> str | None:
+        return registry.check(name, resolution=resolution, window=window, channels=channels)
+
+    # The package's own functions by their names: a worker imports them, this process does not.
+    return Source(
+        "mixprof.models:build",
+        {"name": name},
+        tuple(sorted(accepts)),
+        registry.kind(name),
+        "mixprof.models:specialize",
+        check=check,
+    )
+
+
+def _factory(name: str, ask: Callable[[Source], list[str]]) -> Source:
+    module, attribute, *options = name.split(":")
+    arguments = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"got '{option}' in model '{name}', expected package.module:factory:name=value")
+        arguments[key] = value
+    bare = Source(f"{module}:{attribute}", arguments, (), "network", user=True)
+    accepts = tuple(ask(bare))
+    return Source(bare.factory, arguments, accepts, "mixer" if "channels" in accepts else "network", user=True)
+
+
+def _call(name: str, ask: Callable[[Source], list[str]]) -> Source:
+    """A function of no arguments, timed as it is. It is asked for so that one that cannot be imported is said early."""
+    module, _, function = name.removeprefix("call:").partition(":")
+    if not module or not function.isidentifier():
+        raise UsageError(f"got '{name}', expected call:package.module:function")
+    ask(Source(f"{module}:{function}", {}, (), "call", user=True))
+    return Source("mixprof.worker.callables:calling", {"module": module, "function": function}, (), "call", user=True)
+
+
+def _timm(name: str) -> Source:
+    if importlib.util.find_spec("timm") is None:
+        raise UsageError(f"got 'timm:{name}', but timm is not installed: pip install 'mixprof[zoo]'")
+    return Source("mixprof.plan.sources:timm_model", {"name": name}, ("resolution",), "network")
+
+
+def timm_model(name: str, resolution: int | tuple[int, int]) -> torch.nn.Module:
+    """A network of timm with random weights, built for a resolution where it is bound to one."""
+    import timm
+
+    if not timm.is_model(name):
+        raise Unsupported(f"timm has no model '{name}': timm.list_models() names them")
+    try:
+        return timm.create_model(name, pretrained=False, img_size=resolution)
+    except TypeError:  # a convolutional network is bound to no resolution and takes no img_size
+        return timm.create_model(name, pretrained=False)
+
+
+def anchor_cases(cases: list[Case]) -> list[Case]:
+    """The anchor's case for each lowering, device and dtype among these."""
+    return list(
+        dict.fromkeys(
+            Case("anchor_v1", case.lowering, case.device, case.dtype, "channels_last", "hot", 1, (56, 56), None, None)
+            for case in cases
+        )
+    )
+
+
+def of_file(name: str, given: files.Given, found: dict[str, Any]) -> Source:
+    """The source of a file. found: what a worker read of it (`artifacts.work.inspect`)."""
+    read = {part: found[part] for part in ("sha256", "dtype", "inputs", "inputs_sha256")}
+    if name.endswith(".plan") and given.inputs is None:
+        read["inputs"] = [
+            {"name": each, "dtype": files.UNKNOWN, "declared": shape, "given": shape, "values": ""}
+            for each, shape in given.shapes.items()
+        ]
+        if not given.shapes:
+            raise UsageError(
+                f"got '{name}' without --shape, expected --shape name:1x3x224x224 for each of its inputs, or --inputs: "
+                "an engine does not tell them without its device"
+            )
+    usual = lowerings.usual_for(name)
+    artifact = files.Artifact.from_json(
+        {"path": name, **read, "lowerings": lowerings.taking(name), "default_lowering": usual,
+         "inputs_file": given.inputs}
+    )  # fmt: skip
+    return Source("", {}, (), "file", artifact=files.with_shapes(artifact, given.shapes))

@@ -1,0 +1,1 @@
+"""Runs of a sweep: clients of worker servers, rounds, the journal."""

@@ -1,0 +1,255 @@
+"""The parent's side of a fork server: start it, send it a job, wait, end what overruns."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mixprof.machine.cpu_contention import oom_kills
+from mixprof.machine.device import worker_environment
+from mixprof.plan.axes import Source
+
+START_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: what it returned, or how its process died."""
+
+    values: dict[str, Any]  # has "status" and "reason" when there is nothing else
+    wall_s: float  # as the parent saw it
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job that was begun."""
+
+    result: Path
+    log: Path
+    start: float
+    oom_kills: int | None
+
+
+class ServerDied(Exception):
+    """The fork server itself ended."""
+
+
+def source_request(source: Source) -> dict[str, Any]:
+    """A source as a worker is told of it."""
+    fields = asdict(source)
+    del fields["check"]
+    return fields
+
+
+class Server:
+    """A process that has imported what the jobs need and forks one process for each of them."""
+
+    def __init__(
+        self,
+        scratch: Path,
+        preload: tuple[str, ...],
+        threads: int,
+        allocator: str,
+        *,
+        python: str = sys.executable,
+        path: tuple[str, ...] = (),
+        folder: Path | None = None,
+    ):
+        """python: the interpreter; path: first on its module path; folder: where user code is imported from."""
+        scratch.mkdir(parents=True, exist_ok=True)
+        scratch = scratch.resolve()  # the server's current folder is another one
+        self.scratch = scratch
+        self.threads = threads
+        self.allocator = allocator
+        self.folder = folder
+        self._number = itertools.count()
+        self._pid: int | None = None
+        self._errors = (scratch / "server.log").open("ab")
+        # The scratch folder as current folder: nothing of the user's can shadow a module of ours.
+        self._process = subprocess.Popen(
+            [python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)],
+            cwd=scratch,
+            env={**_inherited(), **_module_path(path), **worker_environment(threads, allocator, scratch / "cache")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        self._buffer = b""
+        try:
+            if self._answer(START_TIMEOUT_S) is None:
+                raise ServerDied(f"got no answer from a worker server within {START_TIMEOUT_S:.0f} s")
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, job: str, timeout_s: float, **request: Any) -> Outcome:
+        """Run one job in a process of its own; ended when it takes longer than `timeout_s`."""
+        return self.finish(self.begin(job, **request), timeout_s)
+
+    def begin(self, job: str, **request: Any) -> Running:
+        """Start one job in a process of its own. The next one waits for its `finish`."""
+        name = self.scratch / f"job-{os.getpid()}-{next(self._number)}"
+        result, log = name.with_suffix(".json"), name.with_suffix(".log")
+        line = {
+            "job": job,
+            "result": str(result),
+            "log": str(log),
+            "cwd": str(self.folder or os.getcwd()),
+            "threads": self.threads,
+            "allocator": self.allocator,
+            "cache": str(self.scratch / "cache"),
+            **request,
+        }
+        running = Running(result, log, time.perf_counter(), oom_kills())
+        try:
+            assert self._process.stdin is not None
+            try:
+                self._process.stdin.write(json.dumps(line).encode() + b"\n")
+                self._process.stdin.flush()
+            except BrokenPipeError as error:
+                raise ServerDied("a worker server closed its pipe") from error
+            started = self._answer(START_TIMEOUT_S)
+            if started is None:
+                raise ServerDied("a worker server did not start a job")
+            self._pid = int(started["pid"])
+        except BaseException:
+            self._forget(running)
+            raise
+        return running
+
+    def finish(self, running: Running, timeout_s: float) -> Outcome:
+        """Wait for a job that was begun; ended when it takes longer than `timeout_s` from now."""
+        try:
+            ended, timed_out = self._ended(timeout_s)
+            values = _read_result(running.result, running.log, ended, timed_out, timeout_s)
+            if ended == -signal.SIGKILL and not timed_out and oom_kills() != running.oom_kills:
+                values = {"status": "oom", "reason": "the worker was ended by the kernel's out-of-memory killer"}
+        finally:
+            self._forget(running)
+        return Outcome(values, time.perf_counter() - running.start)
+
+    def _forget(self, running: Running) -> None:
+        self._pid = None
+        for path in (running.result, running.log):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _ended(self, timeout_s: float) -> tuple[int, bool]:
+        """The exit code of the job that runs, and whether it was ended for its time."""
+        ended = self._answer(timeout_s)
+        if ended is not None:
+            return int(ended["exit"]), False
+        self.kill_job()
+        ended = self._answer(START_TIMEOUT_S)
+        if ended is None:
+            raise ServerDied("a job could not be ended")
+        return int(ended["exit"]), True
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job was begun and is not finished."""
+        return self._pid is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server itself is gone."""
+        return self._process.poll() is not None
+
+    @property
+    def descriptor(self) -> int:
+        """Readable when the job that runs has ended, or the server has."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def pause(self) -> None:
+        """Stop the job that runs now, every thread of it, until `resume`."""
+        self._signal_job(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_job(signal.SIGCONT)
+
+    def _signal_job(self, number: signal.Signals) -> None:
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, number)
+
+    def kill_job(self) -> None:
+        """End the job that runs now, with everything it started."""
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+
+    def _answer(self, timeout_s: float) -> dict[str, Any] | None:
+        """The server's next line, or None when none came in time."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + timeout_s
+        descriptor = self._process.stdout.fileno()
+        while b"\n" not in self._buffer:
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                return None
+            chunk = os.read(descriptor, 65536)
+            if not chunk:
+                raise ServerDied(f"a worker server ended: {_last_line(self.scratch / 'server.log')}")
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the server and whatever it runs."""
+        self.kill_job()
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._errors.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _inherited() -> dict[str, str]:
+    """The user's environment without what would turn a lowering into another one."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("TORCHDYNAMO_", "TORCH_COMPILE_"))
+    }
+
+
+def _module_path(path: tuple[str, ...]) -> dict[str, str]:
+    before = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join((*path, *([before] if before else [])))} if path else {}
+
+
+def _read_result(result: Path, log: Path, ended: int, timed_out: bool, timeout_s: float) -> dict[str, Any]:
+    if timed_out:
+        return {"status": "timeout", "reason": f"not done after {timeout_s:g} s; --timeout allows more"}
+    if ended == 0 and result.exists():
+        values: dict[str, Any] = json.loads(result.read_text())
+        return values
+    how = f"killed by {signal.Signals(-ended).name}" if ended < 0 else f"ended with exit code {ended}"
+    last = _last_line(log)
+    return {"status": "crashed", "reason": f"the worker was {how}" + (f": {last}" if last else "")}
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1][:500] if lines else ""

@@ -1,0 +1,83 @@
+"""The peaks of this machine's devices: measured once per testbed, kept in the user's cache, copied into each run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+from mixprof.data import cache
+from mixprof.data.errors import UsageError
+from mixprof.data.types import digest
+from mixprof.machine.cpu_contention import TRIES
+from mixprof.plan.axes import Measure, Planned
+
+VERSION = 2  # of how they are measured: another one is measured anew
+MOST_LOST = Measure.max_lost_cpu
+RATES = ("matrix_flops_per_s", "vector_flops_per_s", "copy_bytes_per_s", "overhead_s")
+
+
+class Asked(Protocol):
+    """What runs a job in a worker."""
+
+    def ask(self, job: str, **request: Any) -> dict[str, Any]: ...
+
+
+def of_cases(planned: list[Planned], asked: Asked, environment: dict[str, Any]) -> list[dict[str, Any]]:
+    """The peaks of each device and dtype among these cases that is here; a failure is said and costs nothing else."""
+    wanted = {(each.case.device, each.case.dtype) for each in planned if each.reason is None}
+    found = []
+    for device, dtype in sorted(wanted):
+        if device not in environment["devices"]:
+            continue
+        try:
+            found.append(of(device, dtype, asked, environment))
+        except UsageError as error:
+            print(f"mixprof: no peaks of {device} in {dtype}, so no roofline: {error}", file=sys.stderr)
+    return found
+
+
+def of(device: str, dtype: str, asked: Asked, environment: dict[str, Any]) -> dict[str, Any]:
+    """One device's peaks in one dtype, from the cache where this testbed has them; UsageError where there are none."""
+    path = _path(device, dtype, environment)
+    kept = _read(path)
+    if kept is not None:
+        return kept
+    print(f"mixprof: measuring the peaks of {device} in {dtype}, once for this machine", file=sys.stderr)
+    peaks, disturbed = _measure(device, dtype, asked)
+    if disturbed:
+        print("mixprof: others took CPU time from it: these peaks are too low, and not kept", file=sys.stderr)
+        return peaks
+    try:
+        cache.own_folder(cache.own_folder(cache.folder()) / "peaks")
+        cache.write(path, json.dumps(peaks).encode())
+    except (OSError, UsageError) as error:
+        print(f"mixprof: the peaks are not kept for the next run: {error}", file=sys.stderr)
+    return peaks
+
+
+def _measure(device: str, dtype: str, asked: Asked) -> tuple[dict[str, Any], bool]:
+    """The peaks, and whether each of some tries lost too much of its CPU time to others; the fastest of these then."""
+    found: list[dict[str, Any]] = []
+    for _ in range(TRIES):
+        peaks: dict[str, Any] = asked.ask("peaks", device=device, dtype=dtype)["peaks"]
+        if (peaks.get("lost_cpu_share") or 0.0) <= MOST_LOST:
+            return peaks, False
+        found.append(peaks)
+    return max(found, key=lambda each: each["matrix_flops_per_s"]), True
+
+
+def _path(device: str, dtype: str, environment: dict[str, Any]) -> Path:
+    key = digest([VERSION, environment["testbed"], environment["versions"].get("torch"), device, dtype])
+    return cache.folder() / "peaks" / f"{key}.json"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What is kept under a path; None where that is nothing, or nothing that can be used."""
+    try:
+        cache.own_folder(path.parent) if path.exists() else None
+        peaks: dict[str, Any] = json.loads(path.read_text())
+        return peaks if all(peaks[name] > 0 for name in RATES) else None
+    except (OSError, ValueError, KeyError, TypeError, UsageError):
+        return None

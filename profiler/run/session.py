@@ -1,0 +1,180 @@
+"""What the command line asks before a sweep: models, machine, cases, and whether a stored run may go on."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mixprof import lowerings
+from mixprof.data.errors import NotTrusted, UsageError
+from mixprof.data.parsing import nearest
+from mixprof.data.types import Case, digest
+from mixprof.machine.device import default_threads
+from mixprof.plan import sources
+from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
+from mixprof.plan.files import Given, is_file
+from mixprof.plan.sources import Registry
+from mixprof.run.client import Server, source_request
+from mixprof.symbolic import shelf
+from mixprof.symbolic.derive import Formulas
+
+ASK_TIMEOUT_S = 300.0
+
+
+@dataclass
+class Session:
+    """A worker server that answers questions about models and this machine."""
+
+    server: Server
+    registry: Registry
+    given: Given = field(default_factory=Given)  # of the inputs of files
+
+    def ask(self, job: str, **request: Any) -> dict[str, Any]:
+        """A job's values; UsageError when it has none."""
+        values: dict[str, Any] = self.server.run(job, ASK_TIMEOUT_S, **request).values
+        if values["status"] != "ok":
+            raise UsageError(values["reason"])
+        return values
+
+    def describe(self, name: str) -> Source:
+        if is_file(name):
+            found = self.ask("inspect", path=name, inputs=self.given.inputs)
+            return sources.of_file(name, self.given, found)
+
+        def accepted(source: Source) -> list[str]:
+            try:
+                found: list[str] = self.ask("describe", source=source_request(source))["accepts"]
+            except UsageError as error:
+                raise UsageError(
+                    f"model '{name}' cannot be imported ({error}): expected package.module:factory, "
+                    "importable from the current folder, or a name that `mixprof models` lists"
+                ) from None
+            return found
+
+        return sources.describe(name, self.registry, accepted)
+
+    def environment(self) -> dict[str, Any]:
+        values = self.ask("environment")
+        return {name: values[name] for name in ("devices", "versions", "testbed", "informing")}
+
+    def formulas(self, source: Source) -> tuple[Formulas | None, str | None]:
+        """The exact costs of a model for every case, or the reason why there are none."""
+        request = source_request(source)
+        return shelf.find(source, lambda: self.server.run("derive", ASK_TIMEOUT_S, source=request).values)
+
+    def count(self, case: Case, source: Source) -> dict[str, Any]:
+        return {**self.server.run("count", ASK_TIMEOUT_S, source=source_request(source), case=case.to_json()).values}
+
+    def operators(self, case: Case, source: Source) -> dict[str, Any]:
+        request = {"source": source_request(source), "case": case.to_json()}
+        return {**self.server.run("operators", ASK_TIMEOUT_S, **request).values}
+
+
+@contextlib.contextmanager
+def session(measure: Measure, registry: Registry, given: Given | None = None, **side: Any) -> Iterator[Session]:
+    """A session with a server of its own, whose folder is gone afterwards. side: python, path, folder of a Server."""
+    threads = measure.threads or default_threads()
+    with (
+        tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
+        Server(Path(folder), ("torch", "sympy", "mixprof.worker.jobs"), threads, measure.allocator, **side) as server,
+    ):
+        yield Session(server, registry, given or Given())
+
+
+def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], dict[str, Any]]:
+    """All cases of a sweep, the anchors first, and the environment they will run in."""
+    for group in groups:
+        for name in group.lowerings or ():
+            lowerings.parse(name)
+    environment = asked.environment()
+    known: dict[str, Source] = {}
+
+    def describe(name: str) -> Source:
+        if name not in known:
+            known[name] = asked.describe(name)
+        return known[name]
+
+    planned = expand(groups, describe, environment["devices"])
+    refuse_unused(asked.given, planned)
+    if all(entry.case.model == "anchor_v1" for entry in planned):
+        raise UsageError("got anchor_v1 alone, which every sweep times by itself, expected another model")
+    possible = [entry.case for entry in planned if entry.reason is None and entry.case.model != "anchor_v1"]
+    anchors = [Planned(case, sources.ANCHOR) for case in sources.anchor_cases(possible)]
+    return [*anchors, *(entry for entry in planned if entry.case.model != "anchor_v1")], environment
+
+
+def refuse_unused(given: Given, planned: list[Planned]) -> None:
+    """UsageError for a shape or an archive that no file among the models takes."""
+    artifacts = {entry.source.artifact for entry in planned if entry.source.artifact is not None}
+    if not artifacts and (given.shapes or given.inputs):
+        option = "--shape" if given.shapes else "--inputs"
+        raise UsageError(f"got {option}, which is for models that are files, expected a net.onnx or net.plan with it")
+    names = [each.name for artifact in artifacts for each in artifact.inputs]
+    for name in given.shapes:
+        if name not in names:
+            raise UsageError(f"--shape: got input '{name}', expected {nearest(name, names)}")
+
+
+def manifest_of(planned: list[Planned], measure: Measure, environment: dict[str, Any]) -> dict[str, Any]:
+    cases = [entry.case.to_json() for entry in planned]
+    return {
+        "sweep": {"cases": len(cases), "digest": digest(cases)},
+        "measure": {**asdict(measure), "launches": measure.rounds},
+        "environment": {"testbed": environment["testbed"], "informing": environment["informing"]},
+        "versions": environment["versions"],
+        "artifacts": _artifacts(planned),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _artifacts(planned: list[Planned]) -> dict[str, Any]:
+    """The content of every file among the models, and what it is fed with."""
+    found = {entry.case.model: entry.source.artifact for entry in planned if entry.source.artifact is not None}
+    return {
+        name: {
+            "sha256": each.sha256,
+            "inputs_sha256": each.inputs_sha256,
+            "shapes": {one.name: None if one.given is None else list(one.given) for one in each.inputs},
+        }
+        for name, each in found.items()
+    }
+
+
+def _refuse_changed(run: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """NotTrusted for a file, or its inputs, of other content than when the run began."""
+    for name in set(before) & set(now):
+        for part, words in (("sha256", "it"), ("inputs_sha256", "its --inputs")):
+            if before[name][part] != now[name][part]:
+                raise NotTrusted(f"'{run}' was measured with another '{name}': {words} was changed; use a new --out")
+        if before[name]["shapes"] != now[name]["shapes"]:
+            raise UsageError(f"got other shapes for '{name}' than '{run}' has, expected the same --shape with --resume")
+
+
+def refuse_other(run: Path, stored: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """Going on with a run needs the same cases and settings (else 2) in the same environment (else 4)."""
+    _refuse_changed(run, stored.get("artifacts", {}), manifest["artifacts"])
+    if stored["sweep"] != manifest["sweep"]:
+        raise UsageError(
+            f"got other axes than those of '{run}' ({manifest['sweep']['cases']} cases, there "
+            f"{stored['sweep']['cases']}), expected the same with --resume; use a new --out"
+        )
+    for name in stored["measure"]:
+        if stored["measure"][name] != manifest["measure"].get(name) and name != "timeout":
+            raise UsageError(
+                f"got {name} = {manifest['measure'].get(name)}, expected {stored['measure'][name]} as '{run}' has"
+            )
+    for part, before, now in (
+        ("testbed", stored["environment"]["testbed"], manifest["environment"]["testbed"]),
+        ("versions", stored["versions"], manifest["versions"]),
+    ):
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                raise NotTrusted(
+                    f"'{run}' was measured with {part}.{name} = {before.get(name)}, here it is {now.get(name)}: "
+                    "use a new --out"
+                )

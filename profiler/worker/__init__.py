@@ -1,0 +1,1 @@
+"""Worker processes: jobs that build, lower, check and measure one case."""

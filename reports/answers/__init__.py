@@ -1,0 +1,1 @@
+"""Answers of a report as tables: ratios, exponents, crossovers, roofline, breakdown."""

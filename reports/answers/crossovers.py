@@ -1,0 +1,179 @@
+"""Where two models swap places: along resolution, batch or window, with an interval for the place.
+
+A point is decided when the interval of the ratio there leaves out 1, at 5 % over all points of the line together
+(Bonferroni, one-sided: a line on which the two are equally fast, or only touch, is called a crossover in fewer than
+one of twenty). Two decided points of opposite sign, with none decided between them, hold a crossover: the zero
+of the log ratio, interpolated in log-log between the points measured. Its interval is every place at which the
+interval of that ratio, from its neighbours' errors, holds 1 (Fieller's argument, 1954).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixprof.reports.answers.exponents import AXES, log_places
+from mixprof.reports.answers.slices import HELD, alike
+from mixprof.reports.frame import ANCHOR
+from mixprof.reports.statistics import Points, combined, half_width, latencies, usable
+
+FALSE_ALARMS = 0.05
+TRIED = 2001  # places between two decided points at which the ratio is interpolated
+TOGETHER = ["run", "kind", "lowering"]
+COLUMNS = [
+    "first",  # faster below the place
+    "second",  # faster beyond it
+    *("run", "kind", "lowering", "device", "dtype", "layout", "mode"),
+    *("channels", "resolution", "batch", "window"),  # held fixed; missing for the axis itself
+    *("axis", "place", "low", "high"),  # 95 %
+    *("below", "beyond"),  # the decided points on either side of it
+    "interval",  # "launches" or "within-launch"
+]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a ratio passes 1, in log units; `rises` if the ratio is below 1 before it."""
+
+    place: float
+    low: float
+    high: float
+    below: int  # the decided points on either side
+    beyond: int
+    rises: bool
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Two models at the same places along one axis, all else equal; everything in the order of the places."""
+
+    held: dict[str, Any]
+    axis: str
+    first: str
+    second: str
+    places: np.ndarray  # (n,), logarithms
+    rows: tuple[np.ndarray, np.ndarray]  # (n,) each, positions in the frame
+    points: tuple[Points, Points]
+
+
+def crossovers(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each place at which two models of a run swap places; COLUMNS. Empty where none do."""
+    rows = comparable(frame)
+    found = [
+        _row(pairing, each, rows) for pairing in pairings(rows) for each in crossings(pairing.places, *pairing.points)
+    ]
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def comparable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose latencies may be compared with one another's."""
+    return frame[usable(frame) & frame["latency_ms"].notna() & (frame["model"] != ANCHOR)].reset_index(drop=True)
+
+
+def pairings(rows: pd.DataFrame) -> Iterator[Pairing]:
+    """Every two models along every axis and setting that have two places or more in common. rows: `comparable`."""
+    points, models, windows = latencies(rows), rows["model"].to_numpy(), rows["window"].notna().to_numpy()
+    for axis in AXES:
+        where = log_places(rows, axis)
+        for held, part in _settings(rows, axis):
+            lines = [_line(where, line) for line in _by_model(models, part)]
+            for one, other in itertools.combinations(lines, 2):
+                if held["window"] is None or axis == "window" or windows[one[0]] or windows[other[0]]:
+                    yield from _pair(held, axis, models, where, points, one, other)
+
+
+def _settings(rows: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """What is held fixed, and the positions of the rows that differ in model and axis alone.
+
+    A model without a window belongs to every window, save along the window itself.
+    """
+    names = [*TOGETHER, *(name for name in HELD if name not in (axis, "window"))]
+    windows = rows["window"].to_numpy(dtype=float, na_value=np.nan)
+    for held, part in alike(rows, names):
+        without = np.isnan(windows[part])
+        if axis == "window":
+            yield {**held, "window": None}, part[~without]
+            continue
+        for window in np.unique(windows[part][~without]):
+            yield {**held, "window": int(window)}, part[without | (windows[part] == window)]
+        yield {**held, "window": None}, part[without]
+
+
+def _by_model(models: np.ndarray, part: np.ndarray) -> list[np.ndarray]:
+    """The positions of each model's rows, the models by name."""
+    return [part[models[part] == model] for model in sorted(set(models[part]))]
+
+
+def _line(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """One row for each place, from the lowest up."""
+    return rows[np.unique(where[rows], return_index=True)[1]]
+
+
+def _pair(
+    held: dict[str, Any],
+    axis: str,
+    models: np.ndarray,
+    where: np.ndarray,
+    points: Points,
+    one: np.ndarray,
+    other: np.ndarray,
+) -> Iterator[Pairing]:
+    common, left, right = np.intersect1d(where[one], where[other], assume_unique=True, return_indices=True)
+    if len(common) >= 2:
+        sides = one[left], other[right]
+        first, second = (Points(points.logs[s], points.errors[s], points.freedoms[s]) for s in sides)
+        yield Pairing(held, axis, str(models[one[0]]), str(models[other[0]]), common, sides, (first, second))
+
+
+def decided(first: Points, second: Points, chance: float) -> np.ndarray:
+    """-1 where the first is faster, 1 where the second is, 0 where neither is by a one-sided test of this chance."""
+    ratios = first.logs - second.logs
+    errors, freedoms = (np.stack([getattr(p, n) for p in (first, second)], -1) for n in ("errors", "freedoms"))
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(ratios) > half_width(*combined(np.ones(2), errors, freedoms), chance)
+    return np.where(apart, np.sign(ratios), 0).astype(int)
+
+
+def crossings(where: np.ndarray, first: Points, second: Points) -> list[Crossing]:
+    """The places at which first / second passes 1. where: (n,) logarithms of places, rising; points (n,)."""
+    ratios = first.logs - second.logs
+    if not ratios.min() < 0 < ratios.max():
+        return []
+    signs = decided(first, second, 1 - FALSE_ALARMS / len(where))
+    known = np.flatnonzero(signs).tolist()
+    return [_between(where, first, second, i, j) for i, j in itertools.pairwise(known) if signs[i] != signs[j]]
+
+
+def _between(where: np.ndarray, first: Points, second: Points, below: int, beyond: int) -> Crossing:
+    """The crossing between two decided points: the middle one, where the ratio passes 1 more than once."""
+    tried = np.linspace(where[below], where[beyond], TRIED)
+    shares = np.stack([np.interp(tried, where, one) for one in np.eye(len(where))], axis=-1)  # (TRIED, n)
+    ratios = shares @ (first.logs - second.logs)
+    errors, freedoms = (np.concatenate([getattr(p, n) for p in (first, second)]) for n in ("errors", "freedoms"))
+    half = half_width(*combined(np.concatenate([shares, shares], axis=-1), errors, freedoms))
+    passes = np.flatnonzero(np.sign(ratios[:-1]) != np.sign(ratios[1:]))
+    at = passes[len(passes) // 2]
+    root = tried[at] + (tried[1] - tried[0]) * ratios[at] / (ratios[at] - ratios[at + 1])
+    held = np.append(tried[np.abs(ratios) <= half], root)
+    return Crossing(float(root), float(held.min()), float(held.max()), below, beyond, bool(ratios[0] < 0))
+
+
+def _row(pairing: Pairing, crossing: Crossing, rows: pd.DataFrame) -> dict[str, Any]:
+    names = (pairing.first, pairing.second) if crossing.rises else (pairing.second, pairing.first)
+    ends = np.exp(pairing.places[[crossing.below, crossing.beyond]])
+    within = (rows["interval"].iloc[np.concatenate(pairing.rows)] == "within-launch").any()
+    return {
+        **pairing.held,
+        "first": names[0],
+        "second": names[1],
+        "axis": pairing.axis,
+        **{name: float(np.exp(getattr(crossing, name))) for name in ("place", "low", "high")},
+        "below": round(float(ends[0]), 6),
+        "beyond": round(float(ends[1]), 6),
+        "interval": "within-launch" if within else "launches",
+    }

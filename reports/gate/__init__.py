@@ -1,0 +1,1 @@
+"""Verdicts of a gate, and files that other tools read them from."""
