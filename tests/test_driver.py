@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from mixprof import lowerings
-from mixprof.data.errors import Unavailable
+from mixprof.data.errors import Unavailable, is_out_of_memory
 from mixprof.lowerings.tensorrt import capture, flavours, runtime
 from mixprof.machine import cuda_driver
-from mixprof.worker import server
 
 
 def test_without_a_driver_there_is_no_device_and_nothing_is_guessed():
