@@ -37,11 +37,11 @@ class Entry:
 def _mixer(
     factory: str, *, window: bool = True, odd: bool = False, options: Mapping[str, tuple[str, ...]] | None = None
 ) -> Entry:
-    return Entry("mixer", f"models.mixers.{factory}", window=window, odd=odd, options=options or {})
+    return Entry("mixer", f"mixprof.models.mixers.{factory}", window=window, odd=odd, options=options or {})
 
 
 def _pyramid(factory: str, mixer: str, dim: int, depths: tuple[int, ...]) -> Entry:
-    return Entry("network", f"models.{factory}", mixer=mixer, settings={"dim": dim, "depths": depths})
+    return Entry("network", f"mixprof.models.{factory}", mixer=mixer, settings={"dim": dim, "depths": depths})
 
 
 def _vit(dim: int, heads: int) -> Entry:
