@@ -11,8 +11,7 @@ from api_surface import Use, stub_names, uses_of
 from mixprof.lowerings.tensorrt import flavours
 
 ROOT = Path(mixprof.__file__).parent
-LOWERINGS = [ROOT / "lowerings" / name for name in ("tensorrt.py", "ready_engine.py")]
-FILES = [*sorted((ROOT / "engines").glob("*.py")), *LOWERINGS]
+FILES = sorted((ROOT / "lowerings" / "tensorrt").glob("*.py"))
 STUBS = Path(sys.prefix) / "stubs"
 FLAVOURS = ["tensorrt", "tensorrt_rtx", "stubs of TensorRT 10"]
 
