@@ -1,6 +1,6 @@
 """What measuring itself costs, in one run.
 
-    python scripts/overhead.py [--sweep]
+    python scripts/proofs/overhead.py [--sweep]
 
 Prints the bias of a forward that does nothing, the cost of a sample beyond the forward beside
 torch.utils.benchmark's, and with --sweep (some minutes) the share of the default sweep's wall

@@ -1,6 +1,6 @@
 """Our mixers and networks against plain formulations of the same function, paired, in one run on the CPU.
 
-    python scripts/bench_mixers.py [--quick] [--compile] [--pinned] [--models swin_t,dwnet_t]
+    python scripts/proofs/bench_mixers.py [--quick] [--compile] [--pinned] [--models swin_t,dwnet_t]
 
 Prints a Markdown table: time and peak memory above the weights, each as a ratio ours / plain, and for networks the
 time as a multiple of FLOPs / (rate of a matrix product measured in between). With --compile, torch.compile of ours
