@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import plain_formulations
 from mixprof import models
-from mixprof.machine.device import ALLOCATOR
+from mixprof.machine.process import ALLOCATOR
 
 QUIET = {"KINETO_LOG_LEVEL": "99"}  # the profiler's own messages
 SIDE, CHANNELS, WINDOW = 56, 96, 7

@@ -41,7 +41,7 @@ from interval_coverage import wilson
 from mixprof import models
 from mixprof.gate.rounds import Entry, Rounds
 from mixprof.gate.sides import Side
-from mixprof.machine.device import default_threads
+from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Axes, Measure, expand
 from mixprof.reports.gate import verdicts as gate
 from mixprof.run.session import session
