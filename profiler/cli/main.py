@@ -86,7 +86,7 @@ def parser() -> Parser:
     sweeping = add("sweep", "run a sweep into a run folder", run_sweep)
     comparing = add("ab", "two revisions, environments or settings, interleaved in one job", run_ab)
     ab.add_options(comparing)
-    bisecting = add("bisect", "the commit at which one case regressed, through git's own bisect", bisect.run_bisect)
+    bisecting = add("bisect", "the commit at which one case regressed, through git's own bisect", run_bisect)
     bisect.add_options(bisecting)
     for command in (comparing, bisecting):
         command.add_argument("--models", metavar="A,B", help="names, or package.module:factory")
@@ -442,6 +442,11 @@ def run_crosscheck(arguments: argparse.Namespace) -> int:
 def run_ab(arguments: argparse.Namespace) -> int:
     groups, measure = read_axes(arguments)
     return ab.run_ab(arguments, groups, measure)
+
+
+def run_bisect(arguments: argparse.Namespace) -> int:
+    groups, measure = read_axes(arguments)
+    return bisect.run_bisect(arguments, groups, measure)
 
 
 def run_calibrate(arguments: argparse.Namespace) -> int:
