@@ -19,7 +19,7 @@ QUICK = ("--quick", "--threads", "1", "--max-lost-cpu", "1")
 
 def mixprof(*arguments, cwd=TESTS, timeout=300):
     command = [sys.executable, "-m", "mixprof", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src")}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
@@ -225,7 +225,7 @@ def test_an_interrupt_ends_after_the_launch_and_the_run_goes_on_later(tmp_path):
         "1",
     ]
     command = [sys.executable, "-m", "mixprof", "sweep", *axes, "--quick", "--launches", "2", "--out", str(folder)]
-    process = subprocess.Popen(command, cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent)})
+    process = subprocess.Popen(command, cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent / "src")})
     journal = folder / "launches.jsonl"
     deadline = time.monotonic() + 120
     while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
