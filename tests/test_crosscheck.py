@@ -209,7 +209,7 @@ def test_an_engine_is_timed_by_both_and_marked(own_cache, tool, monkeypatch):
 
 def mixprof(*arguments):
     command = [sys.executable, "-m", "mixprof", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src")}
     return subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, timeout=300)
 
 

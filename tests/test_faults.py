@@ -20,7 +20,7 @@ ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mou
 
 def start(*arguments, environment=None, **settings):
     command = [sys.executable, "-m", "mixprof", *map(str, arguments)]
-    env = {**os.environ, "PYTHONPATH": str(TESTS.parent), **(environment or {})}
+    env = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src"), **(environment or {})}
     return subprocess.Popen(command, cwd=TESTS, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             **settings)  # fmt: skip
 

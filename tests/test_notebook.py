@@ -22,7 +22,7 @@ def test_every_example_runs_in_order_and_loads_no_torch(tmp_path):
         "assert 'torch' not in sys.modules",
     )
     (tmp_path / "notebook.py").write_text("\n".join([*examples, *checks]))
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     command = [sys.executable, "notebook.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -24,7 +24,7 @@ MOST_RUNS = 200  # of a history that are read, the newest
 
 
 def add_check_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", metavar="RUN")
+    command.add_argument("folder", metavar="RUN", help="a run folder")
     command.add_argument("--against", required=True, metavar="BASELINE", help="run folder, baseline file, or history")
     command.add_argument("--add", action="store_true", help="add the run to the history afterwards")
     command.add_argument("--under-test", metavar="A,B", help="software whose versions may differ: torch, cuda, …")

@@ -12,7 +12,7 @@ from typing import Any
 
 import mixprof
 from mixprof.data.errors import UsageError
-from mixprof.plan.axes import MEASURE_PARSERS, PARSERS
+from mixprof.plan.settings import AXES, MEASURE
 
 ROOT = Path(mixprof.__file__).parents[1]
 # A caller's folder may hold a `models` or a `reports` of its own: ours come first. And it ends when its caller is gone.
@@ -26,7 +26,7 @@ sys.exit(main())
 """
 GRACE_S = 60.0  # to remove work trees in
 REPEATED = ("threshold", "limit")  # given once for each value; any other list is one value with commas
-OPTIONS = ("prepare", "exact_only", "budget", *REPEATED, *PARSERS, *MEASURE_PARSERS)
+OPTIONS = ("prepare", "exact_only", "budget", *REPEATED, *AXES, *MEASURE)
 
 
 def options(given: Mapping[str, Any]) -> list[str]:
