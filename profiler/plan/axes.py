@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mixprof import lowerings
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Case
 from mixprof.plan import files
@@ -84,7 +85,7 @@ def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str]) ->
     for lowering, device in itertools.product(axes.lowerings or (USUAL_LOWERING,), axes.devices or (machine[-1],)):
         dtypes = axes.dtypes or (usual_dtype(device),)
         # A graph runtime chooses its own memory layout: the axis would repeat one experiment.
-        layouts = axes.layouts[:1] if lowering.split(":")[0] not in ("eager", "compile") else axes.layouts
+        layouts = axes.layouts if lowerings.entry_of(lowering).layouts else axes.layouts[:1]
         product = itertools.product(dtypes, layouts, axes.modes, axes.batches or (1,), resolutions, windows, channels)
         for dtype, layout, mode, batch, resolution, window, width in product:
             yield Case(model, lowering, device, dtype, layout, mode, batch, resolution, window, width)

@@ -108,6 +108,6 @@ def _more(cases: list[Case], planned: list[Planned]) -> list[Planned]:
 
 
 def _execute(planned: list[Planned], run: Path, measure: Measure, watch: Watch) -> None:
-    profiled = sum(lowerings.has_layers(entry.case.lowering) for entry in planned) if measure.layers else 0
+    profiled = sum(lowerings.layers_of(entry.case.lowering) is not None for entry in planned) if measure.layers else 0
     with watch.over(len(planned) * measure.rounds + profiled) as progress:
         local.execute(planned, run, measure, progress, stop=watch.stop)

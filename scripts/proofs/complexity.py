@@ -1,4 +1,4 @@
-"""The exponents and crossovers of runs, as Markdown: `python scripts/complexity.py RUN…`."""
+"""The exponents and crossovers of runs, as Markdown: `python scripts/proofs/complexity.py RUN…`."""
 
 import sys
 
