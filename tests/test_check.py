@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mixprof.cli import main
+from mixprof.cli.command import read_sweep
 from mixprof.data.types import Record
 from mixprof.reports.gate.check import axes_of
 from mixprof.reports.gate.stored import Stored, of_run
@@ -105,7 +106,7 @@ def test_from_eight_runs_a_slow_down_is_an_unconfirmed_alarm_with_the_command_to
     (command,) = (note for note in found["notes"] if "mixprof ab" in note)
     words = shlex.split(command.partition("mixprof ")[2])
     arguments = main.parser().parse_args(words)
-    groups, _ = main.read_axes(arguments)
+    groups = read_sweep(arguments).groups
     assert (arguments.base, arguments.head, groups[0].models) == ("merge-base", "HEAD", ("depthwise_conv",))
     assert verdicts(outcome(capsys, fleet.run(slower=0.9, day=9), history))["depthwise_conv"] == "improved"
     assert set(verdicts(outcome(capsys, fleet.run(day=9), history)).values()) == {"same"}

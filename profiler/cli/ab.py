@@ -6,18 +6,18 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 from mixprof import models
 from mixprof.cli import gate_options
+from mixprof.cli.command import Command, add_axes, add_json, add_measure, read_sweep
 from mixprof.gate import ab as gate
 from mixprof.gate.ab import Spec
 from mixprof.gate.grid import parse_overrides
 from mixprof.gate.sides import HERE
-from mixprof.plan.axes import Axes, Measure
 from mixprof.reports.gate.exporters import write
 from mixprof.reports.gate.judge import Judge
 from mixprof.reports.gate.outcome import Outcome, Policy
@@ -47,7 +47,7 @@ def ab(
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of `ab` beside axes and settings."""
+    """Add the options of `ab`."""
     command.add_argument("base", nargs="?", default=HERE, metavar="BASE", help="revision, python:PATH, '.', merge-base")
     command.add_argument("head", nargs="?", default=HERE, metavar="HEAD", help="likewise (default: '.', as it is)")
     command.add_argument(
@@ -61,20 +61,34 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--budget", type=float, metavar="S", help="seconds for the whole job, at most")
     gate_options.add_options(command, retry=True)
     command.add_argument("--out", metavar="DIR", help="a new folder for samples and verdicts (default: runs/ab-<time>)")
-    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    add_json(command)
+    add_axes(command)
+    add_measure(command, "any")
 
 
-def run_ab(arguments: argparse.Namespace, groups: Sequence[Axes], measure: Measure) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Compare BASE with HEAD; the exit code of the policy."""
+    sweep = read_sweep(arguments)
     gate_options.refuse_no_model(arguments)
     policy = gate_options.policy_of(arguments)
     out = Path(arguments.out or time.strftime("runs/ab-%Y%m%d-%H%M%S"))
     keeps = arguments.out is not None or not arguments.exact_only
     spec = Spec(
-        groups, arguments.base, arguments.head, measure,
+        sweep.groups, arguments.base, arguments.head, sweep.measure,
         base_set=parse_overrides(arguments.base_set, "--base-set"),
         head_set=parse_overrides(arguments.head_set, "--head-set"),
         prepare=arguments.prepare, exact_only=arguments.exact_only, budget_s=arguments.budget,
         out=out if keeps else None, hidden=arguments.out is None,
     )  # fmt: skip
     return gate_options.conclude(ab(spec, policy), policy, arguments, out / VERDICTS if keeps else None)
+
+
+COMMAND = Command(
+    "two revisions, environments or settings, interleaved in one job",
+    add_options,
+    run,
+    (
+        "ab main HEAD --models my.zoo:net --budget 300",
+        "ab --models swin_t --base-set lowering=eager --head-set lowering=compile",
+    ),
+)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from mixprof.cli.ab import ab, say
+from mixprof.cli.command import Command, add_axes, add_json, add_measure, print_json, read_sweep
 from mixprof.cli.gate_options import refuse_no_model
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import make_folder
 from mixprof.gate.ab import Spec
 from mixprof.gate.bisection import FirstBad, Word, bisect
 from mixprof.gate.git import DEEPEN, is_ancestor, is_shallow, resolve, subject, work_tree
-from mixprof.plan.axes import Axes, Measure
 from mixprof.reports.gate import thresholds
 from mixprof.reports.gate.outcome import Judged, Policy
 from mixprof.reports.gate.tables import in_words
@@ -30,7 +28,7 @@ WORDS: dict[str, Word] = {"regressed": "bad", "same": "good", "improved": "good"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of `bisect` beside axes and settings."""
+    """Add the options of `bisect`."""
     command.add_argument("good", metavar="GOOD", help="a revision that is fast, an ancestor of BAD")
     command.add_argument("bad", metavar="BAD", help="a revision that is slow")
     command.add_argument("--prepare", metavar="COMMAND", help="as of `ab`; a commit in which it fails is skipped")
@@ -41,7 +39,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", metavar="DIR", help="a new folder for each step's samples and verdicts (default: runs/bisect-<time>)"
     )
-    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    add_json(command)
+    add_axes(command)
+    add_measure(command, "any")
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,19 @@ class Steps:
         return next(step for step in self.done if step.commit == commit)
 
 
-def run_bisect(arguments: argparse.Namespace, groups: Sequence[Axes], measure: Measure) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Find the commit; 0 when it is known, 3 when only skipped ones are left or noise hides the regression."""
     good, bad = _check(arguments)
+    sweep = read_sweep(arguments)
     exact_only, budget_s = arguments.exact_only, arguments.budget
-    spec = Spec(groups, good, bad, measure, prepare=arguments.prepare, exact_only=exact_only, budget_s=budget_s)
+    spec = Spec(
+        sweep.groups, good, bad, sweep.measure, prepare=arguments.prepare, exact_only=exact_only, budget_s=budget_s
+    )
     policy = Policy(thresholds=thresholds.parse(arguments.threshold))
     folder = Path(arguments.out or time.strftime("runs/bisect-%Y%m%d-%H%M%S"))
     case = _only_case(spec, policy)
     make_folder(folder, hidden=arguments.out is None)
-    steps = Steps(spec, policy, 1 if exact_only else 1 + int(arguments.retries), folder, [])
+    steps = Steps(spec, policy, 1 if spec.exact_only else 1 + int(arguments.retries), folder, [])
     if steps.judge(bad) != "bad":
         return _not_worse(steps.done[0], arguments)
     with (
@@ -103,7 +106,7 @@ def run_bisect(arguments: argparse.Namespace, groups: Sequence[Axes], measure: M
         work_tree(bad, Path(scratch) / "git", "--no-checkout") as tree,
     ):
         first = bisect(good, bad, tree, steps.judge)
-    print(json.dumps(_to_json(case, steps, first), indent=1) if arguments.json else _text(case, steps, first))
+    print_json(_to_json(case, steps, first)) if arguments.json else print(_text(case, steps, first))
     return 0 if first.commit else INCONCLUSIVE
 
 
@@ -170,3 +173,11 @@ def _to_json(case: str, steps: Steps, first: FirstBad) -> dict[str, object]:
         "suspects": [{"commit": commit, "subject": subject(commit)} for commit in first.suspects],
         "steps": msgspec.to_builtins(steps.done),
     }
+
+
+COMMAND = Command(
+    "the commit at which one case regressed, through git's own bisect",
+    add_options,
+    run,
+    ("bisect v1.0 HEAD --models my.zoo:net", "bisect v1.0 HEAD --models my.zoo:net --exact-only"),
+)

@@ -14,13 +14,14 @@ import numpy as np
 
 from mixprof import models
 from mixprof.cli.ab import VERDICTS, say
+from mixprof.cli.command import Command, add_axes, add_json, add_measure, read_sweep
 from mixprof.data import calibrations
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import testbed_key
 from mixprof.gate.itself import LEAST_ROUNDS, Work, against_itself, cases_against_themselves
 from mixprof.gate.lock import only_one
 from mixprof.gate.sides import HERE, side
-from mixprof.plan.axes import Axes, Measure
+from mixprof.plan.settings import Axes, Measure
 from mixprof.reports.gate import calibration
 from mixprof.run.session import session
 
@@ -36,11 +37,17 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--from", dest="jobs", nargs="+", metavar="DIR", help="pool the canaries of earlier ab jobs; measures nothing"
     )
-    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    add_json(command)
+    add_axes(command, but=("models",))
+    add_measure(command, "any")
 
 
-def run_calibrate(arguments: argparse.Namespace, groups: Sequence[Axes], measure: Measure) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Calibrate, keep it, print it."""
+    if not arguments.models:
+        arguments.models = ",".join(DEFAULT_MODELS)
+    sweep = read_sweep(arguments)
+    measure = sweep.measure
     if arguments.pairs < calibration.LEAST_PAIRS:
         raise UsageError(f"--pairs: got {arguments.pairs}, expected at least {calibration.LEAST_PAIRS}")
     with session(measure, models) as asked:
@@ -49,7 +56,7 @@ def run_calibrate(arguments: argparse.Namespace, groups: Sequence[Axes], measure
     if arguments.jobs:
         found = _pooled([Path(each) for each in arguments.jobs], testbed, generator)
     else:
-        found = _measured(groups, measure, arguments.pairs, generator)
+        found = _measured(sweep.groups, measure, arguments.pairs, generator)
     path = calibrations.write(testbed, found)
     if arguments.json:
         print(json.dumps({**found, "file": str(path)}, indent=1))
@@ -88,3 +95,11 @@ def _measured(groups: Sequence[Axes], measure: Measure, pairs: int, generator: n
             slowed = against_itself(grid, here, measure, Work(scratch / "slowed", rounds, INJECTED), say)
     alike, slower = ({case.label(): pool for case, pool in pools.items()} for pools in (same, slowed))
     return {**calibration.summary(alike, generator), "power": calibration.injected(slower, INJECTED, generator)}
+
+
+COMMAND = Command(
+    "what a gate can tell on this machine: the same code against itself",
+    add_options,
+    run,
+    ("calibrate", "calibrate --models my.zoo:net --pairs 40"),
+)

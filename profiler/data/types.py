@@ -63,7 +63,6 @@ class Case:
         parts += [self.layout] * (self.layout != self._usual_layout) + [self.mode] * (self.mode != "hot")
         return " ".join(parts)
 
-
     @property
     def _usual_layout(self) -> str:
         """The only layout of a file or a function, and a module's default."""

@@ -20,7 +20,7 @@ from mixprof.gate.lock import only_one
 from mixprof.gate.looks import Budget, Decides, look
 from mixprof.gate.rounds import Entry, Rounds
 from mixprof.gate.sides import HERE, Side, is_revision, sides
-from mixprof.plan.axes import Axes, Measure
+from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.sources import Registry
 from mixprof.run.session import Session, session
 

@@ -11,7 +11,7 @@ from mixprof.data.types import Case
 from mixprof.gate import grid
 from mixprof.gate.rounds import Entry, Rounds
 from mixprof.gate.sides import Side
-from mixprof.plan.axes import Axes, Measure
+from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.sources import Registry
 from mixprof.run.session import session
 

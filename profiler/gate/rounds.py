@@ -15,7 +15,8 @@ from mixprof.data.types import Case, digest
 from mixprof.gate.pair import Ended, PairSamples, round_of, scratch_of
 from mixprof.gate.sides import Side
 from mixprof.machine.device import default_threads
-from mixprof.plan.axes import Measure, Planned
+from mixprof.plan.axes import Planned
+from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, ServerDied, source_request
 from mixprof.run.executors.local import preload
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mixprof.data.errors import UsageError
 from mixprof.data.parsing import nearest
-from mixprof.plan.axes import MEASURE_PARSERS, PARSERS, Axes, Measure, parse_axis
+from mixprof.plan.settings import AXES, MEASURE, Axes, Measure, parse_axis
 
 Value = str | int | float | bool | Sequence[str | int] | None
 
@@ -20,13 +20,10 @@ def axes_and_measure(settings: Mapping[str, Value], others: Sequence[str] = ()) 
     axes: dict[str, Any] = {}
     measured: dict[str, Any] = {}
     for name, value in settings.items():
-        if name in PARSERS:
-            axes[name] = parse_axis(name, list(value) if isinstance(value, tuple) else value, f"{name}=")
-        elif name in MEASURE_PARSERS:
-            try:
-                measured[name] = MEASURE_PARSERS[name](value)
-            except ValueError as error:
-                raise UsageError(f"got {name}={value!r}, expected {error}") from None
+        if name in AXES:
+            axes[name] = parse_axis(name, value, f"{name}=")
+        elif name in MEASURE:
+            measured[name] = MEASURE[name].kind.parse(value, f"{name}=")
         else:
-            raise UsageError(f"got {name}=, expected {nearest(name, [*PARSERS, *MEASURE_PARSERS, *others])}")
+            raise UsageError(f"got {name}=, expected {nearest(name, [*AXES, *MEASURE, *others])}")
     return Axes(**axes), Measure(**measured)
