@@ -71,7 +71,7 @@ def run(site, tmp_path_factory):
     def go(folder, text, *arguments, **more):
         (folder / "test_gate.py").write_text(text)
         xml = tmp_path_factory.mktemp("junit") / "junit.xml"
-        variables = environment(PYTHONPATH=f"{ROOT}:{site}", **more)
+        variables = environment(PYTHONPATH=f"{ROOT}/src:{site}", **more)
         variables = {name: value for name, value in variables.items() if not name.startswith("PYTEST_")}
         command = [sys.executable, "-m", "pytest", "-rA", "--strict-markers", f"--junit-xml={xml}", *arguments]
         done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=600)
