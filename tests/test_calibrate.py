@@ -36,6 +36,7 @@ def test_the_work_that_is_owed_is_done_over_several_forwards(monkeypatch):
     assert done["products"] == pytest.approx(60 * 10.0 * 0.05 / 0.3, abs=1)
 
 
+@pytest.mark.slow
 def test_a_doubled_forward_takes_about_twice_as_long(tmp_path):
     """Real processes, real work: the one effect that no noise of a busy machine hides."""
     with side(HERE, tmp_path / "side", None, {}) as here:

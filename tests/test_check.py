@@ -274,6 +274,7 @@ def test_one_of_the_bad_inputs_is_one_line_each(fleet, capsys):
     assert check(fleet.folder / "nowhere", run) == 2
 
 
+@pytest.mark.slow
 def test_a_real_run_is_the_same_as_itself_and_as_its_baseline(fleet, capsys):
     run, file = fleet.folder / "real", fleet.folder / "real.txt"
     axes = ("--models", "depthwise_conv", "--resolutions", "7", "--channels", "32")

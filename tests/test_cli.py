@@ -89,6 +89,7 @@ def test_resuming_a_finished_run_measures_nothing(run):
     assert len(run_folder.read_records(folder)) == 9
 
 
+@pytest.mark.slow
 def test_refining_adds_cases_where_two_models_swap_places_and_resumes(tmp_path):
     folder = tmp_path / "run"
     axes = ("--models", "toys:sleeps_with_area,toys:sleeps_alike", "--resolutions", "14,56", "--channels", "32")

@@ -287,6 +287,7 @@ AXES = ("--models", "net:mixer", "--resolutions", "7", "--channels", "32", "--ex
 LABEL = "net:mixer eager cpu float32 b1 7x7 c32"
 
 
+@pytest.mark.slow
 def test_accept_writes_a_file_that_ab_reads(toy, tmp_path):
     later = datetime.date.today() + datetime.timedelta(days=30)
     file = tmp_path / "waivers.toml"
@@ -354,6 +355,7 @@ def test_rounds_of_unequal_length_weigh_by_their_samples():
     assert found.ms == np.percentile(np.concatenate(rounds), 95)
 
 
+@pytest.mark.slow
 def test_a_limit_on_a_real_job(toy, tmp_path):
     axes = (
         "--models",
