@@ -56,7 +56,7 @@ def site(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=OWN.values(), ids=OWN.keys())
+@pytest.fixture(params=list(OWN.values()), ids=list(OWN.keys()))
 def python(request, stranger, site):
     """Runs the interpreter in the stranger's repository: (exit code, standard output, standard error)."""
     ours = [str(ROOT / "src"), str(site)]

@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
-from mixprof import models
+from mixprof.api import VERDICTS, compare
 from mixprof.cli import gate_options
 from mixprof.cli.command import Command, add_axes, add_json, add_measure, read_sweep
-from mixprof.gate import ab as gate
 from mixprof.gate.ab import Spec
 from mixprof.gate.grid import parse_overrides
 from mixprof.gate.sides import HERE
-from mixprof.reports.gate.exporters import write
-from mixprof.reports.gate.judge import Judge
-from mixprof.reports.gate.outcome import Outcome, Policy
-
-VERDICTS = "ab.json"
-
-
-def say(line: str) -> None:
-    """Print a line of progress."""
-    print(f"mixprof: {line}", file=sys.stderr, flush=True)
-
-
-def ab(
-    spec: Spec, policy: Policy | None = None, *, isolated: bool = False, say: Callable[[str], None] = say
-) -> Outcome:
-    """Compare two sides in one job; its verdicts, before what the policy makes of them, also in `ab.json` of spec.out.
-
-    isolated: in a process of its own. Raises UsageError where there is nothing to compare.
-    """
-    if isolated:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(ab, spec, policy).result()
-    outcome = gate.ab(spec, Judge(policy or Policy()), models, say)
-    if spec.out is not None:
-        write(spec.where / spec.out / VERDICTS, json.dumps(outcome.to_json(), indent=1) + "\n")
-    return outcome
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -80,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         prepare=arguments.prepare, exact_only=arguments.exact_only, budget_s=arguments.budget,
         out=out if keeps else None, hidden=arguments.out is None,
     )  # fmt: skip
-    return gate_options.conclude(ab(spec, policy), policy, arguments, out / VERDICTS if keeps else None)
+    return gate_options.conclude(compare(spec, policy), policy, arguments, out / VERDICTS if keeps else None)
 
 
 COMMAND = Command(

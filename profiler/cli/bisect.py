@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from mixprof.cli.ab import ab, say
+from mixprof.api import compare
 from mixprof.cli.command import Command, add_axes, add_json, add_measure, print_json, read_sweep
 from mixprof.cli.gate_options import refuse_no_model
 from mixprof.data.errors import UsageError
@@ -72,12 +73,12 @@ class Steps:
                 break
         step = Step(commit, subject(commit), WORDS.get(judged.verdict, "skip"), judged)
         self.done.append(step)
-        say(_line(step))
+        print(f"mixprof: {_line(step)}", file=sys.stderr, flush=True)
         return step.said
 
     def _against_good(self, commit: str, folder: Path) -> Judged:
         try:
-            (judged,) = ab(replace(self.spec, head=commit, out=folder), self.policy).trusted
+            (judged,) = compare(replace(self.spec, head=commit, out=folder), self.policy).trusted
         except UsageError as error:  # it cannot be prepared: no finding about its speed
             return Judged(commit, "missing", reason=str(error))
         return judged
@@ -128,7 +129,7 @@ def _check(arguments: argparse.Namespace) -> tuple[str, str]:
 
 def _only_case(spec: Spec, policy: Policy) -> str:
     """Name the one case that the axes give, by an `ab` of counts alone, before anything is timed."""
-    cases = ab(replace(spec, exact_only=True, budget_s=None), policy, say=lambda line: None).cases
+    cases = compare(replace(spec, exact_only=True, budget_s=None), policy, say=lambda line: None).cases
     if len(cases) > 1:
         raise UsageError(f"got axes that give {len(cases)} cases, expected one: `mixprof ab` says which regressed")
     if cases[0].verdict == "missing":
@@ -140,7 +141,7 @@ def _not_worse(step: Step, arguments: argparse.Namespace) -> int:
     """BAD is not slower than GOOD, or nobody can tell."""
     verdict = step.judged.verdict
     if verdict == "inconclusive":
-        say("whether BAD is slower than GOOD cannot be told: allow more with --budget")
+        print("mixprof: whether BAD is slower than GOOD cannot be told: allow more with --budget", file=sys.stderr)
         return INCONCLUSIVE
     if verdict in ("missing", "incomparable"):
         raise UsageError(f"BAD cannot be compared with GOOD: {step.judged.reason}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mixprof import models
-from mixprof.cli.ab import VERDICTS, say
+from mixprof.api import VERDICTS
 from mixprof.cli.command import Command, add_axes, add_json, add_measure, read_sweep
 from mixprof.data import calibrations
 from mixprof.data.errors import UsageError
@@ -27,6 +28,10 @@ from mixprof.run.session import session
 
 DEFAULT_MODELS = ("depthwise_conv", "window_attention")
 INJECTED = 0.05  # the slow-down that power is measured at
+
+
+def _say(line: str) -> None:
+    print(f"mixprof: {line}", file=sys.stderr)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -86,13 +91,13 @@ def _pooled(folders: list[Path], testbed: dict[str, Any], generator: np.random.G
 
 
 def _measured(groups: Sequence[Axes], measure: Measure, pairs: int, generator: np.random.Generator) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="mixprof-calibrate-") as folder, only_one(say):
+    with tempfile.TemporaryDirectory(prefix="mixprof-calibrate-") as folder, only_one(_say):
         scratch = Path(folder)
         with side(HERE, scratch / "side", None, {}) as here:
             grid = cases_against_themselves(groups, here, measure, models)
             rounds = max(LEAST_ROUNDS, math.ceil(pairs / len(grid)))
-            same = against_itself(grid, here, measure, Work(scratch / "same", rounds, 0.0), say)
-            slowed = against_itself(grid, here, measure, Work(scratch / "slowed", rounds, INJECTED), say)
+            same = against_itself(grid, here, measure, Work(scratch / "same", rounds, 0.0), _say)
+            slowed = against_itself(grid, here, measure, Work(scratch / "slowed", rounds, INJECTED), _say)
     alike, slower = ({case.label(): pool for case, pool in pools.items()} for pools in (same, slowed))
     return {**calibration.summary(alike, generator), "power": calibration.injected(slower, INJECTED, generator)}
 

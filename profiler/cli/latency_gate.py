@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from mixprof.api import compare
 from mixprof.cli import LATENCY_GATE as NAME
-from mixprof.cli.ab import ab
 from mixprof.data.errors import UsageError
+from mixprof.data.parsing import nearest
 from mixprof.gate.ab import MERGE_BASE, Spec
 from mixprof.gate.git import ask, merge_base, resolve, uncommitted
 from mixprof.gate.sides import HERE
-from mixprof.gate.spec import Value, axes_and_measure
+from mixprof.plan import sweep_file
+from mixprof.plan.settings import AXES, MEASURE
 from mixprof.reports.gate import limits, thresholds
 from mixprof.reports.gate.outcome import Judged, Outcome, Policy, exit_code
 from mixprof.reports.gate.outcome import in_words as outcome_words
@@ -30,6 +32,8 @@ from mixprof.reports.gate.waivers import DEFAULT, read
 SPEAKS_OF = {1: ("regressed", "missing"), 3: ("inconclusive",), 4: ("incomparable",)}  # an exit code -> verdicts
 ACCEPT = "`mixprof accept '{name}' --reason WHY --until DATE` lets it pass for a time"
 OTHERS = ("prepare", "threshold", "limit")  # settings that are neither axes nor measuring
+SETTINGS = (*(axis for axis in AXES if axis != "models"), *MEASURE, *OTHERS)
+Value = str | int | float | bool | Sequence[str | int] | None
 TO_DO = {
     "regressed": f"make it as fast as it was; `mixprof bisect` finds the commit, {ACCEPT}",
     "missing": f"mend it; {ACCEPT}",
@@ -78,7 +82,7 @@ class Gate:
             spec, policy = _job(model, settings, where)
             commit = _commit(base, where)
             spec = replace(spec, base=commit or base, exact_only=exact_only, budget_s=budget, out=kept)
-            outcome = apply(ab(spec, policy), policy, date.today())
+            outcome = apply(compare(spec, policy), policy, date.today())
         except Nothing as error:
             self._say(f"nothing to compare: {error}")
             pytest.skip(f"{NAME}: {error}")
@@ -153,18 +157,18 @@ def _job(model: str, settings: Mapping[str, Value], where: Path) -> tuple[Spec, 
             f"got {model!r}, expected a name, like 'package.module:factory' or 'call:package.module:function': "
             "each side imports its own"
         )
-    if "models" in settings:
-        raise UsageError("got models=, expected the model as the first argument")
-    axes, measure = axes_and_measure(
-        {"models": model, **{name: value for name, value in settings.items() if name not in OTHERS}}, OTHERS
-    )
+    given = {name: value for name, value in settings.items() if name not in OTHERS}
+    if "models" in settings or (unknown := [name for name in given if name not in SETTINGS]):
+        name = "models" if "models" in settings else unknown[0]
+        raise UsageError(f"got {name}=, expected {nearest(name, SETTINGS)}")
+    groups, measure = sweep_file.read(None, {"models": model, **given}, "{}=".format)
     texts = {name: _texts(settings.get(name)) for name in ("threshold", "limit")}
     waivers = read(where / DEFAULT) if (where / DEFAULT).exists() else ()
     policy = Policy(
         thresholds=thresholds.parse(texts["threshold"]), limits=limits.parse(texts["limit"]), waivers=waivers
     )
     prepare = settings.get("prepare")
-    return Spec([axes], measure=measure, prepare=None if prepare is None else str(prepare), where=where), policy
+    return Spec(groups, measure=measure, prepare=None if prepare is None else str(prepare), where=where), policy
 
 
 def _texts(value: Value) -> list[str]:
