@@ -10,8 +10,9 @@ from PIL import Image
 
 from mixprof import reports
 from mixprof.data.types import Record
-from mixprof.reports.answers.slices import best_slice
-from mixprof.reports.charts.figures import figures, write_figures
+from mixprof.reports.answers import answers
+from mixprof.reports.answers.slices import ranked_slices
+from mixprof.reports.charts.figures import charts, figures, write_figures
 from mixprof.reports.charts.style import model_styles
 from synthetic_runs import LOWERINGS, MIXERS, case, ok, realistic, write_run
 
@@ -171,8 +172,7 @@ def test_runs_are_never_mixed_into_one_line(tmp_path):
 def test_the_slice_with_the_most_cases_is_drawn(tmp_path):
     many = [case(dtype="float16", resolution=(s, s)) for s in (14, 28, 56)]
     few = [case(dtype="float32", resolution=(s, s)) for s in (14, 28)]
-    chosen = best_slice(load(tmp_path, *(ok(of, [1.0]) for of in few + many)), "resolution")
-    assert chosen is not None
+    chosen, _ = ranked_slices(load(tmp_path, *(ok(of, [1.0]) for of in few + many)), "resolution")
     assert chosen.fixed["dtype"] == "float16"
     assert len(chosen.rows) == 3
 
@@ -190,12 +190,13 @@ def test_without_an_ok_case_only_counts_are_drawn(tmp_path):
 def test_files_are_valid_and_nothing_global_changes(tmp_path):
     frame = load(tmp_path, *(ok(case(resolution=(s, s)), [s, 1.1 * s]) for s in (14, 28)))
     settings = global_settings()
-    written = write_figures(frame, tmp_path / "out")
+    known = answers(frame)
+    written = write_figures(known, charts(known), tmp_path / "out")
     assert sorted(path.name for path in written) == ["latency_resolution_mixers.png", "latency_resolution_mixers.svg"]
     with Image.open(tmp_path / "out" / "latency_resolution_mixers.png") as image:
         image.verify()
     svg = tmp_path / "out" / "latency_resolution_mixers.svg"
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
-    assert write_figures(frame, tmp_path / "again")[1].read_bytes() == svg.read_bytes()
+    assert write_figures(known, charts(known), tmp_path / "again")[1].read_bytes() == svg.read_bytes()
     assert global_settings() == settings
     assert pyplot.get_fignums() == []

@@ -49,7 +49,7 @@ function sorted(rows) {
 function tableCell(spec, row) {
   const text = cellText(spec, row), reason = reasonOf(row);
   if (spec.column === "status" && reason) {
-    return element("td", { class: "name" }, element("details", {}, element("summary", {}, text), reason));
+    return element("td", {}, element("details", {}, element("summary", {}, text), reason));
   }
   const isNumber = typeof column(spec.column)[row] === "number";
   return element("td", isNumber ? { class: "number" } : spec.column === "model" ? { class: "name" } : {}, text);
