@@ -116,7 +116,10 @@ def _run(command: list[str]) -> int | None:
 
 def _variables() -> dict[str, str]:
     """This checkout comes first, whichever one is installed."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH")))),
+    }
 
 
 def environment() -> dict[str, Any]:

@@ -9,8 +9,8 @@ from mixprof import lowerings
 from mixprof.data import run_folder
 from mixprof.data.errors import Unsupported
 from mixprof.data.types import Launch
-from mixprof.lowerings.tensorrt import graphs
-from mixprof.lowerings.tensorrt.proof import role_times
+from mixprof.lowerings import roles
+from mixprof.lowerings.roles import role_times
 from mixprof.plan.axes import Measure
 from mixprof.reports.frame import ROLES
 from mixprof.run.executors.local import Journal
@@ -34,7 +34,7 @@ def test_layers_sum_to_their_roles_and_an_unknown_one_is_other():
 
 
 def test_the_report_has_a_column_for_every_role():
-    assert ROLES == graphs.ROLES
+    assert ROLES == roles.ROLES
 
 
 @pytest.mark.parametrize(

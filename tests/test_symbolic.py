@@ -42,7 +42,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 def shipped(name: str) -> Formulas:
     key = shelf.key(sources.describe(name, models, lambda _: []))
     kept = shelf.shipped().get(key or "")
-    assert kept is not None, f"{name}: models, counter or torch have changed: python scripts/symbolic_proof.py --write"
+    assert kept is not None, f"{name}: derive it anew: python scripts/proofs/symbolic_proof.py --write"
     return shelf.from_json(kept)
 
 
@@ -127,7 +127,7 @@ def counted(name: str, point: Point, dtype: torch.dtype) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_formulas_are_what_is_counted(name: str):
-    """scripts/symbolic_proof.py does so at 200 points each."""
+    """scripts/proofs/symbolic_proof.py does so at 200 points each."""
     found, accepts, is_mixer = shipped(name), models.accepts(name), models.kind(name) == "mixer"
     points = Points(random.Random(11), "window" in accepts, is_mixer, 1 if is_mixer else models.SMALLEST_IMAGE)
     left = 12 if is_mixer else 4

@@ -388,7 +388,7 @@ def _execute(planned: list[sweeps.Planned], run: Path, measure: sweeps.Measure) 
 
     before = signal.signal(signal.SIGINT, on_signal)
     try:
-        profiled = sum(lowerings.has_layers(each.case.lowering) for each in planned) if measure.layers else 0
+        profiled = sum(lowerings.layers_of(each.case.lowering) is not None for each in planned) if measure.layers else 0
         progress = Lines(sys.stderr, len(planned) * measure.rounds + profiled)
         local.execute(planned, run, measure, progress, stop=lambda: bool(asked_to_stop))
     finally:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mixprof import lowerings
 from mixprof.data.errors import UsageError
 from mixprof.data.parsing import nearest, parse_bytes, parse_resolution
 from mixprof.data.types import Case
@@ -286,7 +287,7 @@ def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str]) ->
     for lowering, device in itertools.product(axes.lowerings or ("eager",), axes.devices or (machine[-1],)):
         dtypes = axes.dtypes or (("float32",) if device == "cpu" else ("float16",))
         # A graph runtime chooses its own memory layout: the axis would repeat one experiment.
-        layouts = axes.layouts[:1] if lowering.split(":")[0] not in ("eager", "compile") else axes.layouts
+        layouts = axes.layouts if lowerings.entry_of(lowering).layouts else axes.layouts[:1]
         product = itertools.product(dtypes, layouts, axes.modes, axes.batches or (1,), resolutions, windows, channels)
         for dtype, layout, mode, batch, resolution, window, width in product:
             yield Case(model, lowering, device, dtype, layout, mode, batch, resolution, window, width)

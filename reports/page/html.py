@@ -26,7 +26,7 @@ from mixprof.reports.text.measurements import counts_in_words
 from mixprof.reports.text.method import Manifests
 from mixprof.reports.text.summary import details, first
 
-FOLDER = resources.files("mixprof.reports") / "page"
+FOLDER = resources.files("mixprof.reports.page")
 SCRIPTS = ("data.js", "charts.js", "table.js")
 LONGEST, FOLDED = 1500, 60  # rows of a section's tables: more are only in summary.md, or folded away
 OPEN = 12  # rows of the verdict that stand open

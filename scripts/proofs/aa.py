@@ -1,6 +1,6 @@
 """The same case in two runs of eight launches, many times: how often do their intervals overlap?
 
-    python scripts/aa.py [--copies 25] [--runs 5]
+    python scripts/proofs/aa.py [--copies 25] [--runs 5]
 
 A run is a sweep of copies of one stage-1 depth-wise block under other names, eight launches each, in
 rounds under a server executed afresh for each, as in any sweep. A pair is a copy in one run and in the

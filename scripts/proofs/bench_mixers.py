@@ -1,6 +1,6 @@
 """Our mixers and networks against plain formulations of the same function, paired, in one run on the CPU.
 
-    python scripts/bench_mixers.py [--quick] [--compile] [--pinned] [--models swin_t,dwnet_t]
+    python scripts/proofs/bench_mixers.py [--quick] [--compile] [--pinned] [--models swin_t,dwnet_t]
 
 Prints a Markdown table: time and peak memory above the weights, each as a ratio ours / plain, and for networks the
 time as a multiple of FLOPs / (rate of a matrix product measured in between). With --compile, torch.compile of ours
@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import plain_formulations
 from mixprof import models
-from mixprof.machine.device import ALLOCATOR
+from mixprof.machine.process import ALLOCATOR
 
 QUIET = {"KINETO_LOG_LEVEL": "99"}  # the profiler's own messages
 SIDE, CHANNELS, WINDOW = 56, 96, 7

@@ -5,57 +5,24 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixprof.data.errors import Unavailable, Unsupported
-from mixprof.lowerings.tensorrt.capture import Captured
-from mixprof.machine.cuda_driver import device_count as device_count
-from mixprof.machine.cuda_driver import device_name as device_name
+from mixprof.lowerings.tensorrt.build import messages
+from mixprof.machine.cuda_graph import Captured
+from mixprof.machine.streams import DriverStream
 
 if TYPE_CHECKING:
     import tensorrt as stubs
 
-    from mixprof.lowerings.tensorrt.flavours import Messages, TensorRT
+    from mixprof.lowerings.tensorrt.build import TensorRT
 
 WARM_UPS = 20  # before layers are timed
 Bytes = np.ndarray  # of uint8: numpy has no bfloat16, and a buffer needs no type
 Shape = tuple[int, ...]
 Inputs = Mapping[str, Bytes] | Callable[[Any], Mapping[str, Bytes]]
-
-
-@dataclass
-class CudaStream:
-    """What sampling needs of a stream: events, the time between two, waiting, and a flush of the L2 cache.
-
-    Not frozen: `stream` is let go of when the device's context is left, whoever still holds this.
-    """
-
-    stream: Any
-    driver: Any
-    l2_bytes: int
-
-    def event(self) -> Any:
-        """An event recorded now."""
-        found = self.driver.Event()
-        found.record(self.stream)
-        return found
-
-    def elapsed_ms(self, begin: Any, end: Any) -> float:
-        return float(begin.time_till(end))
-
-    def synchronize(self) -> None:
-        self.stream.synchronize()
-
-    def flusher(self) -> Callable[[], object]:
-        """Copies twice the L2 cache from one place to another, which leaves nothing else in it."""
-        if not self.l2_bytes:
-            raise Unsupported("mode 'cold': this device does not tell how large its L2 cache is: use --modes hot")
-        size = 2 * self.l2_bytes
-        source, target = self.driver.mem_alloc(size), self.driver.mem_alloc(size)
-        return lambda: self.driver.memcpy_dtod_async(target, source, size, self.stream)
 
 
 class Runner:
@@ -67,16 +34,15 @@ class Runner:
     """
 
     def __init__(
-        self, trt: TensorRT, engine: bytes, index: int, inputs: Inputs, shapes: Mapping[str, Shape],
-        log: Messages, *, graph: bool = False,
-    ):  # fmt: skip
+        self, trt: TensorRT, engine: bytes, index: int, inputs: Inputs, shapes: Mapping[str, Shape], *, graph: bool
+    ):
         try:
             import pycuda.driver as driver
         except ImportError as error:
             raise Unavailable(f"an engine runs through pycuda: pip install 'mixprof[cuda]' ({error})") from error
-        self.driver, self.log = driver, log
+        self.driver, self.trt, self.log = driver, trt, messages(trt)
         self._captured: Captured | None = None
-        self._held = contextlib.ExitStack()  # unwound from its end: the context is left last
+        self._cleanup = contextlib.ExitStack()  # unwound from its end: the context is left last
         try:
             self._enter(index)
             self._load(trt, engine)
@@ -98,29 +64,29 @@ class Runner:
         device = self.driver.Device(index)
         context = device.retain_primary_context()
         context.push()
-        self._held.callback(context.pop)
-        self._held.callback(self._drop)
+        self._cleanup.callback(context.pop)
+        self._cleanup.callback(self._drop)
         # A blocking stream: what the driver does on its default one, like the copies of inputs, is done before.
         l2_bytes = int(device.get_attribute(self.driver.device_attribute.L2_CACHE_SIZE))
-        self.stream = CudaStream(self.driver.Stream(), self.driver, l2_bytes)
-        self._held.callback(self.stream.synchronize)
+        self.stream = DriverStream(self.driver.Stream(), self.driver, l2_bytes)
+        self._cleanup.callback(self.stream.synchronize)
 
     def _load(self, trt: TensorRT, engine: bytes) -> None:
         runtime = trt.Runtime(self.log)
-        found = runtime.deserialize_cuda_engine(engine)
-        if found is None:
+        loaded = runtime.deserialize_cuda_engine(engine)
+        if loaded is None:
             why = ""
             if hasattr(runtime, "get_engine_validity"):  # of TensorRT-RTX
                 validity, diagnostics = runtime.get_engine_validity(engine)
                 why = f" ({validity}, diagnostics {diagnostics})"
             raise self._refusal(f"this device does not take the engine{why}")
-        self.engine = found
+        self.engine = loaded
 
     def _refusal(self, what: str) -> Exception:
         """What to raise: TensorRT tells of every failure alike, in its log."""
-        said = self.log.errors()
-        short_of_memory = any(each in said.lower() for each in ("out of memory", "outofmemory"))
-        return (MemoryError if short_of_memory else Unsupported)(f"{what}: {said or 'without a reason'}")
+        reason = self.log.errors()
+        short_of_memory = any(words in reason.lower() for words in ("out of memory", "outofmemory"))
+        return (MemoryError if short_of_memory else Unsupported)(f"{what}: {reason or 'without a reason'}")
 
     def _execution_context(self, trt: TensorRT, graph: bool) -> stubs.IExecutionContext:
         """TensorRT-RTX compiles kernels and captures graphs by itself, as a configuration of it says."""
@@ -132,14 +98,14 @@ class Runner:
                 # Not lazily: kernels would be exchanged for faster ones while they are timed.
                 eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
                 configuration.dynamic_shapes_kernel_specialization_strategy = eager
-            found = self.engine.create_execution_context(configuration)
+            context = self.engine.create_execution_context(configuration)
         else:
-            found = self.engine.create_execution_context()
-        if found is None:
+            context = self.engine.create_execution_context()
+        if context is None:
             raise self._refusal("no execution context was made")
         # Engines are built with detailed names for the inspector, which NVTX would announce at each enqueue.
-        found.nvtx_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY  # as trtexec has it
-        return found
+        context.nvtx_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY  # as trtexec has it
+        return context
 
     def _bind_inputs(self, trt: TensorRT, inputs: Mapping[str, Bytes], shapes: Mapping[str, Shape]) -> dict[str, Any]:
         buffers = {}
@@ -184,7 +150,7 @@ class Runner:
             self._captured = Captured(self.stream.stream.handle, self._enqueue)
         except RuntimeError as error:
             raise Unsupported(f"graph=on: this engine cannot be captured: {error}") from error
-        self._held.callback(self._captured.destroy)
+        self._cleanup.callback(self._captured.destroy)
 
     def _enqueue(self) -> None:
         if not self.context.execute_async_v3(self.stream.stream.handle):
@@ -203,12 +169,12 @@ class Runner:
             self.driver.memset_d8_async(self._buffers[name], 0xFF, max(1, size), self.stream.stream)  # NaN in any float
         self.forward()
         self.stream.synchronize()
-        found = {name: np.empty(size, np.uint8) for name, (_, size) in self.outputs.items()}
-        for name, content in found.items():
+        contents = {name: np.empty(size, np.uint8) for name, (_, size) in self.outputs.items()}
+        for name, content in contents.items():
             self.driver.memcpy_dtoh(content, self._buffers[name])
-        return found
+        return contents
 
-    def layer_times(self, trt: TensorRT, forwards: int) -> list[tuple[str, float]]:
+    def layer_times(self, forwards: int) -> list[tuple[str, float]]:
         """Milliseconds of each layer, mean over forwards, by TensorRT's profiler: it slows the engine down.
 
         Forwards before it is attached bring the device to its pace.
@@ -218,7 +184,7 @@ class Runner:
             self._enqueue()
         self.stream.synchronize()
 
-        package: Any = trt  # no attribute of a protocol is a base class to mypy
+        package: Any = self.trt  # no attribute of a protocol is a base class to mypy
 
         class LayerTimes(package.IProfiler):
             def __init__(self) -> None:
@@ -234,11 +200,11 @@ class Runner:
         assert profiler is not None
         return [(name, total / forwards) for name, total in totals.items()]
 
-    def inspect(self, trt: TensorRT) -> str:
+    def inspect(self) -> str:
         """The engine inspector's text, a line a layer; with the shapes of this context, if they are dynamic."""
         inspector = self.engine.create_engine_inspector()
         inspector.execution_context = self.context
-        return str(inspector.get_engine_information(trt.LayerInformationFormat.ONELINE))
+        return str(inspector.get_engine_information(self.trt.LayerInformationFormat.ONELINE))
 
     @property
     def activation_bytes(self) -> int:
@@ -249,7 +215,7 @@ class Runner:
 
     def close(self) -> None:
         """Wait, free graph, execution context, engine, buffers and stream, leave the device's context; once."""
-        self._held.close()
+        self._cleanup.close()
 
     def _drop(self) -> None:
         """In this order: what was made from another goes before it."""

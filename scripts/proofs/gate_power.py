@@ -1,6 +1,6 @@
 """How often the gate blames a change that is none, and finds one that is: on real launches, beside other rules.
 
-    python scripts/gate_power.py [--rounds 24] [--slower 12] [--jobs 400]
+    python scripts/proofs/gate_power.py [--rounds 24] [--slower 12] [--jobs 400]
 
 Records a pool of duels of a stage-1 depth-wise block (56x56, 96 channels, window 7, eager): twelve copies of it a
 round, each with a pair of processes of its own that take samples in turn, under servers executed afresh for each
@@ -37,11 +37,11 @@ from pathlib import Path
 
 from scipy.stats import mannwhitneyu, ttest_ind
 
-from coverage import wilson
+from interval_coverage import wilson
 from mixprof import models
 from mixprof.gate.rounds import Entry, Rounds
 from mixprof.gate.sides import Side
-from mixprof.machine.device import default_threads
+from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Axes, Measure, expand
 from mixprof.reports.gate import verdicts as gate
 from mixprof.run.session import session

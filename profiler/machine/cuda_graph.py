@@ -9,7 +9,7 @@ from mixprof.data.errors import Unavailable
 
 
 class Captured:
-    """What `enqueue` gives a stream, captured once and launched whole. Call `destroy` before the context is left.
+    """The work that `enqueue` gives a stream, captured once. Call `destroy` before the context is left.
 
     handle: the address of a stream of the current context, on which `enqueue` ran before: the first time allocates.
     """
@@ -38,7 +38,7 @@ class Captured:
         return self._checked(self._cuda.cuStreamEndCapture(self._stream))
 
     def _checked(self, result: tuple[Any, ...]) -> Any:
-        """What a call returned beside its status."""
+        """The value that a call returned beside its status; RuntimeError for a status that is not success."""
         if result[0] != self._cuda.CUresult.CUDA_SUCCESS:
             raise RuntimeError(f"CUDA graph: {result[0].name}")
         return result[1] if len(result) > 1 else None

@@ -1,6 +1,6 @@
 """What measuring itself costs, in one run.
 
-    python scripts/overhead.py [--sweep]
+    python scripts/proofs/overhead.py [--sweep]
 
 Prints the bias of a forward that does nothing, the cost of a sample beyond the forward beside
 torch.utils.benchmark's, and with --sweep (some minutes) the share of the default sweep's wall
@@ -22,7 +22,7 @@ from pathlib import Path
 from torch.utils.benchmark import Timer
 
 from mixprof.data import run_folder
-from mixprof.machine import device
+from mixprof.machine import streams
 
 MOST_BIAS_US = 1.0
 MOST_SHARE = 0.10
@@ -34,7 +34,7 @@ def nothing() -> None:
 
 def bias_us(repeats: int) -> float:
     """What a sample of a forward that does nothing says, in microseconds per forward."""
-    take = device.host_sampler(nothing, repeats)
+    take = streams.host_sampler(nothing, repeats)
     return 1000 * statistics.median(take() for _ in range(10_000 // repeats + 100))
 
 
@@ -71,7 +71,7 @@ def main() -> int:
     for repeats in (1, 10, 1000):
         worst = max(worst, found := bias_us(repeats))
         print(f"bias of a null forward, {repeats:>4} forwards a sample: {found:.3f} µs")
-    ours = cost_us(device.host_sampler(nothing, 1))
+    ours = cost_us(streams.host_sampler(nothing, 1))
     timer = Timer("nothing()", globals={"nothing": nothing})
     theirs = cost_us(lambda: timer.timeit(1), 200)
     print(f"a sample of one forward costs {ours:.2f} µs; torch's Timer.timeit(1) {theirs / ours:.0f} times that")

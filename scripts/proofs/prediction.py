@@ -1,6 +1,6 @@
 """How good a latency predicted by roofline is, shown in two ways.
 
-    python scripts/prediction.py [--run RUN] [--quick]
+    python scripts/proofs/prediction.py [--run RUN] [--quick]
 
 1. Against this CPU: measures scripts/sweeps/prediction.toml (some minutes; --quick: one launch a case), or takes a run
    that is there, predicts each eager case from the same run's peaks, fits four factors (of matrix products, of vector
@@ -34,7 +34,7 @@ from mixprof.plan.prediction import Efficiency, Operator
 from mixprof.reports.text.markdown import table
 from mixprof.run.session import Session, session
 
-SWEEP = Path(__file__).with_name("sweeps") / "prediction.toml"
+SWEEP = Path(__file__).parents[1] / "sweeps" / "prediction.toml"
 CALIBRATED = ("window_attention", "depthwise_conv", "vit_s")
 BOUNDS = [*[(math.log(0.02), 0.0)] * 3, (0.0, math.log(100.0))]  # of the logarithms: a peak is not exceeded
 MOST_ERROR, MOST_RATIO_ERROR = 0.25, 0.20

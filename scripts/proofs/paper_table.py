@@ -1,6 +1,6 @@
 """The paper's comparison, as Markdown: parameters, MACs and throughput of all networks here beside published figures.
 
-    python scripts/paper_table.py [--quick] [--batch B] [--resolution R] [--run RUN]
+    python scripts/proofs/paper_table.py [--quick] [--batch B] [--resolution R] [--run RUN]
 
 Measures throughput here, in one run, on the default device; --quick: one short launch a case at 64x64. Throughputs of
 different devices do not compare: what compares is the ratio to Swin of the same size, here and as published.

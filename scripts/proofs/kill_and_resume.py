@@ -1,6 +1,6 @@
 """A sweep of many cases, killed at random moments and resumed each time: nothing is lost, nothing is run twice.
 
-    python scripts/kill_and_resume.py [--cases 1000] [--kills 20]
+    python scripts/proofs/kill_and_resume.py [--cases 1000] [--kills 20]
 
 Real processes, `kill -9`. The mixer itself notes each launch that runs it, also one that is killed.
 Prints what was found and ends with 1 if a record is missing, doubled or not ok, or more launches
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mixprof.data import run_folder
 
-TESTS = Path(__file__).parents[1] / "tests"
+TESTS = Path(__file__).parents[2] / "tests"
 
 
 def start(run: Path, cases: int, resume: bool) -> subprocess.Popen[bytes]:

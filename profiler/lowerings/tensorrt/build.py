@@ -1,24 +1,84 @@
-"""From an ONNX graph to a serialized engine: strongly typed, one optimization profile, no device needed."""
+"""TensorRT's two packages, and an ONNX graph turned into a serialized engine: strongly typed, no device needed."""
 
 from __future__ import annotations
 
-import json
+import importlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mixprof.data import cache
-from mixprof.data.errors import Unsupported
+from mixprof.data.errors import Unavailable, Unsupported
 from mixprof.data.types import digest
-from mixprof.lowerings.tensorrt.flavours import messages
+from mixprof.lowerings import LOWERINGS, is_installed
+from mixprof.lowerings.roles import exporter_notes
+from mixprof.lowerings.tensorrt.profiles import Profile
 
 if TYPE_CHECKING:
     import tensorrt as stubs
 
-    from mixprof.lowerings.tensorrt.flavours import Messages, TensorRT
+    class Messages(stubs.ILogger):
+        """A logger that keeps what TensorRT says: (severity, text), severity "ERROR", "WARNING", …"""
 
-Shape = tuple[int, ...]
+        lines: list[tuple[str, str]]
+
+        def errors(self) -> str: ...  # what went wrong, in TensorRT's own words, on one line
+
+    class Names(Protocol):
+        """Of the module of either flavour, what both have: mypy holds it against the stubs of TensorRT 10.
+
+        What one flavour alone has is asked for with `hasattr`, which mypy takes for an answer.
+        """
+
+        Builder: type[stubs.Builder]
+        BuilderFlag: type[stubs.BuilderFlag]
+        Dims: type[stubs.Dims]
+        LayerInformationFormat: type[stubs.LayerInformationFormat]
+        MemoryPoolType: type[stubs.MemoryPoolType]
+        NetworkDefinitionCreationFlag: type[stubs.NetworkDefinitionCreationFlag]
+        OnnxParser: type[stubs.OnnxParser]
+        ProfilingVerbosity: type[stubs.ProfilingVerbosity]
+        Runtime: type[stubs.Runtime]
+        TensorIOMode: type[stubs.TensorIOMode]
+        TensorLocation: type[stubs.TensorLocation]
+
+    class TensorRT(Names, Protocol):
+        @property
+        def __version__(self) -> str: ...  # no name of a protocol that mypy asks of a module
+
+    _checked_by_mypy: Names = stubs
+
+
+def load(name: str) -> TensorRT:
+    """The package "tensorrt" or "tensorrt_rtx"; Unavailable with the command that installs it."""
+    if not is_installed(name):
+        raise Unavailable(f"lowering '{name}': {name} is not installed: {LOWERINGS[name].install}")
+    try:
+        return cast("TensorRT", importlib.import_module(name))
+    except ImportError as error:
+        raise Unavailable(
+            f"lowering '{name}': {name} cannot be imported ({error}): {LOWERINGS[name].install}"
+        ) from error
+
+
+def messages(trt: TensorRT) -> Messages:
+    """A logger of this flavour that keeps what TensorRT says."""
+    package: Any = trt  # no attribute of a protocol is a base class to mypy
+
+    class Kept(package.ILogger):
+        def __init__(self) -> None:
+            package.ILogger.__init__(self)
+            self.lines: list[tuple[str, str]] = []
+
+        def log(self, severity: Any, text: str) -> None:
+            self.lines.append((str(severity).rsplit(".", 1)[-1], text))
+
+        def errors(self) -> str:
+            wrong = [text for severity, text in self.lines if severity in ("ERROR", "INTERNAL_ERROR")]
+            return " ".join(" | ".join(dict.fromkeys(wrong)).split())[:800]
+
+    return cast("Messages", Kept())
 
 
 @dataclass(frozen=True)
@@ -27,7 +87,7 @@ class Recipe:
 
     flavour: str  # "tensorrt" or "tensorrt_rtx"
     tf32: bool
-    profile: dict[str, tuple[Shape, Shape, Shape]] = field(default_factory=dict)  # dynamic input -> min, opt, max
+    profile: Profile = field(default_factory=dict)
     level: int | None = None  # of optimization, 0 to 5; None leaves TensorRT's own
     workspace: int | None = None  # bytes; None leaves TensorRT's own
     target: str | None = None  # compute capability like "89", TensorRT-RTX only; None: the device here, or any
@@ -35,7 +95,7 @@ class Recipe:
 
     def key(self, onnx_sha256: str, version: str) -> str:
         """Names the engine of a graph: equal for equal graphs, recipes and versions of TensorRT."""
-        fields = {**self.__dict__, "profile": {name: list(map(list, each)) for name, each in self.profile.items()}}
+        fields = {**self.__dict__, "profile": {name: list(map(list, shapes)) for name, shapes in self.profile.items()}}
         return digest([fields, onnx_sha256, version])
 
 
@@ -46,31 +106,6 @@ class Build:
     engine: bytes
     lines: tuple[tuple[str, str], ...]
     build_s: float
-
-
-def check_profile(
-    inputs: Mapping[str, Sequence[int | str | None]], profile: Mapping[str, tuple[Shape, Shape, Shape]]
-) -> None:
-    """Raise Unsupported for a profile that TensorRT would take without a word and build something else from.
-
-    inputs: name -> shape of the graph, a number for each static axis.
-    """
-    for name, (least, best, most) in profile.items():
-        if name not in inputs:
-            raise Unsupported(f"got a profile for input '{name}', expected one of {', '.join(inputs)}")
-        shape = inputs[name]
-        if {len(least), len(best), len(most)} != {len(shape)}:
-            raise Unsupported(f"got a profile of {len(best)} axes for input '{name}', expected {len(shape)}")
-        for axis, (low, middle, high) in enumerate(zip(least, best, most, strict=True)):
-            if not low <= middle <= high:
-                raise Unsupported(
-                    f"got {low}, {middle}, {high} as minimum, optimum, maximum of axis {axis} of '{name}', "
-                    "expected them in rising order"
-                )
-            if isinstance(shape[axis], int) and {low, high} != {shape[axis]}:
-                raise Unsupported(
-                    f"got {low} to {high} for axis {axis} of '{name}', which the graph fixes at {shape[axis]}"
-                )
 
 
 def build(trt: TensorRT, onnx: bytes, recipe: Recipe) -> Build:
@@ -146,25 +181,20 @@ def _parse(trt: TensorRT, onnx: bytes, network: stubs.INetworkDefinition, log: M
 
 
 def _refusal(error: stubs.ParserError, onnx: bytes) -> str:
-    """The operator, the module it comes from and what the parser says of it."""
+    """The operator, the module it comes from and the parser's words."""
     import onnx as onnx_package
 
     nodes = {node.name: node for node in onnx_package.load_from_string(onnx).graph.node}
-    name = error.node_name()
-    where = _module_of(nodes[name]) if name in nodes else ""
-    operator = error.node_operator() or (nodes[name].op_type if name in nodes else "")
+    name, node = error.node_name(), nodes.get(error.node_name())
+    where = _module_of(node) if node is not None else ""
+    operator = error.node_operator() or (node.op_type if node is not None else "")
     said = " ".join(str(error.desc()).split())
     return f"operator {operator} ({name}{f' in {where}' if where else ''}): {said}" if operator else said
 
 
 def _module_of(node: Any) -> str:
     """The class of the module that an exported node comes from, with its path; "" where the exporter did not say."""
-    found = {prop.key: prop.value for prop in node.metadata_props}
-    try:
-        scopes = json.loads(found.get("pkg.torch.onnx.name_scopes", "[]").replace("'", '"'))
-        classes = json.loads(found.get("pkg.torch.onnx.class_hierarchy", "[]").replace("'", '"'))
-    except ValueError:
-        return ""
+    scopes, classes = (exporter_notes(node, name) for name in ("name_scopes", "class_hierarchy"))
     if len(classes) < 2:
         return ""
     path = scopes[-2] if len(scopes) > 1 else ""

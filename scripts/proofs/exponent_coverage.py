@@ -1,6 +1,6 @@
-"""How often exponents, breaks and crossovers are found where they are, on simulated noise: scripts/noise.py.
+"""How often exponents, breaks and crossovers are found where they are, on simulated noise: scripts/proofs/noise.py.
 
-    python scripts/exponent_coverage.py [--quick] [--replicates N]
+    python scripts/proofs/exponent_coverage.py [--quick] [--replicates N]
 
 Prints a Markdown table; exit code 1 when a required rate is missed (with --quick: when its Wilson interval misses it).
 Each replicate is a sweep of 50 cases in random order, 3 or 8 rounds, launches of 100 iterations; the case's logarithm

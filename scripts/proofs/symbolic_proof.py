@@ -1,7 +1,7 @@
 """Formulas against counts at random points, and a plan of 10,000 cases against fvcore.
 
-    python scripts/symbolic_proof.py [--points 200] [--models A,B] [--sample 40]
-    python scripts/symbolic_proof.py --write     derives the formulas that come with the package anew
+    python scripts/proofs/symbolic_proof.py [--points 200] [--models A,B] [--sample 40]
+    python scripts/proofs/symbolic_proof.py --write     derives the formulas that come with the package anew
 
 Every registered network and mixer, at points that are drawn anew with --seed: small maps, wide windows, padding of
 every kind, batch 1. Exact means equal MACs, parameters and minimal bytes. The plan runs as a user would run it, start

@@ -1,6 +1,6 @@
 """How long a report of many records takes, part by part, and how long its page takes to open.
 
-    python scripts/report_speed.py [--records 10000]
+    python scripts/proofs/report_speed.py [--records 10000]
 
 One process, on one core where the system can say so. Prints seconds by the clock and of the CPU (others may be busy,
 too), the weight of the page, and, where there is a Chromium, the seconds until the page is loaded and until it has
@@ -24,7 +24,7 @@ from mixprof.reports.export import write_tables
 from mixprof.reports.page.html import page
 from mixprof.reports.text.summary import summary
 
-TESTS = Path(__file__).parents[1] / "tests"
+TESTS = Path(__file__).parents[2] / "tests"
 SPENT: dict[str, tuple[float, float]] = {}  # seconds by the clock and of the CPU
 
 

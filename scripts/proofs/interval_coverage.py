@@ -1,6 +1,6 @@
-"""How often nominal 95 % intervals of a latency hold the truth, on simulated noise: scripts/noise.py.
+"""How often nominal 95 % intervals of a latency hold the truth, on simulated noise: scripts/proofs/noise.py.
 
-    python scripts/coverage.py [--quick] [--replicates N]
+    python scripts/proofs/interval_coverage.py [--quick] [--replicates N]
 
 Prints a Markdown table; exit code 1 when one of our intervals holds the truth less often than 93 % or more often
 than 97 % (with --quick: when the Wilson interval of that rate lies outside). The rows marked "required" decide.
