@@ -96,7 +96,9 @@ def test_the_pages_json_is_whole_and_cannot_end_its_element(tmp_path):
 def test_markdown_is_shown_and_never_a_link_or_a_tag():
     html = as_html("**bold** \\*plain\\* <b> [x](http://y) ![z](w) &lt; `c`")
     assert "<strong>bold</strong> *plain* &lt;b&gt; [x](http://y) ![z](w) &amp;lt; <code>c</code>" in html
-    table = as_html(Table(({"a": "**1** | 2", "b": "<i>", "empty": ""}, {"a": "3", "b": "4", "empty": ""}), frozenset([1])))
+    table = as_html(
+        Table(({"a": "**1** | 2", "b": "<i>", "empty": ""}, {"a": "3", "b": "4", "empty": ""}), frozenset([1]))
+    )
     assert "<td>**1** | 2</td><td>&lt;i&gt;</td></tr>" in table
     assert '<tr class="differs"><td>3 (differs)</td>' in table
     assert "empty" not in table

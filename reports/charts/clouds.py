@@ -27,7 +27,7 @@ def accuracy(answers: Answers) -> Iterator[Chart]:
     views = []
     for chosen in settings(cases[cases["top1_percent"].notna() & cases["images_per_s"].notna()]):
         shown = [
-            Panel(names, [_network(int(row), model) for row, model in part["model"].items()])
+            Panel(names, [_network(row, model) for row, model in zip(part.index.tolist(), part["model"], strict=True)])
             for names, part in panels(chosen.rows)
         ]
         views.append(View(chosen.label(), shown, f"{ACCURACY_NOTE} {intervals_in_words(chosen.rows)}".rstrip()))

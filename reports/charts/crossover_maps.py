@@ -47,7 +47,7 @@ def _of_pair(crossings: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
 
 
 def draw(compared: pd.DataFrame, crossings: pd.DataFrame, axes: tuple[str, str], styles: Styles) -> Figure | None:
-    """A panel a lowering (and run); None where two models were not compared at two places of either axis, or never cross.
+    """A panel a lowering (and run); None below two places along either axis, or where no two models cross.
 
     compared: their ratios, setting by setting. crossings: their rows of `crossovers`.
     """
@@ -88,9 +88,7 @@ def _marks(crossings: pd.DataFrame, fixed: dict[str, Any], axes: tuple[str, str]
     return rows
 
 
-def _draw_panel(
-    panel: Axes, rows: pd.DataFrame, marks: pd.DataFrame, axes: tuple[str, str], styles: Styles
-) -> None:
+def _draw_panel(panel: Axes, rows: pd.DataFrame, marks: pd.DataFrame, axes: tuple[str, str], styles: Styles) -> None:
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.grid(False)

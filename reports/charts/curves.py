@@ -44,10 +44,11 @@ MEASURED = (
     Quantity("memory", "allocator_peak_bytes", "Peak memory", "allocator peak (MiB)", 2**20),
     Quantity("flops", "flops", "FLOPs", "GFLOPs per forward", 1e9, measured=False),
 )
+RUN_BOUNDS = ("run_gain_low", "run_gain_high")
 GAINS = (
     Quantity("gain", "gain", "Speed-up over eager", "times as fast as eager", low="gain_low", high="gain_high"),
-    Quantity("run_gain", "run_gain", "Speed-up over the first run", "times as fast", 1, True, "run_gain_low", "run_gain_high"),
-)  # fmt: skip
+    Quantity("run_gain", "run_gain", "Speed-up over the first run", "times as fast", 1, True, *RUN_BOUNDS),
+)
 
 
 def curves(answers: Answers) -> Iterator[Chart]:
@@ -145,9 +146,9 @@ def _ratio_view(pair: Pair, chosen: Slice, axis: str) -> View:
     several = rows["run"].nunique() > 1
     by_run: dict[str, list[Trace]] = {}
     for names, line in panels(rows):
-        bounds = {name: line[f"ratio_{name}"].tolist() for name in ("low", "high")}
+        ratio, low, high = (line[f"ratio{end}"].tolist() for end in ("", "_low", "_high"))
         x, ticks = places(line, axis).tolist(), line[axis].astype(str).tolist()
-        trace = Trace(names[-1], x, line["ratio"].tolist(), ticks=ticks, **bounds)
+        trace = Trace(names[-1], x, ratio, low=low, high=high, ticks=ticks)
         by_run.setdefault(line["run"].iloc[0], []).append(trace)
     note = f"{pair.fairness.capitalize()}. Above 1 {pair.convolution} is faster, below 1 {pair.attention}. "
     shown = [Panel([run] * several, traces) for run, traces in by_run.items()]

@@ -15,14 +15,15 @@ from mixprof.reports.charts.spec import Chart, Trace, View, read
 from mixprof.reports.charts.style import Styles, caption, columns_for, label_axes, legend, panel_grid
 from mixprof.reports.charts.ticks import SMALL, log_ticks, measured_ticks, spread
 
-WIDTH, HEIGHT, PER_DECADE = 2.35, 2.2, 0.42  # of a panel and of ten times as much along y, inches
-ROOF = {"color": "0.4", "linewidth": 1, "zorder": 1}
+WIDTH, HEIGHT = 2.35, 2.2  # of a panel, inches
+AROUND, DECADE = 0.75, 0.5  # what is above and below it, and ten times as much along y, inches
+ROOF: dict[str, Any] = {"color": "0.4", "linewidth": 1, "zorder": 1}
 
 
 def draw(chart: Chart, view: View, cases: pd.DataFrame, styles: Styles) -> tuple[Figure, list[Axes]]:
     """The figure and its panels, in the order of the view's; without a legend, for which see `finish`."""
     columns = columns_for(len(view.panels), len({tuple(panel.names[-1:]) for panel in view.panels}))
-    height = max(HEIGHT, PER_DECADE * _decades(view, cases))
+    height = max(HEIGHT, AROUND + DECADE * _decades(view, cases))
     figure, axes = panel_grid(len(view.panels), columns, (WIDTH, height))
     for axis, scale in (("x", chart.x.scale), ("y", chart.y.scale)):
         axes[0].set(**{f"{axis}scale": scale})

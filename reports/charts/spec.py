@@ -84,6 +84,6 @@ class Chart:
 def panels(rows: pd.DataFrame, columns: Sequence[str] = ("run", "lowering")) -> list[tuple[list[str], pd.DataFrame]]:
     """The rows of each panel, the last column a lowering; a panel is named by it and by what else differs."""
     groups = [(dict(zip(columns, names, strict=True)), part) for names, part in rows.groupby(list(columns))]
-    groups.sort(key=lambda group: [*list(group[0].values())[:-1], lowering_order(group[0]["lowering"])])
+    groups.sort(key=lambda group: [*list(group[0].values())[:-1], lowering_order(str(group[0]["lowering"]))])
     shown = [name for name in columns if name == "lowering" or rows[name].nunique() > 1]
     return [([str(names[name]) for name in shown], part) for names, part in groups]

@@ -52,7 +52,7 @@ function tableCell(spec, row) {
     return element("td", {}, element("details", {}, element("summary", {}, text), reason));
   }
   const isNumber = typeof column(spec.column)[row] === "number";
-  return element("td", isNumber ? { class: "number" } : spec.column === "model" ? { class: "name" } : {}, text);
+  return element("td", isNumber ? { class: "number" } : ["model", "lowering", "run"].includes(spec.column) ? { class: "name" } : {}, text);
 }
 
 function showPage() {

@@ -66,9 +66,7 @@ def proof_of_lowering(answers: Answers) -> list[Section]:
 def _table(rows: pd.DataFrame, several_runs: bool, cells: Callable[[pd.Series], dict[str, str]]) -> Table:
     names = ["lowering", *["run"] * several_runs, *SETTINGS]
     ordered = rows.sort_values(["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"])
-    return Table(
-        tuple({**{name: words(row[name]) for name in names}, **cells(row)} for _, row in ordered.iterrows())
-    )
+    return Table(tuple({**{name: words(row[name]) for name in names}, **cells(row)} for _, row in ordered.iterrows()))
 
 
 def _engine(row: pd.Series) -> dict[str, str]:

@@ -43,7 +43,7 @@ def method(answers: Answers, manifests: Manifests) -> list[Section]:
 def environment(manifests: Manifests) -> list[Section]:
     """The section on the machines, a column per run."""
     tables = side_by_side(sides(manifests, "environment", "versions"))
-    return section("Environment", *(tables or ["None was recorded."]))
+    return section("Environment", *tables) or section("Environment", "None was recorded.")
 
 
 def uncounted(frame: pd.DataFrame) -> str:

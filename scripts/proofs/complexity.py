@@ -17,7 +17,10 @@ def main(runs: list[str]) -> int:
         return 2
     if known.exponents.empty:
         expected = "expected a sweep of several resolutions, batches or windows: scripts/sweeps/complexity.toml is one"
-        print(f"complexity: got no two places along any axis in {', '.join(runs) or 'no run'}, {expected}", file=sys.stderr)
+        print(
+            f"complexity: got no two places along any axis in {', '.join(runs) or 'no run'}, {expected}",
+            file=sys.stderr,
+        )
         return 2
     for axis, rows in known.exponents.groupby("axis", sort=False):
         print(f"Along {axis}:\n\n{as_markdown(growth_table(rows))}\n")
