@@ -96,6 +96,7 @@ class Launch:
     relative_error: float | None = None
     proof: dict[str, Any] | None = None
     counts: dict[str, Any] | None = None  # params, macs, flops, uncounted_ops of the case
+    metrics: dict[str, Any] = field(default_factory=dict)  # figures of metrics that have no field of their own
     environment: dict[str, Any] = field(default_factory=dict)  # what can change from launch to launch
 
     def to_json(self) -> dict[str, Any]:
@@ -133,6 +134,7 @@ class Record:
     energy: dict[str, Any] | None = None  # joules_per_image, window_s, source; or the reason for its absence
     relative_error: float | None = None
     proof: dict[str, Any] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)  # figures of metrics that have no field of their own
     environment: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

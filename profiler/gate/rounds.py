@@ -118,7 +118,7 @@ class Rounds:
     def _request(self, server: Server, side: str, planned: Planned) -> dict[str, Any]:
         """A resident process's request; its reference is made first where this side has none yet."""
         case = planned.case
-        request = {"source": source_request(planned.source), "case": case.to_json()}
+        request: dict[str, Any] = {"source": source_request(planned.source), "case": case.to_json()}
         shared = digest({**case.to_json(), "lowering": None, "device": None, "layout": None, "mode": None})
         reference = server.scratch / "references" / f"{shared}.pt"
         reference.parent.mkdir(exist_ok=True)
@@ -128,6 +128,7 @@ class Rounds:
             if values["status"] != "ok":
                 raise Failed(_failure(side, values))
         more = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
+        request["layout_is_default"] = planned.layout_is_default
         return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, **more}
 
     def _write(self, entry: Entry, against: str, samples: PairSamples) -> None:

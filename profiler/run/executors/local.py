@@ -20,6 +20,7 @@ from mixprof.data.cache import own_folder
 from mixprof.data.types import Case, Launch, Record, digest
 from mixprof.machine import cpu_contention
 from mixprof.machine.device import default_threads, total_memory_bytes
+from mixprof.metrics import METRICS
 from mixprof.plan.axes import Measure, Planned
 from mixprof.run.client import Server, ServerDied, source_request
 from mixprof.worker.server import write_result
@@ -101,6 +102,7 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
         energy=told.energy,
         relative_error=max(errors, default=None),
         proof=(slowest or told).proof,
+        metrics=told.metrics,
         environment=told.environment,
     )
 
@@ -129,8 +131,8 @@ def preload(planned: Iterable[Planned]) -> tuple[str, ...]:
     names = [name for entry in planned for name in lowerings.parse(entry.case.lowering)[0].preload]
     # What building on `meta` imports at its first call: a second for each launch, once for a server.
     names = ["torch._dynamo", *names]
-    metrics = ("latency", "accuracy", "memory", "memory_plan", "flops")
-    return tuple(dict.fromkeys((*names, "mixprof.worker.jobs", *(f"mixprof.metrics.{each}" for each in metrics))))
+    metrics = (metric.module for metric in METRICS.values())
+    return tuple(dict.fromkeys((*names, "mixprof.worker.jobs", *metrics)))
 
 
 def check_cache(planned: Iterable[Planned]) -> None:
@@ -266,7 +268,8 @@ def launch_case(entry: Planned, server: Server, scratch: Path, settings: dict[st
         if prepared["status"] != "ok":
             return Launch(prepared["status"], prepared["reason"], counts=_named(counts))
     prepare_s = time.perf_counter() - start
-    more = {"reference": str(reference), "measure": settings, "max_memory": bound}
+    more: dict[str, Any] = {"reference": str(reference), "measure": settings, "max_memory": bound}
+    more["layout_is_default"] = entry.layout_is_default
     outcome = server.run("launch", timeout_s, **request, **more)
     values = {name: value for name, value in outcome.values.items() if name != "job_s"}
     launch = replace(Launch.from_json(values), counts=_named(counts))
