@@ -13,11 +13,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
+from people import DTYPES, Kind  # noqa: E402  (the tests' folder is no package)
+
 QUICK = ("--quick", "--threads", "1", "--max-lost-cpu", "1", "--seconds", "0.1")
 
 
@@ -28,29 +31,69 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--timeout", type=float, default=120.0)
     arguments = parser.parse_args()
-    from people import DTYPES, KINDS
+    from people import KINDS
 
     kept = arguments.out.with_suffix(".jsonl")
     rows = {row["name"]: row for row in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}
-    for kind in KINDS:
-        key = f"{kind.model} {' '.join(kind.options)}".strip()
+    with tempfile.TemporaryDirectory(prefix="people-") as folder:
+        kinds = [*KINDS, *calls(), *files(Path(folder))]
+        run_all(kinds, rows, kept, arguments)
+    arguments.out.write_text(table(kinds, rows))
+
+
+def calls() -> list[Kind]:
+    """Functions in a model's place."""
+    from people_calls import MACS
+
+    return [Kind(f"call:people_calls:{name}", 9, None, macs, 0, 0) for name, macs in MACS.items()]
+
+
+def files(folder: Path) -> list[Kind]:
+    """Files, written into a folder; each is run in the dtype that it has."""
+    import onnx_people
+    import people_files
+
+    made = []
+    for item, makers in ((8, people_files.MAKERS), (10, onnx_people.MAKERS)):
+        for name, maker in makers.items():
+            own = folder / name
+            own.mkdir()
+            file: Any = maker(own)
+            status = ("ok",) if file.status == "ok" else ("unsupported",)
+            options = getattr(file, "options", ())
+            made.append(Kind(str(file.path), item, file.params, file.macs, 0, 0, options, status, says=file.says))
+    return made
+
+
+def key_of(kind: Kind) -> str:
+    """What a row is called: a file by its folder and name, which are the same in every run."""
+    path = Path(kind.model)
+    model = "/".join(path.parts[-2:]) if path.is_absolute() else kind.model
+    return " ".join((model, *kind.options))
+
+
+def run_all(kinds: list[Kind], rows: dict[str, Any], kept: Path, arguments: argparse.Namespace) -> None:
+    """Run every kind that has no row yet, and keep its row at once."""
+    for kind in kinds:
+        key = key_of(kind)
         if key in rows or not re.search(arguments.only, key):
             continue
-        rows[key] = {"name": key, **run_kind(kind, shlex.split(arguments.command), arguments.timeout, DTYPES)}
+        rows[key] = {"name": key, **run_kind(kind, shlex.split(arguments.command), arguments.timeout)}
         with kept.open("a") as file:
             file.write(json.dumps(rows[key]) + "\n")
         print(key, judge(kind, rows[key]), flush=True)
-    arguments.out.write_text(table(KINDS, rows))
 
 
-def run_kind(kind: Any, command: list[str], timeout: float, dtypes: tuple[str, ...]) -> dict[str, Any]:
+def run_kind(kind: Kind, command: list[str], timeout: float) -> dict[str, Any]:
     """What `count` and `time` say of a kind: parameters, MACs, status and reason in each dtype."""
-    side, batch = str(kind.side), str(kind.batch)
-    counted = call([*command, "count", kind.model, "--json", "--resolution", side, "--batch", batch, *kind.options],
-                   timeout)  # fmt: skip
-    axes = ["--resolutions", side, "--batches", batch, "--dtypes", ",".join(dtypes)]
-    timed = call([*command, "time", kind.model, *axes, *QUICK, *kind.options], timeout)
-    return {"count": counts_of(counted), "time": statuses_of(timed, kind.model, dtypes)}
+    one: list[str] = []
+    several: list[str] = []
+    if kind.batch:
+        one = ["--resolution", str(kind.side), "--batch", str(kind.batch)]
+        several = ["--resolutions", str(kind.side), "--batches", str(kind.batch), "--dtypes", ",".join(DTYPES)]
+    counted = call([*command, "count", kind.model, "--json", *one, *kind.options], timeout)
+    timed = call([*command, "time", kind.model, *several, *QUICK, *kind.options], timeout)
+    return {"count": counts_of(counted), "time": statuses_of(timed, kind)}
 
 
 def call(command: list[str], timeout: float) -> tuple[int | None, str, str]:
@@ -79,12 +122,12 @@ def counts_of(answer: tuple[int | None, str, str]) -> dict[str, Any]:
     }
 
 
-def statuses_of(answer: tuple[int | None, str, str], model: str, dtypes: tuple[str, ...]) -> dict[str, list[str]]:
+def statuses_of(answer: tuple[int | None, str, str], kind: Kind) -> dict[str, list[str]]:
     """Status and reason in each dtype; for a command that refused, its exit code and last line."""
     code, out, errors = answer
-    rows = [line for line in out.splitlines() if line.startswith(model + " ")]
+    rows = [line for line in out.splitlines() if line.startswith(kind.model + " ")]
     found = {}
-    for dtype in dtypes:
+    for dtype in DTYPES if kind.batch else ("float32",):
         line = next((row for row in rows if re.search(rf"\s{dtype}\s", row)), None)
         status = re.search(r"\s(ok|[a-z]+: .*)$", line) if line else None
         if status:
@@ -96,7 +139,7 @@ def statuses_of(answer: tuple[int | None, str, str], model: str, dtypes: tuple[s
     return found
 
 
-def judge(kind: Any, row: dict[str, Any]) -> str:
+def judge(kind: Kind, row: dict[str, Any]) -> str:
     """ "right", or what is wrong with an answer."""
     wrong = []
     count = row["count"]
@@ -114,11 +157,11 @@ def judge(kind: Any, row: dict[str, Any]) -> str:
     return "; ".join(wrong) or "right"
 
 
-def table(kinds: list[Any], rows: dict[str, dict[str, Any]]) -> str:
+def table(kinds: list[Kind], rows: dict[str, dict[str, Any]]) -> str:
     lines = ["| item | kind | params | MACs | float32 | float16 | bfloat16 | judged | says |", "|---" * 9 + "|"]
     right = 0
     for kind in kinds:
-        key = f"{kind.model} {' '.join(kind.options)}".strip()
+        key = key_of(kind)
         if key not in rows:
             continue
         row, verdict = rows[key], judge(kind, rows[key])
@@ -126,8 +169,9 @@ def table(kinds: list[Any], rows: dict[str, dict[str, Any]]) -> str:
         said = next((reason for _, reason in row["time"].values() if reason), "") or row["count"]["says"]
         count = row["count"]
         macs = "" if count["macs"] is None else f"{count['macs']:,}" + ("+" if count["uncounted"] else "")
-        cells = [str(kind.item), f"`{key}`", "" if count["params"] is None else f"{count['params']:,}", macs,
-                 *(status for status, _ in row["time"].values()), verdict, said.replace("|", "/")[:200]]  # fmt: skip
+        params = "" if count["params"] is None else f"{count['params']:,}"
+        statuses = [*(status for status, _ in row["time"].values()), "", ""][:3]
+        cells = [str(kind.item), f"`{key}`", params, macs, *statuses, verdict, said.replace("|", "/")[:200]]
         lines.append("| " + " | ".join(cells) + " |")
     return f"{right} of {len(lines) - 2} as they should be.\n\n" + "\n".join(lines) + "\n"
 

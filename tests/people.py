@@ -23,7 +23,7 @@ class Kind:
     item: int  # of the list of kinds: 1 layouts, 2 outputs, 3 inputs, 4 weights, 5 forwards, 6 random, 7 batch, 8 forms
     params: int | None  # None: nobody can say
     macs: int | None  # of the whole batch
-    batch: int = 2
+    batch: int = 2  # 0: a file's own, or a function's that has none
     side: int = 32
     options: tuple[str, ...] = ()  # of the command line besides batch and resolution
     status: tuple[str, ...] = ("ok",)
