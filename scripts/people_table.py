@@ -21,6 +21,7 @@ TESTS = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
 from people import DTYPES, Kind  # noqa: E402  (the tests' folder is no package)
 
+PREFIX = "people-"  # of the folder that files are written to
 QUICK = ("--quick", "--threads", "1", "--max-lost-cpu", "1", "--seconds", "0.1")
 
 
@@ -35,7 +36,7 @@ def main() -> None:
 
     kept = arguments.out.with_suffix(".jsonl")
     rows = {row["name"]: row for row in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}
-    with tempfile.TemporaryDirectory(prefix="people-") as folder:
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         kinds = [*KINDS, *calls(), *files(Path(folder))]
         run_all(kinds, rows, kept, arguments)
     arguments.out.write_text(table(kinds, rows))
@@ -60,16 +61,17 @@ def files(folder: Path) -> list[Kind]:
             own.mkdir()
             file: Any = maker(own)
             status = ("ok",) if file.status == "ok" else ("unsupported",)
-            options = getattr(file, "options", ())
-            made.append(Kind(str(file.path), item, file.params, file.macs, 0, 0, options, status, says=file.says))
+            options, sides = getattr(file, "options", ()), getattr(file, "resolution", None)
+            shown = rf"\s{file.batch}\s+{'x'.join(map(str, dict.fromkeys(sides)))}\s" if sides else ""
+            made.append(Kind(str(file.path), item, file.params, file.macs, 0, 0, options, status,
+                             says=file.says, shown=shown))  # fmt: skip
     return made
 
 
 def key_of(kind: Kind) -> str:
-    """What a row is called: a file by its folder and name, which are the same in every run."""
-    path = Path(kind.model)
-    model = "/".join(path.parts[-2:]) if path.is_absolute() else kind.model
-    return " ".join((model, *kind.options))
+    """What a row is called: a file by its maker's folder and its name, which are the same in every run."""
+    _, _, place = kind.model.partition(f"/{PREFIX}")
+    return " ".join((place.partition("/")[2] or kind.model, *kind.options))
 
 
 def run_all(kinds: list[Kind], rows: dict[str, Any], kept: Path, arguments: argparse.Namespace) -> None:
@@ -132,10 +134,10 @@ def statuses_of(answer: tuple[int | None, str, str], kind: Kind) -> dict[str, li
         status = re.search(r"\s(ok|[a-z]+: .*)$", line) if line else None
         if status:
             word, _, reason = status[1].partition(": ")
-            found[dtype] = [word, reason]
+            found[dtype] = [word, reason, line]
         else:
             last = next((text for text in reversed(errors.splitlines()) if text.strip()), "")
-            found[dtype] = [f"exit {code}", last]
+            found[dtype] = [f"exit {code}", last, ""]
     return found
 
 
@@ -148,10 +150,12 @@ def judge(kind: Kind, row: dict[str, Any]) -> str:
         short = part == "macs" and kind.at_least and counted is not None and expected is not None and counted > expected
         if expected is not None and "ok" in kind.status and counted != expected and not short:
             wrong.append(f"{part} {counted}, not {expected}")
-    for dtype, (status, reason) in row["time"].items():
+    for dtype, (status, reason, line) in row["time"].items():
         refused = status == "exit 2" and "unsupported" in kind.statuses(dtype)
         if status not in kind.statuses(dtype) and not refused:
             wrong.append(f"{dtype} {status}")
+        elif kind.shown and not re.search(kind.shown, line):
+            wrong.append(f"another batch or resolution: {line}")
         elif status != "ok" and kind.says and not re.search(kind.says, reason, re.S):
             wrong.append(f"{dtype} does not say {kind.says}")
     return "; ".join(wrong) or "right"
@@ -166,11 +170,11 @@ def table(kinds: list[Kind], rows: dict[str, dict[str, Any]]) -> str:
             continue
         row, verdict = rows[key], judge(kind, rows[key])
         right += verdict == "right"
-        said = next((reason for _, reason in row["time"].values() if reason), "") or row["count"]["says"]
+        said = next((reason for _, reason, _ in row["time"].values() if reason), "") or row["count"]["says"]
         count = row["count"]
         macs = "" if count["macs"] is None else f"{count['macs']:,}" + ("+" if count["uncounted"] else "")
         params = "" if count["params"] is None else f"{count['params']:,}"
-        statuses = [*(status for status, _ in row["time"].values()), "", ""][:3]
+        statuses = [*(status for status, _, _ in row["time"].values()), "", ""][:3]
         cells = [str(kind.item), f"`{key}`", params, macs, *statuses, verdict, said.replace("|", "/")[:200]]
         lines.append("| " + " | ".join(cells) + " |")
     return f"{right} of {len(lines) - 2} as they should be.\n\n" + "\n".join(lines) + "\n"

@@ -31,6 +31,7 @@ class Kind:
     at_least: bool = False  # part of the work is no product that has a formula: an FFT, a sparse product
     random: bool = False
     says: str = ""  # a pattern that the one line of an error has to hold
+    shown: str = ""  # a pattern that its row in the table of `time` has to hold
 
     def statuses(self, dtype: str) -> tuple[str, ...]:
         return self.by_dtype.get(dtype, self.status)

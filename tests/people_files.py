@@ -11,6 +11,7 @@ import torch
 import people_forms
 
 IMAGE, MACS, PARAMS = (2, 3, 32, 32), 2 * (1024 * 8 * 27 + 32), 260  # of people_forms.Small
+NOT_MIXERS = "^(?!.*window_attention).*"  # a file's name is no mixer's, misspelt
 
 
 @dataclass(frozen=True)
@@ -58,33 +59,33 @@ def state_dict(folder: Path) -> Stored:
     """Weights alone, under the ending of a model."""
     path = folder / "weights.pt"
     torch.save(small().state_dict(), str(path))
-    return Stored(path, None, None, "refused", "state_dict|weights alone|factory")
+    return Stored(path, None, None, "refused", NOT_MIXERS + "(TorchScript|factory)")
 
 
 def pickled(folder: Path) -> Stored:
     """A whole module by torch.save, which only executing code would load."""
     path = folder / "pickled.pt"
     torch.save(small(), str(path))
-    return Stored(path, None, None, "refused", "TorchScript|torch.jit")
+    return Stored(path, None, None, "refused", NOT_MIXERS + "TorchScript")
 
 
 def junk(folder: Path) -> Stored:
     path = folder / "junk.pt2"
     path.write_bytes(b"junk" * 100)
-    return Stored(path, None, None, "refused", "pt2")
+    return Stored(path, None, None, "refused", NOT_MIXERS + "torch.export")
 
 
 def engine(folder: Path) -> Stored:
     """What is no engine of any version, under another name for one."""
     path = folder / "net.engine"
     path.write_bytes(b"\x40\x00\x00\x00" + b'{"task": "detect", "batch": 1}'.ljust(64) + b"no engine")
-    return Stored(path, None, None, "refused", r"net\.engine")
+    return Stored(path, None, None, "refused", NOT_MIXERS + "engine")
 
 
 def unknown(folder: Path) -> Stored:
     path = folder / "net.safetensors"
     path.write_bytes(b"\0" * 16)
-    return Stored(path, None, None, "refused", r"\.onnx.*\.pt2")
+    return Stored(path, None, None, "refused", NOT_MIXERS + r"\.onnx.*\.pt2")
 
 
 MAKERS: dict[str, Callable[[Path], Stored]] = {
