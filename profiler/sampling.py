@@ -2,7 +2,7 @@
 
 Pure functions over numbers; the clock is handed in. Steady state by drift over windows,
 truncation by MSER (White 1997), intervals by batch medians with a correction for
-autocorrelation. `scripts/coverage.py` simulates how often the intervals hold.
+autocorrelation. `scripts/proofs/interval_coverage.py` simulates how often the intervals hold.
 """
 
 from __future__ import annotations

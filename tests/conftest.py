@@ -23,13 +23,13 @@ def gpu():
 def flavour(request, gpu):
     """Each TensorRT in turn, skipped where it is not installed, lacks pycuda, or builds nothing for this device."""
     from mixprof import lowerings
-    from mixprof.lowerings.tensorrt import flavours
+    from mixprof.lowerings.tensorrt import build
 
     if reason := lowerings.missing(request.param):
         pytest.skip(reason)
     if importlib.util.find_spec("pycuda") is None:
         pytest.skip("an engine runs through pycuda: pip install 'mixprof[cuda]'")
-    targets = getattr(flavours.load(request.param), "ComputeCapability", None)
+    targets = getattr(build.load(request.param), "ComputeCapability", None)
     major, minor = cuda_driver.compute_capability(0)
     if targets is not None and f"SM{major}{minor}" not in targets.__members__:
         pytest.skip(f"{request.param} builds no engine for compute capability {major}.{minor}")

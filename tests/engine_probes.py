@@ -11,7 +11,8 @@ from torch import nn
 from gpu_probes import error_of, lowerings, mixer, models, target, times_of
 from mixprof.data import cache
 from mixprof.data.errors import is_out_of_memory
-from mixprof.lowerings.tensorrt import flavours, graphs, lower, proof, runtime
+from mixprof.lowerings.onnx_graph import Graph
+from mixprof.lowerings.tensorrt import build, lower, proof, run
 
 
 def mixer_engine(lowering, name, dtype, batch=2, side=14):
@@ -31,21 +32,19 @@ def kept_engine():
     assert found is not None, warning
     engine, said = found
     onnx = (cache.folder() / "onnx" / f"{said['onnx_sha256']}.onnx").read_bytes()
-    return engine, said, graphs.Graph.read(onnx)
+    return engine, said, Graph.read(onnx)
 
 
 def bound(flavour, engine, graph, x, *, graphed=False):
     """A runner of an engine with one input."""
-    trt = flavours.load(flavour)
+    trt = build.load(flavour)
     (name,) = graph.inputs
     inputs, shapes = {name: lower.raw_bytes(x)}, {name: tuple(x.shape)}
-    return runtime.Runner(trt, engine, 0, inputs, shapes, flavours.messages(trt), graph=graphed)
+    return run.Runner(trt, engine, 0, inputs, shapes, graph=graphed)
 
 
 def output_of(runner, graph):
-    (name,) = graph.outputs
-    shape, _ = runner.outputs[name]
-    return torch.frombuffer(bytearray(runner.read()[name]), dtype=graph.dtype_of(name)).view(shape)
+    return lower.outputs_of(runner, graph.outputs)[0]
 
 
 def output(lowering, name, dtype):
@@ -237,7 +236,7 @@ def texts(flavour):
     lowered.close()
     engine, said, graph = kept_engine()
     runner = bound(flavour, engine, graph, x.half())
-    found = proof.parse_layers(runner.inspect(flavours.load(flavour)))
+    found = proof.parse_layers(runner.inspect())
     counted = runner.engine.num_layers if hasattr(runner.engine, "num_layers") else None
     sizes = [math.prod(each.shape) for layer in found for each in (*layer.inputs, *layer.outputs)]
     runner.close()

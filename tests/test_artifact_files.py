@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from mixprof.data.errors import Unsupported, UsageError
-from mixprof.lowerings import Target, onnx_file, onnxruntime
+from mixprof.lowerings import Target, onnx_graph, onnxruntime
 from mixprof.metrics import accuracy
 from mixprof.plan import files
 from mixprof.worker import files as work
@@ -146,7 +146,7 @@ def test_a_graph_at_fixed_shapes_is_the_file_itself_with_a_name_for_every_node(t
     nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Softmax", ["a"], ["b"], name="Relu_0"),
              helper.make_node("Softmax", ["b"], ["y"], name="Relu_0")]  # fmt: skip
     model = build(tmp_path / "net.onnx", nodes, {"x": (1, ["n", 3])}, {"y": (1, ["n", 3])})
-    pinned = onnx_file.pinned(model, {"x": (2, 3)})
+    pinned = onnx_graph.pinned(model, {"x": (2, 3)})
     assert len({node.name for node in pinned.graph.node}) == 3
     assert [dim.dim_value for dim in pinned.graph.output[0].type.tensor_type.shape.dim] == [2, 3]
     assert [node.op_type for node in pinned.graph.node] == [node.op_type for node in model.graph.node]

@@ -225,11 +225,11 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said, free, tmp_path):
 def engine(tmp_path_factory):
     """A folder with a graph of two inputs, and the engine that TensorRT-RTX makes of it."""
     trt = pytest.importorskip("tensorrt_rtx")
-    from mixprof.lowerings.tensorrt import builder
+    from mixprof.lowerings.tensorrt import build as engines
 
     folder = tmp_path_factory.mktemp("engine")
     two(folder / "net.onnx", torch.float16, free=False)
-    built = builder.build(trt, (folder / "net.onnx").read_bytes(), builder.Recipe("tensorrt_rtx", False))
+    built = engines.build(trt, (folder / "net.onnx").read_bytes(), engines.Recipe("tensorrt_rtx", False))
     (folder / "net.plan").write_bytes(built.engine)
     (folder / "cut.plan").write_bytes(built.engine[:-1000])
     (folder / "junk.plan").write_bytes(b"junk" * 1000)

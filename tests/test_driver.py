@@ -9,8 +9,8 @@ import pytest
 
 from mixprof import lowerings
 from mixprof.data.errors import Unavailable, is_out_of_memory
-from mixprof.lowerings.tensorrt import capture, flavours, runtime
-from mixprof.machine import cuda_driver
+from mixprof.lowerings.tensorrt import build, run
+from mixprof.machine import cuda_driver, cuda_graph
 
 
 def test_without_a_driver_there_is_no_device_and_nothing_is_guessed():
@@ -35,7 +35,7 @@ def test_without_pycuda_an_engine_names_what_to_install():
         pytest.skip("pycuda is installed here")
     trt = pytest.importorskip("tensorrt_rtx")
     with pytest.raises(Unavailable, match=r"pip install 'mixprof\[cuda\]'"):
-        runtime.Runner(trt, b"", 0, {"x": np.zeros(1, np.uint8)}, {"x": (1,)}, flavours.messages(trt))
+        run.Runner(trt, b"", 0, {"x": np.zeros(1, np.uint8)}, {"x": (1,)}, graph=False)
 
 
 def test_without_cuda_bindings_a_graph_names_what_to_install():
@@ -43,22 +43,22 @@ def test_without_cuda_bindings_a_graph_names_what_to_install():
         importlib.import_module("cuda.bindings.driver")
     except ImportError:
         with pytest.raises(Unavailable, match=r"pip install 'mixprof\[cuda\]'"):
-            capture.Captured(1, lambda: None)
+            cuda_graph.Captured(1, lambda: None)
     else:
         pytest.skip("cuda-bindings is installed here")
 
 
 def test_a_folder_of_type_stubs_is_not_tensorrt(tmp_path, monkeypatch):
-    if flavours.is_installed("tensorrt"):
+    if lowerings.is_installed("tensorrt"):
         pytest.skip("TensorRT is installed here")
     (tmp_path / "tensorrt").mkdir()
     (tmp_path / "tensorrt" / "__init__.pyi").write_text("class Builder: ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert importlib.util.find_spec("tensorrt") is not None  # as Python sees it
-    assert not flavours.is_installed("tensorrt")
+    assert not lowerings.is_installed("tensorrt")
     assert "tensorrt is not installed" in (lowerings.missing("tensorrt") or "")
     with pytest.raises(Unavailable, match=r"mixprof\[tensorrt\]"):
-        flavours.load("tensorrt")
+        build.load("tensorrt")
     sys.modules.pop("tensorrt", None)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+sys.path.append(str(Path(__file__).parents[1] / "scripts" / "proofs"))
 
 import exponent_coverage
 import noise

@@ -126,7 +126,7 @@ def test_what_passes_without_a_device_has_failed():
 
 
 def run_script(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent / "src")}
     command = [sys.executable, str(SCRIPTS / "gpu_acceptance.py"), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+sys.path.append(str(Path(__file__).parents[1] / "scripts" / "proofs"))
 
 from mixprof.reports.gate.calibration import wilson
 from mixprof.reports.gate.history import (

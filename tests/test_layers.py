@@ -9,8 +9,8 @@ from mixprof import lowerings
 from mixprof.data import run_folder
 from mixprof.data.errors import Unsupported
 from mixprof.data.types import Launch
-from mixprof.lowerings.tensorrt import graphs
-from mixprof.lowerings.tensorrt.proof import role_times
+from mixprof.lowerings import roles
+from mixprof.lowerings.roles import role_times
 from mixprof.plan.axes import Measure
 from mixprof.reports.frame import ROLES
 from mixprof.run.executors.local import Journal
@@ -34,7 +34,7 @@ def test_layers_sum_to_their_roles_and_an_unknown_one_is_other():
 
 
 def test_the_report_has_a_column_for_every_role():
-    assert ROLES == graphs.ROLES
+    assert ROLES == roles.ROLES
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,7 @@ def test_a_launch_for_the_layers_returns_them_with_their_roles():
         jobs.layer_times(lowerings.Lowered(None, lambda: torch.empty(0), 0.0))
 
 
+@pytest.mark.slow
 def test_eager_operators_are_timed_by_role_and_stage_in_a_launch_of_their_own(tmp_path):
     """A network of one's own would do as well; this one has stages, and reaches the run folder with its peaks."""
     axes = ("--models", "dwnet_t", "--resolutions", "32", "--windows", "3", "--out", tmp_path / "run")

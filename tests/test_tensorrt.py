@@ -13,8 +13,9 @@ from torch import nn
 from mixprof import lowerings, models
 from mixprof.data import cache
 from mixprof.data.errors import Unsupported, UsageError
-from mixprof.lowerings import Target
-from mixprof.lowerings.tensorrt import builder, flavours, graphs
+from mixprof.lowerings import Target, is_installed
+from mixprof.lowerings.onnx_graph import Graph
+from mixprof.lowerings.tensorrt import profiles
 from mixprof.lowerings.tensorrt.lower import lower
 from mixprof.metrics import accuracy
 
@@ -112,13 +113,13 @@ def test_a_cache_that_others_can_write_is_refused(tmp_path):
 def test_a_profile_out_of_order_or_for_nothing_is_refused():
     inputs = {"x": ("batch", 14, 14, 96)}
     good = ((1, 14, 14, 96), (2, 14, 14, 96), (4, 14, 14, 96))
-    builder.check_profile(inputs, {"x": good})
+    profiles.check_profile(inputs, {"x": good})
     with pytest.raises(Unsupported, match="rising order"):
-        builder.check_profile(inputs, {"x": good[::-1]})
+        profiles.check_profile(inputs, {"x": good[::-1]})
     with pytest.raises(Unsupported, match="expected one of x"):
-        builder.check_profile(inputs, {"y": good})
+        profiles.check_profile(inputs, {"y": good})
     with pytest.raises(Unsupported, match="which the graph fixes at 14"):
-        builder.check_profile(inputs, {"x": ((1, 7, 14, 96), good[1], good[2])})
+        profiles.check_profile(inputs, {"x": ((1, 7, 14, 96), good[1], good[2])})
     with pytest.raises(UsageError, match="the least first"):
         lowerings.parse("tensorrt_rtx:dynamic:batches=8-1")
 
@@ -132,6 +133,7 @@ def test_a_batch_can_vary_within_a_profile(tmp_path):
     assert accuracy.relative_error(lowered.read(), expected) < 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "resolutions"),
     [
@@ -170,6 +172,7 @@ def test_every_mixer_multiplies_in_half_precision_alone(tmp_path, name):
     assert accuracy.relative_error(lowered.read(), expected) < 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("name", ["swin_t", "dwnet_t", "dynamic_dwnet_t", "i_dynamic_dwnet_t", "vit_s"])
 def test_networks_of_odd_sizes_are_right_in_single_precision(tmp_path, name, batch):
@@ -187,7 +190,7 @@ BUILDS = """
 import sys
 from pathlib import Path
 import torch, models
-from mixprof.lowerings import Target
+from mixprof.lowerings import Target, is_installed
 from mixprof.lowerings.tensorrt.lower import lower
 module = models.build("depthwise_conv", resolution=14, lowering="tensorrt_rtx").requires_grad_(False)
 print("ready", flush=True)
@@ -198,6 +201,7 @@ for batch in range(1, 100):
 """
 
 
+@pytest.mark.slow
 def test_a_build_killed_at_any_moment_leaves_no_damaged_entry(tmp_path):
     generator = random.Random(5)
     for _ in range(4):
@@ -235,7 +239,7 @@ def test_on_a_cpu_it_is_unsupported(tmp_path):
         lower(nn.Identity(), (torch.ones(1),), Target("cpu", "float32", "contiguous", {}, 1, tmp_path, False, "k", "x"))
 
 
-@pytest.mark.skipif(flavours.other_installed("tensorrt") is None, reason="full TensorRT is installed here")
+@pytest.mark.skipif(is_installed("tensorrt") or not is_installed("tensorrt_rtx"), reason="needs RTX alone")
 def test_full_tensorrt_is_unavailable_where_only_rtx_is_and_both_are_named():
     said = lowerings.missing("tensorrt")
     assert said is not None
@@ -249,5 +253,5 @@ def test_a_graph_knows_what_each_node_is_for(tmp_path):
         lower(module, (torch.randn(1, 3, 32, 32),), target(tmp_path, dtype="float32", images=True))
     (path,) = (cache.folder() / "onnx").iterdir()
     assert path.stat().st_uid == os.getuid()
-    graph = graphs.Graph.read(path.read_bytes())
+    graph = Graph.read(path.read_bytes())
     assert {"mixer", "mlp", "norm", "merge", "embed"} <= set(graph.roles.values())

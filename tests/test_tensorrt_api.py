@@ -8,11 +8,10 @@ import pytest
 
 import mixprof
 from api_surface import Use, stub_names, uses_of
-from mixprof.lowerings.tensorrt import flavours
+from mixprof.lowerings import LOWERINGS, is_installed
 
 ROOT = Path(mixprof.__file__).parent
-LOWERINGS = [ROOT / "lowerings" / name for name in ("tensorrt.py", "ready_engine.py")]
-FILES = [*sorted((ROOT / "engines").glob("*.py")), *LOWERINGS]
+FILES = sorted((ROOT / "lowerings" / "tensorrt").glob("*.py"))
 STUBS = Path(sys.prefix) / "stubs"
 FLAVOURS = ["tensorrt", "tensorrt_rtx", "stubs of TensorRT 10"]
 
@@ -32,9 +31,9 @@ def build(trt: TensorRT, log):
 
 def names_of(flavour):
     """Whether a flavour has a name, as a function of its class ("" for the module) and itself; skips without it."""
-    if flavour in flavours.INSTALL:
-        if not flavours.is_installed(flavour):
-            pytest.skip(f"{flavour} is not installed: {flavours.INSTALL[flavour]}")
+    if flavour in LOWERINGS:
+        if not is_installed(flavour):
+            pytest.skip(f"{flavour} is not installed: {LOWERINGS[flavour].install}")
         module = importlib.import_module(flavour)
         return lambda owner, name: hasattr(getattr(module, owner) if owner else module, name)
     if not STUBS.is_dir():

@@ -26,7 +26,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(each in str(error) for each in ("not enough memory", "allocate memory", "out of memory"))
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, its type where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def one_line(error: BaseException) -> str:
-    """An error's type and the first line of what it says."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    """An error's type and the first line of its text."""
+    text = first_line(error) if str(error).strip() else ""
     return f"{type(error).__name__}: {text}"[:500]

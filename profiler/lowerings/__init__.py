@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mixprof.data.errors import UsageError
 from mixprof.data.parsing import nearest, parse_bytes, parse_range
-from mixprof.lowerings.tensorrt.flavours import INSTALL, is_installed, other_installed
 
 if TYPE_CHECKING:
     import torch
 
-    from mixprof.machine.device import Stream
+    from mixprof.machine.streams import Stream
+
+Proof = dict[str, Any]  # JSON: each lowering's own
+Values = tuple[str, ...] | Callable[[str], object]  # of an option: () for a bare one, or a parser of them
+LAYOUTS = ("contiguous", "channels_last")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a module is lowered for."""
+    """The device, precision and surroundings that a module is lowered for."""
 
     device: str
     dtype: str
@@ -44,7 +48,7 @@ class Lowered:
     build_s: float
     build_cached: bool | None = None  # None: nothing is built
     artifact_bytes: int | None = None
-    proof: dict[str, Any] = field(default_factory=dict)
+    proof: Proof = field(default_factory=dict)
     compilations: Callable[[], int] = lambda: 0  # so far in this process: growth among samples is a recompile
     runs_in_torch: bool = True  # its memory comes from torch's allocator
     stream: Stream | None = None  # it enqueues on; None: a CPU, or torch's current stream
@@ -55,26 +59,43 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Entry:
-    """A lowering in the registry, described without importing it."""
+    """A lowering in the registry, described without importing it. Others read its facts here and keep no copy."""
 
-    module: str  # has `lower(module, inputs, target) -> Lowered`
+    module: str  # has `lower(module, inputs, target) -> Lowered`, and `lower_file(path, inputs, target)` with files
     requires: tuple[str, ...]  # packages
     install: str  # the command that brings them
-    options: dict[str, tuple[str, ...] | Callable[[str], object]]  # values, () for a bare one, or a parser of them
-    preload: tuple[str, ...]  # modules a fork server imports once for all launches
+    options: dict[str, Values] = field(default_factory=dict)
+    preload: tuple[str, ...] = ("torch",)  # modules a fork server imports once for all launches
     compiles: bool = False  # needs a C++ compiler
-    files: tuple[str, ...] = ()  # endings of those that it takes in a module's place, by `lower_file`
+    files: tuple[str, ...] = ()  # endings of those that it takes in a module's place
     engine: bool = False  # built without a device, kept across runs, run in a process without torch's CUDA
+    layers: Literal["own", "operators"] | None = None  # times of one more launch: its runtime's, eager's operators
+    inference_mode: bool = False  # torch.inference_mode around its forwards: tracers refuse such tensors
+    layouts: tuple[str, ...] = ()  # memory formats that mean something to it; () where the runtime chooses
+    fuses: bool = False  # makes kernels of its own out of several operators
+    form: str | None = None  # the arrangement of models that suits it, by a lowering's name; None: its own name's
+    build_s: float = 0.0  # assumed of a case that nobody has built yet
 
 
-ENGINE_OPTIONS: dict[str, tuple[str, ...] | Callable[[str], object]] = {
-    "opt": ("0", "1", "2", "3", "4", "5"),
-    "workspace": parse_bytes,
-    "graph": ("on",),
-    "dynamic": (),
-    "batches": parse_range,
-    "resolutions": parse_range,
-}
+TENSORRT = Entry(
+    module="mixprof.lowerings.tensorrt.lower",
+    requires=("onnx", "onnxscript", "onnxruntime", "tensorrt"),
+    install="pip install 'mixprof[tensorrt]'",
+    options={
+        "opt": ("0", "1", "2", "3", "4", "5"),
+        "workspace": parse_bytes,
+        "graph": ("on",),
+        "dynamic": (),
+        "batches": parse_range,
+        "resolutions": parse_range,
+    },
+    preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
+    files=(".onnx", ".plan"),
+    engine=True,
+    layers="own",
+    fuses=True,
+    build_s=30.0,
+)
 
 LOWERINGS: dict[str, Entry] = {
     "eager": Entry(
@@ -82,7 +103,9 @@ LOWERINGS: dict[str, Entry] = {
         requires=("torch",),
         install="pip install torch",
         options={"sdpa": ("math", "flash", "efficient", "cudnn"), "graph": ("on",)},
-        preload=("torch",),
+        layers="operators",
+        inference_mode=True,
+        layouts=LAYOUTS,
     ),
     "compile": Entry(
         module="mixprof.lowerings.compiled",
@@ -91,40 +114,28 @@ LOWERINGS: dict[str, Entry] = {
         options={"default": (), "max-autotune": (), "reduce-overhead": (), "max-autotune-no-cudagraphs": ()},
         preload=("torch", "torch._dynamo", "torch._inductor.compile_fx"),
         compiles=True,
+        layouts=LAYOUTS,
+        fuses=True,
+        build_s=20.0,
     ),
     "onnxruntime": Entry(
         module="mixprof.lowerings.onnxruntime",
         requires=("onnx", "onnxscript", "onnxruntime"),
         install="pip install onnx onnxscript onnxruntime",
         options={"opt": ("disable", "basic", "extended", "all")},
+        preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
-        preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
+        build_s=5.0,
     ),
-    "tensorrt": Entry(
-        module="mixprof.lowerings.tensorrt.lower",
-        requires=("onnx", "onnxscript", "onnxruntime", "tensorrt"),
-        install=INSTALL["tensorrt"],
-        options=ENGINE_OPTIONS,
-        preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
-        files=(".onnx", ".plan"),
-        engine=True,
-    ),
-    "tensorrt_rtx": Entry(
-        module="mixprof.lowerings.tensorrt.lower",
+    "tensorrt": TENSORRT,
+    "tensorrt_rtx": replace(
+        TENSORRT,
         requires=("onnx", "onnxscript", "onnxruntime", "tensorrt_rtx"),
-        install=INSTALL["tensorrt_rtx"],
-        options={**ENGINE_OPTIONS, "sm": ("75", "80", "86", "89", "120", "121")},
-        preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
-        files=(".onnx", ".plan"),
-        engine=True,
+        install="pip install 'mixprof[rtx]'",
+        options={**TENSORRT.options, "sm": ("75", "80", "86", "89", "120", "121")},
+        build_s=5.0,
     ),
 }
-
-
-def has_layers(name: str) -> bool:
-    """Whether one more launch can tell where a lowering's time goes: an engine's layers, or eager operators."""
-    entry, options = parse(name)
-    return entry.engine or (name.split(":")[0] == "eager" and "graph" not in options)
 
 
 def parse(name: str) -> tuple[Entry, dict[str, str]]:
@@ -146,8 +157,8 @@ def parse(name: str) -> tuple[Entry, dict[str, str]]:
     return entry, options
 
 
-def _why_wrong(option: str, equals: str, value: str, values: tuple[str, ...] | Callable[[str], object]) -> str | None:
-    """What was expected of an option's value; None when the value is right."""
+def _why_wrong(option: str, equals: str, value: str, values: Values) -> str | None:
+    """The values that an option takes, in words; None when the value is one of them."""
     if callable(values):
         try:
             values(value)
@@ -156,34 +167,61 @@ def _why_wrong(option: str, equals: str, value: str, values: tuple[str, ...] | C
         return None
     if (value in values) if values else not equals:
         return None
-    return ", ".join(f"{option}={each}" for each in values) or f"'{option}' without a value"
+    return ", ".join(f"{option}={right}" for right in values) or f"'{option}' without a value"
+
+
+def entry_of(name: str) -> Entry:
+    """The facts of a lowering, whatever its options."""
+    return parse(name)[0]
+
+
+def layers_of(name: str) -> str | None:
+    """Which layers one more launch can time, "own" or "operators"; None for none. Eager's CUDA graph hides its own."""
+    entry, options = parse(name)
+    return None if entry.layers == "operators" and "graph" in options else entry.layers
+
+
+def form_of(name: str) -> str:
+    """The lowering that models are arranged for, its options kept."""
+    base, *options = name.split(":")
+    return ":".join([entry_of(name).form or base, *options])
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported. Stubs alone leave a folder of its name, which is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def missing(name: str) -> str | None:
     """Why a lowering is unavailable on this machine, with the command that mends it; None if it is there."""
-    entry, _ = parse(name)
+    entry = entry_of(name)
     absent = [package for package in entry.requires if not is_installed(package)]
     if absent:
-        said = f"lowering '{name}': {', '.join(absent)} is not installed: {entry.install}"
-        other = other_installed(name.split(":")[0]) if entry.engine else None
-        return said + (f"; {other} is installed here, and is another lowering: --lowerings {other}" if other else "")
+        reason = f"lowering '{name}': {', '.join(absent)} is not installed: {entry.install}"
+        others = [other for other, its in LOWERINGS.items() if entry.engine and its.engine and _is_there(its)]
+        return reason + "".join(
+            f"; {one} is installed here, and is another lowering: --lowerings {one}" for one in others
+        )
     compilers = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
     if entry.compiles and not any(compiler and shutil.which(compiler) for compiler in compilers):
         return f"lowering '{name}': there is no C++ compiler: apt-get install g++"
     return None
 
 
+def _is_there(entry: Entry) -> bool:
+    return all(map(is_installed, entry.requires))
+
+
 def lower(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], target: Target) -> Lowered:
     """Lower a module, float32 and contiguous on the CPU, for a target. Builds here, never inside a sample."""
-    entry, _ = parse(name)
-    lowered: Lowered = importlib.import_module(entry.module).lower(module, inputs, target)
+    lowered: Lowered = importlib.import_module(entry_of(name).module).lower(module, inputs, target)
     return lowered
 
 
 def lower_file(name: str, path: Path, inputs: tuple[torch.Tensor, ...], target: Target) -> Lowered:
     """Lower a file that the lowering takes. inputs: those of an ONNX graph in its order and element types."""
-    entry, _ = parse(name)
-    lowered: Lowered = importlib.import_module(entry.module).lower_file(path, inputs, target)
+    lowered: Lowered = importlib.import_module(entry_of(name).module).lower_file(path, inputs, target)
     return lowered
 
 

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mixprof.data.errors import Unsupported
 from mixprof.lowerings import Lowered, Target
-from mixprof.machine import device
+from mixprof.machine.process import torch_dtype
 
 SDPA = {
     "math": SDPBackend.MATH,
@@ -21,7 +21,7 @@ SDPA = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
 
-HELD = contextlib.ExitStack()  # for the life of this process, which runs one case
+PROCESS_WIDE = contextlib.ExitStack()  # closed when this process ends, which runs one case
 
 
 def place(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -30,15 +30,13 @@ def place(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> tupl
     A layout speaks of four-dimensional tensors: a network's (B, 3, H, W) input and convolution
     weights. A mixer's (B, H, W, C) map is left as it is.
     """
-    dtype = device.torch_dtype(target.dtype)
+    dtype = torch_dtype(target.dtype)
     channels_last = target.layout == "channels_last"
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     module = module.to(device=target.device, dtype=dtype)
     module = module.to(memory_format=memory_format)  # type: ignore[call-overload]
-    placed = []
-    for each in inputs:
-        each = each.to(device=target.device, dtype=dtype)
-        placed.append(each.contiguous(memory_format=memory_format) if target.images else each.contiguous())
+    of_input = memory_format if target.images else torch.contiguous_format
+    placed = (x.to(device=target.device, dtype=dtype).contiguous(memory_format=of_input) for x in inputs)
     return module, tuple(placed)
 
 
@@ -49,7 +47,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     backend = target.options.get("sdpa")
     if backend is not None:
         # Entered once for the whole process: a context per forward would be part of its time.
-        HELD.enter_context(sdpa_kernel(SDPA[backend]))
+        PROCESS_WIDE.enter_context(sdpa_kernel(SDPA[backend]))
 
     def run() -> Tensor:
         output: Tensor = module(*inputs)

@@ -13,16 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory
+from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory
 from mixprof.lowerings import Lowered, Target
-from mixprof.machine import device
+from mixprof.lowerings.onnx_graph import TYPES as ELEMENT_TYPES
+from mixprof.machine.process import torch_dtype
 
 OPSET = 20
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-CODES = {  # onnx.TensorProto's numbers
-    torch.float32: 1, torch.uint8: 2, torch.int8: 3, torch.int16: 5, torch.int32: 6, torch.int64: 7, torch.bool: 9,
-    torch.float16: 10, torch.float64: 11, torch.bfloat16: 16,
-}  # fmt: skip
+CODES: dict[torch.dtype, int] = {getattr(torch, name): code for code, name in ELEMENT_TYPES.items()}
 NAMES = {torch.float32: "float", torch.float64: "double"}  # where onnxruntime's differ from torch's
 TYPES = {f"tensor({NAMES.get(dtype, str(dtype).removeprefix('torch.'))})": dtype for dtype in CODES}
 LEVELS = {"disable": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED"}
@@ -49,15 +47,15 @@ def export(
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        raise Unsupported(f"torch.onnx.export: {reason_of(error)}") from error
+        raise Unsupported(f"torch.onnx.export: {first_line(error)}") from error
     os.replace(temporary, path)
 
 
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
     """Export, or take this run's export of an earlier launch, and load it. Option `opt=` bounds graph optimisation."""
     start = time.perf_counter()
-    dtype = device.torch_dtype(target.dtype)
-    inputs = tuple(each.to(dtype).contiguous() for each in inputs)
+    dtype = torch_dtype(target.dtype)
+    inputs = tuple(x.to(dtype).contiguous() for x in inputs)
     path = target.cache / f"{target.key}.onnx"
     cached = path.exists()
     if not cached:
@@ -76,16 +74,10 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         "provider": session.get_providers()[0],
         "layout": "chosen by onnxruntime",
     }
-
     settings = _run_options(target)
 
     def run() -> None:
         session.run_with_iobinding(binding, settings)
-
-    def read() -> Tensor:
-        _poison(buffers)
-        run()
-        return _fetch(binding, buffers)[0]
 
     def read_all() -> list[Tensor]:
         _poison(buffers)
@@ -94,11 +86,10 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
 
     return Lowered(
         run,
-        read,
+        lambda: read_all()[0],
         time.perf_counter() - start,
-        None,
-        path.stat().st_size,
-        proof,
+        artifact_bytes=path.stat().st_size,
+        proof=proof,
         runs_in_torch=False,
         read_all=read_all,
     )
@@ -135,7 +126,7 @@ def session_of(path: Path, kind: str, threads: int, level: str = "all", settings
     except Exception as error:  # onnxruntime raises classes of its own, one for each status code
         if is_out_of_memory(error):
             raise
-        raise Unsupported(f"onnxruntime: {reason_of(error)}") from error
+        raise Unsupported(f"onnxruntime: {first_line(error)}") from error
     if session.get_providers()[0] != PROVIDERS[kind]:
         raise Unavailable(f"lowering 'onnxruntime' on {kind}: {PROVIDERS[kind]} does not load on this machine")
     return session
@@ -201,8 +192,3 @@ def _buffer(node: Any, device: str) -> Tensor | None:
     if not all(isinstance(size, int) for size in node.shape):
         return None
     return torch.empty(tuple(node.shape), dtype=dtype, device=device)
-
-
-def reason_of(error: BaseException) -> str:
-    """The first line of what an error says."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -9,8 +9,7 @@ from typing import Any
 
 from mixprof.data.types import Samples
 from mixprof.lowerings import Lowered
-from mixprof.machine import device as devices
-from mixprof.machine import nvml
+from mixprof.machine import nvml, streams
 from mixprof.sampling import Budget, Series, sample
 
 ENQUEUE_SAMPLES = 30
@@ -35,9 +34,9 @@ def measure(lowered: Lowered, device: str, mode: str, budget: Budget) -> Times:
     """Time a lowered forward. A CPU has `host_ms` only; in mode "cold" each forward finds empty caches."""
     assert lowered.forward is not None, "built only: there is nothing to run"
     forward, stream = lowered.forward, stream_of(lowered, device)
-    flusher = stream.flusher if stream is not None else devices.cpu_flusher
+    flusher = stream.flusher if stream is not None else streams.cpu_flusher
     before = flusher() if mode == "cold" else None
-    repeats = 1 if before else devices.forwards_per_sample(forward, stream)
+    repeats = 1 if before else streams.forwards_per_sample(forward, stream)
     compiled = lowered.compilations()
     if stream is None:
         found = _on_cpu(forward, repeats, before, budget)
@@ -50,20 +49,20 @@ def measure(lowered: Lowered, device: str, mode: str, budget: Budget) -> Times:
     return replace(found, recompiles=recompiles, unsteady=reason)
 
 
-def stream_of(lowered: Lowered, device: str) -> devices.Stream | None:
+def stream_of(lowered: Lowered, device: str) -> streams.Stream | None:
     """The stream that a lowered forward is enqueued on; None on a CPU."""
     if device == "cpu":
         return None
-    return lowered.stream or devices.TorchStream(device)
+    return lowered.stream or streams.TorchStream(device)
 
 
 def _on_cpu(forward: Callable[[], object], repeats: int, before: Before, budget: Budget) -> Times:
-    series = sample(devices.host_sampler(forward, repeats, None, before), time.perf_counter, budget)
+    series = sample(streams.host_sampler(forward, repeats, None, before), time.perf_counter, budget)
     return Times(None, None, Samples(series.kept, repeats), series.dropped, 0, _unsteady(series))
 
 
 def _on_cuda(
-    forward: Callable[[], object], stream: devices.Stream, index: int, repeats: int, before: Before, budget: Budget
+    forward: Callable[[], object], stream: streams.Stream, index: int, repeats: int, before: Before, budget: Budget
 ) -> Times:
     read = nvml.reader(index)
     readings: list[nvml.Reading] = []
@@ -72,10 +71,10 @@ def _on_cuda(
         if read is not None:
             readings.append(read())
 
-    series = sample(devices.gpu_sampler(forward, repeats, stream, before, look), time.perf_counter, budget)
-    enqueue = devices.enqueue_sampler(forward, stream)
+    series = sample(streams.gpu_sampler(forward, repeats, stream, before, look), time.perf_counter, budget)
+    enqueue = streams.enqueue_sampler(forward, stream)
     enqueue_ms = Samples(tuple(enqueue() for _ in range(ENQUEUE_SAMPLES)), 1)
-    host = sample(devices.host_sampler(forward, 1, stream, before), time.perf_counter, budget)
+    host = sample(streams.host_sampler(forward, 1, stream, before), time.perf_counter, budget)
     return Times(
         Samples(series.kept, repeats),
         enqueue_ms,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
-from mixprof.lowerings.onnx_file import inferred
+from mixprof.lowerings.onnx_graph import inferred, shapes_of
 from mixprof.metrics.flops import Counts
 
 Shape = tuple[int, ...]
@@ -24,30 +24,20 @@ def count(model: Any) -> Counts:
 
         model = onnx.inliner.inline_local_functions(model)
     model = inferred(model)
-    shapes = _shapes(model.graph)
+    shapes = shapes_of(model.graph)
     macs: Counter[str] = Counter()
     uncounted = set()
     for node in model.graph.node:
         name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
         if name in LIGHT:
             continue
-        found = _macs(node, shapes) if name in FORMULAS else None
-        if found is None:
+        cost = _macs(node, shapes) if name in FORMULAS else None
+        if cost is None:
             uncounted.add(name)
         else:
-            macs[name] += found
+            macs[name] += cost
     by_op = {name: value for name, value in macs.most_common() if value}
     return Counts(sum(by_op.values()), by_op, tuple(sorted(uncounted)))
-
-
-def _shapes(graph: Any) -> dict[str, Shape]:
-    """Every value whose shape is known to the last axis."""
-    found = {each.name: tuple(each.dims) for each in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        kind = value.type.tensor_type
-        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
-            found[value.name] = tuple(dim.dim_value for dim in kind.shape.dim)
-    return found
 
 
 def _macs(node: Any, shapes: dict[str, Shape]) -> int | None:

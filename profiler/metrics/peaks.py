@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from mixprof.machine import cpu_contention
-from mixprof.machine.device import torch_dtype
+from mixprof.machine.process import torch_dtype
 from mixprof.metrics.flops import Counts
 
 BLOCK_S = 0.001  # short, so that some blocks are not interrupted on a busy machine

@@ -9,12 +9,10 @@ from typing import Any
 from mixprof import lowerings
 from mixprof.data import cache
 from mixprof.data.errors import UsageError
-from mixprof.lowerings.tensorrt.flavours import is_installed
 from mixprof.machine import cpu_contention
 
 OPTIONAL = {
-    "tensorrt": "pip install 'mixprof[tensorrt]'",
-    "tensorrt_rtx": "pip install 'mixprof[rtx]'",
+    **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if entry.engine},
     "pycuda": "pip install 'mixprof[cuda]'",
     "pynvml": "pip install 'mixprof[cuda]'",
     "zeus": "pip install 'mixprof[energy]'",
@@ -51,7 +49,7 @@ def _cache_trouble() -> str | None:
 
 
 def _package(name: str, install: str) -> str | None:
-    return None if is_installed(name) else f"not installed: {install}"
+    return None if lowerings.is_installed(name) else f"not installed: {install}"
 
 
 def _sensors(devices: list[str]) -> dict[str, str | None]:

@@ -16,7 +16,6 @@ from mixprof.symbolic.formula import Point
 
 # For a duration before anything was measured: orders of magnitude, and said to be so.
 MACS_PER_S = {"cpu": 2e10, "cuda": 1e13}  # per core, per device
-BUILD_S = {"eager": 0.0, "compile": 20.0, "onnxruntime": 5.0, "tensorrt": 30.0, "tensorrt_rtx": 5.0}
 START_S = 1.0
 COUNTED = 64  # experiments at most that a plan counts one by one
 NO_MEMORY = f"memory is predicted in plans of at most {COUNTED} different experiments"
@@ -121,7 +120,7 @@ def _seconds(case: Case, counts: dict[str, Any], measure: Measure, environment: 
     kind = case.device.split(":")[0]
     rate = MACS_PER_S[kind] * (environment["testbed"]["threads"] if kind == "cpu" else 1)
     sampling = max(0.1 if measure.quick else 1.0, (16 if measure.quick else 40) * macs / rate)
-    return round(BUILD_S[case.lowering.split(":")[0]] + measure.rounds * (START_S + sampling), 1)
+    return round(lowerings.entry_of(case.lowering).build_s + measure.rounds * (START_S + sampling), 1)
 
 
 def as_text(found: dict[str, Any]) -> str:

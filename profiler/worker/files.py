@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mixprof import lowerings
 from mixprof.data.errors import Unsupported
 from mixprof.data.types import Case, Launch, digest
-from mixprof.lowerings import onnx_file
+from mixprof.lowerings import onnx_graph
 from mixprof.machine import device
 from mixprof.plan.files import UNKNOWN, Artifact, Input, shapes_of
 from mixprof.worker import inputs
@@ -30,11 +30,11 @@ def inspect(request: dict[str, Any]) -> dict[str, Any]:
     """Hash, element type and inputs of a file, and of the .npz that feeds it."""
     path = Path(request["path"])
     if path.suffix == ".plan":
-        sha256, dtype = hashlib.sha256(onnx_file.read_bytes(path)).hexdigest(), None
+        sha256, dtype = hashlib.sha256(onnx_graph.read_bytes(path)).hexdigest(), None
         declared: dict[str, tuple[str, tuple[Any, ...]]] | None = None
     else:
-        model, sha256 = onnx_file.read(path)
-        dtype, declared = onnx_file.own_dtype(model, path), onnx_file.inputs_of(model, path)
+        model, sha256 = onnx_graph.read(path)
+        dtype, declared = onnx_graph.own_dtype(model, path), onnx_graph.inputs_of(model, path)
     found, inputs_sha256 = _inspect_inputs(request["inputs"], declared)
     listed = [asdict(each) for each in found]
     return {"status": "ok", "sha256": sha256, "dtype": dtype, "inputs": listed, "inputs_sha256": inputs_sha256}
@@ -64,9 +64,9 @@ def _case(request: dict[str, Any]) -> tuple[Artifact, Case, dict[str, tuple[int,
 
 
 def _pinned(artifact: Artifact, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    model, sha256 = onnx_file.read(Path(artifact.path))
+    model, sha256 = onnx_graph.read(Path(artifact.path))
     _refuse_changed(artifact.path, artifact.sha256, sha256)
-    return onnx_file.pinned(model, shapes)
+    return onnx_graph.pinned(model, shapes)
 
 
 def _refuse_changed(path: str, before: str | None, now: str) -> None:
@@ -85,13 +85,13 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
     counts = onnx_macs.count(model)
     return {
         "status": "ok",
-        "params": sum(onnx_file.float_elements(model).values()),
+        "params": sum(onnx_graph.float_elements(model).values()),
         "macs": counts.macs,
         "flops": counts.flops,
         "macs_by_op": counts.macs_by_op,
         "uncounted_ops": list(counts.uncounted_ops),
         "predicted_peak_bytes": None,
-        "weights_bytes": onnx_file.weights_bytes(model),
+        "weights_bytes": onnx_graph.weights_bytes(model),
         "input_bytes": sum(prod(shapes[each.name]) * _element_bytes(each.dtype) for each in artifact.inputs),
     }
 
@@ -116,7 +116,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
         model = _pinned(artifact, shapes)
         _write(path.with_suffix(".onnx"), model.SerializeToString(deterministic=True))
         saved |= _reference(artifact, fed, path, request["threads"])
-        saved["weights_bytes"] = onnx_file.weights_bytes(model)
+        saved["weights_bytes"] = onnx_graph.weights_bytes(model)
         floats = [each for each in saved["expected"] or [] if each.is_floating_point()]
         if not all(bool(torch.isfinite(each).all()) for each in floats):
             return {"status": "inaccurate", "reason": "the reference itself holds NaN or Inf: try other --inputs"}
@@ -228,9 +228,9 @@ def _lower_engine(
 ) -> lowerings.Lowered:
     import torch
 
-    from mixprof.lowerings.tensorrt import ready_engine
+    from mixprof.lowerings.tensorrt.lower import lower_engine
 
-    content = onnx_file.read_bytes(Path(artifact.path))
+    content = onnx_graph.read_bytes(Path(artifact.path))
     _refuse_changed(artifact.path, artifact.sha256, hashlib.sha256(content).hexdigest())
     generator = torch.Generator().manual_seed(_seed(artifact, case))
 
@@ -242,7 +242,7 @@ def _lower_engine(
             raise Unsupported(f"got {fed[name].dtype} for input '{name}', and the engine takes {dtype}")
         return fed[name]
 
-    return ready_engine.lower(Path(artifact.path).resolve(), content, shapes, feed, target)
+    return lower_engine(Path(artifact.path).resolve(), content, shapes, feed, target)
 
 
 def _proof(artifact: Artifact, shapes: Mapping[str, tuple[int, ...]], saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,9 @@ def _specialize(source: dict[str, Any], module: torch.nn.Module, lowering: str) 
         return module
     name, _, attribute = source["specialize"].partition(":")
     try:
-        specialized: torch.nn.Module = getattr(importlib.import_module(name), attribute)(module, lowering)
+        specialized: torch.nn.Module = getattr(importlib.import_module(name), attribute)(
+            module, lowerings.form_of(lowering)
+        )
     except ValueError as error:
         raise Unsupported(f"lowering '{lowering}': {error}") from error
     return specialized
@@ -148,20 +151,26 @@ def _counts_of_call(counts: flops.Counts) -> dict[str, Any]:
 
 
 def derive(request: dict[str, Any]) -> dict[str, Any]:
-    """Exact formulas of a model's MACs, parameters and minimal bytes, or the reason why it has none."""
+    """Exact formulas of a model's MACs, parameters and minimal bytes, or the reason why it has none.
+
+    Formulas in the request are those of other sources: they are returned where they still hold.
+    """
     from mixprof.symbolic import derive as symbolic
     from mixprof.symbolic import shelf
 
     source = request["source"]
     if source["kind"] == "call":
         return {"status": "unsupported", "reason": "a function has no sizes that a formula could be in"}
+    axes: dict[str, Any] = {
+        "has_window": "window" in source["accepts"],
+        "has_channels": "channels" in source["accepts"],
+        "smallest": 1 if source["kind"] == "mixer" else SMALLEST_IMAGE,
+    }
+    old = request.get("formulas")
     try:
-        found = symbolic.derive(
-            lambda point: _observe(source, point),
-            has_window="window" in source["accepts"],
-            has_channels="channels" in source["accepts"],
-            smallest=1 if source["kind"] == "mixer" else SMALLEST_IMAGE,
-        )
+        if old is not None and symbolic.holds(shelf.from_json(old), partial(_observe, source), **axes):
+            return {"status": "ok", "formulas": old}
+        found = symbolic.derive(partial(_observe, source), **axes)
     except symbolic.NoFormula as error:
         return {"status": "unsupported", "reason": f"no formula could be proven: {error}"}
     return {"status": "ok", "formulas": shelf.to_json(found)}
@@ -299,8 +308,7 @@ class Ready:
         import torch
 
         held = contextlib.ExitStack()
-        eager = self.lowered.runs_in_torch and self.case.lowering.startswith("eager")
-        held.enter_context(torch.inference_mode(mode=eager))
+        held.enter_context(torch.inference_mode(lowerings.entry_of(self.case.lowering).inference_mode))
         held.enter_context(torch.no_grad())
         held.callback(self.lowered.close)
         return held
@@ -339,7 +347,7 @@ def lower_case(request: dict[str, Any]) -> Ready:
         lowered = lowerings.lower(case.lowering, module, tuple(saved["inputs"]), target)
     expected = saved["expected"].clone()
     watch = None
-    if settings.get("profile") and not entry.engine:
+    if settings.get("profile") and entry.layers == "operators":
         from mixprof.metrics.operators import Watch
 
         watch = Watch(module)
@@ -391,12 +399,12 @@ def _built(lowered: lowerings.Lowered, case: Case, expected: torch.Tensor, formu
 
 def layer_times(lowered: lowerings.Lowered) -> dict[str, Any]:
     """Milliseconds of each layer and role of an engine, in a launch of its own. Never run on a GPU yet."""
-    from mixprof.lowerings.tensorrt import proof
+    from mixprof.lowerings import roles
 
     if lowered.layer_times is None:
         raise Unsupported("this lowering has no times of its layers")
     layer_ms = dict(lowered.layer_times(PROFILED_FORWARDS))
-    role_ms = proof.role_times(layer_ms, lowered.proof.get("roles", {}))
+    role_ms = roles.role_times(layer_ms, lowered.proof.get("roles", {}))
     return Launch("ok", proof={"layer_ms": layer_ms, "role_ms": role_ms}).to_json()
 
 

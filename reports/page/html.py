@@ -25,7 +25,7 @@ from mixprof.reports.page.charts import charts, with_derived
 from mixprof.reports.text.summary import DIFFERS, constants, counts_in_words, varying
 from mixprof.reports.text.verdict import not_measured, verdict
 
-FOLDER = resources.files("reports") / "page"
+FOLDER = resources.files("mixprof.reports.page")
 SCRIPTS = ("data.js", "charts.js", "table.js")
 LONGEST, FOLDED = 1500, 60  # lines of a section of summary.md
 FIRST = ("## The mixer exchanged",)

@@ -1,4 +1,4 @@
-"""What an engine holds, from the text that the builder logs and the engine inspector prints: one schema for both."""
+"""The layers of an engine, from the text that the builder logs and the engine inspector prints: one schema for both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+
+from mixprof.lowerings import Proof
 
 BYTES = {"Float": 4, "Half": 2, "BFloat16": 2, "Int64": 8, "Int32": 4, "Int8": 1, "UInt8": 1, "Bool": 1, "FP8": 1}
 PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "Attention"}  # ONNX operators that multiply matrices
@@ -81,20 +82,20 @@ def _tensors(text: str, section: str) -> tuple[Tensor, ...]:
     ends = [text.find(f"], {after}: ", start) for after in (*SECTIONS, "ParameterType", "TacticName", "Metadata")]
     body = text[start : min((end for end in ends if end >= 0), default=len(text))]
     return tuple(
-        Tensor(found["name"], tuple(map(int, filter(None, found["shape"].split(",")))), found["dtype"])
-        for found in TENSOR.finditer(body)
+        Tensor(match["name"], tuple(map(int, filter(None, match["shape"].split(",")))), match["dtype"])
+        for match in TENSOR.finditer(body)
     )
 
 
 def memory_of(lines: Iterable[tuple[str, str]]) -> dict[str, int | None]:
     """Bytes of activations, of the largest layer's scratch and of weights, as the builder logs them."""
-    text = "\n".join(said for _, said in lines)
-    found = {name: re.search(rf"{words}: (\d+) bytes", text) for name, words in MEMORY.items()}
-    return {name: int(match[1]) if match else None for name, match in found.items()}
+    text = "\n".join(line for _, line in lines)
+    matches = {name: re.search(rf"{words}: (\d+) bytes", text) for name, words in MEMORY.items()}
+    return {name: int(match[1]) if match else None for name, match in matches.items()}
 
 
-def summarize(layers: Sequence[Layer], operators: Mapping[str, str], outputs: Iterable[str]) -> dict[str, Any]:
-    """What a record keeps of an engine's layers.
+def summarize(layers: Sequence[Layer], operators: Mapping[str, str], outputs: Iterable[str]) -> Proof:
+    """The part of a record that speaks of an engine's layers.
 
     operators: ONNX node name -> operator; outputs: names of the engine's own outputs. `intermediate_bytes` is what
     layers write for other layers; an attention is fused when one kernel holds its softmax and both its products.
@@ -115,12 +116,3 @@ def summarize(layers: Sequence[Layer], operators: Mapping[str, str], outputs: It
             for layer in layers
         ],
     }
-
-
-def role_times(layer_ms: Mapping[str, float], roles: Mapping[str, str]) -> dict[str, float]:
-    """Milliseconds of each role; a layer that the roles do not know, a reformat of the runtime's own, is "other"."""
-    found: dict[str, float] = {}
-    for name, ms in layer_ms.items():
-        role = roles.get(name, "other")
-        found[role] = found.get(role, 0.0) + ms
-    return found

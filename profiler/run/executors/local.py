@@ -73,7 +73,7 @@ class Journal:
         self.recorded.add(case)
 
     def wants_layers(self, case: Case) -> bool:
-        return self.layers and lowerings.has_layers(case.lowering)
+        return self.layers and lowerings.layers_of(case.lowering) is not None
 
 
 def assemble(case: Case, launches: list[Launch]) -> Record:
