@@ -13,6 +13,11 @@ from mixprof.run import counting
 from mixprof.run.counting import SINGLE, Counted
 from mixprof.symbolic import words
 
+WHERE = {
+    "fake": "on fake tensors: its code does not run on meta",
+    "cpu": "in a forward on the CPU: its code looks at values",
+}
+
 
 def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help=AXES["models"].help)
@@ -37,13 +42,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _as_text(label: str, counted: Counted) -> str:
     at_least = "at least " if counted.uncounted_ops else ""
-    lines = [f"{label}: {counted.params:,} parameters, {at_least}{counted.macs:,} MACs"]
+    parameters = "" if counted.params is None else f"{counted.params:,} parameters, "
+    lines = [f"{label}: {parameters}{at_least}{counted.macs:,} MACs"]
     if counted.min_bytes is not None:
         lines.append(f"  {'minimal bytes moved, the rest fused':48} {counted.min_bytes:>18,}")
     for name, macs in sorted(counted.macs_by_op.items(), key=lambda item: -item[1]):
         lines.append(f"  {name:48} {macs:>18,}")
     if at_least:
         lines.append(f"  not counted: {', '.join(counted.uncounted_ops)}")
+    if counted.counted_on in WHERE:
+        lines.append(f"  counted {WHERE[counted.counted_on]}")
     return "\n".join(lines)
 
 

@@ -105,7 +105,7 @@ class _Count(TorchDispatchMode):
         name = str(func.overloadpacket).removesuffix("_")  # in-place operators cost what their functional twins do
         given = tensors_of((args, {key: value for key, value in kwargs.items() if key != "out"}))
         made, mutates = tensors_of(result), func._schema.is_mutable
-        macs = macs_of(name, args, result)
+        macs = macs_of(name, args, result, kwargs)
         self.sizes.update(*(tensor.shape for tensor in (*given, *made)))
         if macs is not None:
             self.macs[name] += macs

@@ -17,9 +17,12 @@ from typing import Any
 
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Case
+from mixprof.plan.given import PICTURES, Fed, channels_last
 
-SUFFIXES = (".onnx", ".plan")
-PICTURES = ("float32", "float16", "bfloat16", "float64", "uint8")
+ENGINES = (".plan", ".engine")
+SUFFIXES = (".onnx", *ENGINES)
+MODULES = (".pt", ".pt2")  # TorchScript, and an exported program: they become modules
+ENDINGS = (*SUFFIXES, *MODULES)
 UNKNOWN = "unknown"  # the element type of an engine's input, where there is no device to ask
 
 Size = int | str | None  # of an axis: a number, a name that it shares with other axes, or nothing at all
@@ -51,7 +54,7 @@ class Artifact:
 
     @property
     def is_engine(self) -> bool:
-        return self.path.endswith(".plan")
+        return self.path.endswith(ENGINES)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Artifact:
@@ -65,10 +68,16 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Given:
-    """What the command line says of the inputs of files."""
+    """What the command line says of inputs."""
 
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of files
     inputs: str | None = None  # an .npz
+    fed: tuple[Fed, ...] = ()  # of modules and files
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """The sizes of every input that has some, by name."""
+        return {**self.shapes, **{each.name: each.given for each in self.fed}}
 
 
 def is_file(name: str) -> bool:
@@ -86,6 +95,17 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
             raise UsageError(f"--shape: got input '{name}' twice, expected one shape for each input")
         found[name] = tuple(map(int, sizes.split("x")))
     return found
+
+
+def check_dtypes(artifact: Artifact, fed: Iterable[Fed]) -> None:
+    """UsageError for an input of another element type than the graph has."""
+    own = {each.name: each.dtype for each in artifact.inputs}
+    for each in fed:
+        if own.get(each.name, UNKNOWN) not in (UNKNOWN, each.dtype):
+            raise UsageError(
+                f"--input: got {each.dtype} for input '{each.name}', which is {own[each.name]} in {artifact.path}: "
+                f"give {each.name}:{_words(each.given)}:{own[each.name]}"
+            )
 
 
 def with_shapes(artifact: Artifact, shapes: Mapping[str, tuple[int, ...]]) -> Artifact:
@@ -150,17 +170,9 @@ def lead(artifact: Artifact) -> tuple[Input, tuple[int, ...]]:
     """
     for each in artifact.inputs:
         if len(each.declared) == 4 and each.dtype in (*PICTURES, UNKNOWN):
-            return each, (0, 1, 2) if _channels_last(each.given or each.declared) else (0, 2, 3)
+            return each, (0, 1, 2) if channels_last(each.given or each.declared) else (0, 2, 3)
     first = artifact.inputs[0]
     return first, tuple(range(min(2, len(first.declared))))
-
-
-def _channels_last(sizes: Sequence[Size]) -> bool:
-    """(B, H, W, C): few channels at the end and not in axis 1, or a square map before another last size."""
-    _, second, third, last = sizes
-    if isinstance(second, int) and isinstance(last, int):
-        return (last <= 4 < second) or (second == third != last)
-    return isinstance(last, int) and last <= 4
 
 
 def own_sizes(artifact: Artifact) -> tuple[int | None, int | None, int | None]:

@@ -73,7 +73,7 @@ class Axes:
     """A product of experiments. None stands for the default of the model or the device."""
 
     models: tuple[str, ...] = setting(
-        (), NAME, "names, timm:NAME, package.module:factory, net.onnx or net.plan", "none"
+        (), NAME, "names, timm:NAME, package.module:factory, net.onnx, net.pt, net.pt2 or net.plan", "none"
     )
     lowerings: tuple[str, ...] | None = setting(
         None, NAME, "eager, compile, onnxruntime, tensorrt or tensorrt_rtx, options after colons", USUAL_LOWERING

@@ -21,12 +21,13 @@ class Counted:
     """One forward's costs, its batch included."""
 
     model: str
-    params: int
+    params: int | None  # None: of a function
     macs: int
     flops: int
     macs_by_op: dict[str, int]
     min_bytes: int | None  # operands and results of what multiplies and accumulates, each once
     uncounted_ops: list[str]  # operators that no formula covers: the counts are then "at least"
+    counted_on: str | None = None  # "meta", "fake" tensors or, for code that looks at values, "cpu"; None: of a file
 
 
 def axes_of(model: str, single: dict[str, object], where: str) -> Axes:
@@ -60,6 +61,7 @@ def count(axes: Axes, registry: Registry, given: Given) -> tuple[str, Counted]:
         macs_by_op=counts["macs_by_op"],
         min_bytes=counts.get("min_bytes"),
         uncounted_ops=counts["uncounted_ops"],
+        counted_on=counts.get("counted_on"),
     )
 
 

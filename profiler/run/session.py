@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from mixprof.data.types import Case, digest
 from mixprof.machine.device import default_threads
 from mixprof.plan import sources
 from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
-from mixprof.plan.files import Given, is_file
+from mixprof.plan.files import MODULES, Given, is_file
+from mixprof.plan.given import Fed
 from mixprof.plan.sources import Described, Registry
 from mixprof.run.client import Server, source_request
 from mixprof.symbolic import shelf
@@ -46,6 +47,9 @@ class Session:
             found = self.ask("inspect", path=name, inputs=self.given.inputs)
             return sources.of_file(name, self.given, found)
 
+        if name.endswith(MODULES):
+            return self._fed(sources.of_module_file(name, self.ask("inspect", path=name, inputs=None)["sha256"]))
+
         def described(source: Source) -> Described:
             try:
                 values = self.ask("describe", source=source_request(source))
@@ -56,7 +60,17 @@ class Session:
                 ) from None
             return Described(tuple(values["accepts"]), values["kind"])
 
-        return sources.describe(name, self.registry, described)
+        source = sources.describe(name, self.registry, described)
+        return self._fed(source) if sources.takes_inputs(source) else source
+
+    def _fed(self, source: Source) -> Source:
+        """The source with what the user gives its forward."""
+        given = self.given
+        if given.inputs is None:
+            return replace(source, inputs=given.fed)
+        read = self.ask("inspect_inputs", inputs=given.inputs)
+        fed = tuple(Fed(each["name"], each["dtype"], tuple(each["given"])) for each in read["inputs"])
+        return replace(source, inputs=fed, inputs_file=given.inputs, inputs_sha256=read["sha256"])
 
     def environment(self) -> dict[str, Any]:
         values = self.ask("environment")
@@ -113,15 +127,26 @@ def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], di
 
 
 def refuse_unused(given: Given, planned: list[Planned]) -> None:
-    """UsageError for a shape or an archive that no file among the models takes."""
+    """UsageError for a shape, an input or an archive that none of the models takes."""
     artifacts = {entry.source.artifact for entry in planned if entry.source.artifact is not None}
-    if not artifacts and (given.shapes or given.inputs):
-        option = "--shape" if given.shapes else "--inputs"
-        raise UsageError(f"got {option}, which is for models that are files, expected a net.onnx or net.plan with it")
+    if not artifacts and given.shapes:
+        raise UsageError(
+            "got --shape, which is for models that are files, expected a net.onnx or net.plan with it; a module of "
+            "your own takes --input name:1x3x224x224"
+        )
+    takes = bool(artifacts) or any(sources.takes_inputs(entry.source) for entry in planned)
+    if not takes and (given.fed or given.inputs):
+        option = "--inputs" if given.inputs else "--input"
+        raise UsageError(
+            f"got {option}, which is for models that are files and for modules of your own, expected one with it: "
+            "others take --batches and --resolutions"
+        )
     names = [each.name for artifact in artifacts for each in artifact.inputs]
-    for name in given.shapes:
-        if name not in names:
-            raise UsageError(f"--shape: got input '{name}', expected {nearest(name, names)}")
+    of_modules = [each.name for each in given.fed] if takes and not artifacts else []
+    for name in given.sizes:
+        if name not in (*names, *of_modules):
+            option = "--shape" if name in given.shapes else "--input"
+            raise UsageError(f"{option}: got input '{name}', expected {nearest(name, names)}")
 
 
 def manifest_of(planned: list[Planned], measure: Measure, environment: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +164,16 @@ def manifest_of(planned: list[Planned], measure: Measure, environment: dict[str,
 def _artifacts(planned: list[Planned]) -> dict[str, Any]:
     """The content of every file among the models, and what it is fed with."""
     found = {entry.case.model: entry.source.artifact for entry in planned if entry.source.artifact is not None}
-    return {
+    fed = {entry.case.model: entry.source for entry in planned if entry.source.inputs}
+    of_modules = {
+        name: {
+            "sha256": None,
+            "inputs_sha256": each.inputs_sha256,
+            "shapes": {one.name: list(one.given) for one in each.inputs},
+        }
+        for name, each in fed.items()
+    }
+    return of_modules | {
         name: {
             "sha256": each.sha256,
             "inputs_sha256": each.inputs_sha256,
