@@ -54,7 +54,7 @@ def on(name: str, dtype: str) -> Hardware:
     """A data sheet's device. UsageError for an unknown one and for a dtype that it does not have."""
     table = tomllib.loads(TABLE.read_text())
     if name not in table:
-        raise UsageError(f"--on: got '{name}', expected {nearest(name, table)}; profiler/hardware.toml lists all")
+        raise UsageError(f"--on: got '{name}', expected {nearest(name, table)}; profiler/plan/hardware.toml lists all")
     row = table[name]
     if dtype not in row["matrix"]:
         known = ", ".join(row["matrix"])
