@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-__all__ = ["build", "count", "figures", "load", "load_published", "sweep", "time"]
+__all__ = ["ab", "build", "count", "figures", "load", "load_published", "sweep", "time"]
 
 
 def __getattr__(name: str) -> object:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 import time as clock
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mixprof import models as registry
+from mixprof.gate import ab as gate
+from mixprof.gate.ab import Spec
+from mixprof.gate.sides import HERE
 from mixprof.models import build as build
 from mixprof.models import load_published as load_published
 from mixprof.plan import sweep_file
@@ -18,10 +24,15 @@ from mixprof.plan.files import Given
 from mixprof.plan.settings import Axes, Measure
 from mixprof.reports.answers.refine import next_cases
 from mixprof.reports.frame import load as load
+from mixprof.reports.gate.exporters import write
+from mixprof.reports.gate.judge import Judge
+from mixprof.reports.gate.outcome import Outcome, Policy
 from mixprof.run import counting
 from mixprof.run.counting import Counted
 from mixprof.run.progress import Unstopped
 from mixprof.run.sweep import Sweep, carry_out, passing
+
+VERDICTS = "ab.json"  # in the folder of a job
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,3 +103,48 @@ def figures(frame: pd.DataFrame) -> dict[str, Figure]:
     from mixprof.reports.charts import figures as charts
 
     return dict(charts.figures(frame))
+
+
+def compare(
+    spec: Spec, policy: Policy | None = None, *, isolated: bool = False, say: Callable[[str], None] | None = None
+) -> Outcome:
+    """Run an `ab` job; its verdicts, before what the policy makes of them, also in `ab.json` of spec.out.
+
+    isolated: in a process of its own. say: takes lines of progress, which go to standard error by default.
+    Raises UsageError where there is nothing to compare.
+    """
+    if isolated:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(compare, spec, policy).result()
+    outcome = gate.ab(spec, Judge(policy or Policy()), registry, say or _say)
+    if spec.out is not None:
+        write(spec.where / spec.out / VERDICTS, json.dumps(outcome.to_json(), indent=1) + "\n")
+    return outcome
+
+
+@_with_settings
+def ab(
+    base: str = HERE,
+    head: str = HERE,
+    *,
+    base_set: Mapping[str, str] | None = None,
+    head_set: Mapping[str, str] | None = None,
+    exact_only: bool = False,
+    budget_s: float | None = None,
+    prepare: str | None = None,
+    out: str | Path | None = None,
+    isolated: bool = False,
+    **settings: object,
+) -> Outcome:
+    """Compare two revisions, environments or settings, interleaved in one job; an outcome with a verdict per case.
+
+    base, head: a revision, merge-base, python:PATH, or '.', the folder as it is. base_set, head_set: settings of one
+    side, {"lowering": "compile"}. out: a new folder for samples. isolated: in a process of its own. Raises UsageError.
+    """
+    groups, measure = sweep_file.read(None, settings, "{}=".format)
+    spec = Spec(groups, base, head, measure, base_set or {}, head_set or {}, prepare, exact_only, budget_s)
+    return compare(replace(spec, out=None if out is None else Path(out)), isolated=isolated)
+
+
+def _say(line: str) -> None:
+    print(f"mixprof: {line}", file=sys.stderr, flush=True)

@@ -82,6 +82,14 @@ def test_exact_metrics_need_no_time(repository, base, head, verdict, code):
         assert "a_module_that_nobody_has" in judged["reason"]
 
 
+def test_hot_and_cold_are_two_cases(repository):
+    done = mixprof(repository.folder, "ab", "slower", "doubled", *EXACT, "--modes", "hot,cold")
+    hot, cold = json.loads(done.stdout)["cases"]
+    assert (hot["case"]["mode"], cold["case"]["mode"]) == ("hot", "cold")
+    assert cold["name"] == f"{hot['name']} cold"
+    assert {hot["verdict"], cold["verdict"]} == {"regressed"}
+
+
 def test_a_forward_that_cannot_be_counted_any_more_is_missing(clone):
     clone.commit("raises", net=net().replace("y = self.linear(x)", "raise IndexError('beyond the edge')"))
     done = mixprof(clone.folder, "ab", "base", "raises", *EXACT)

@@ -66,7 +66,7 @@ def test_time_convicts_where_no_count_does(tmp_path):
     assert done.stdout.startswith(f"{culprit} toy: bad\n")
     assert "regressed +" in done.stdout
     assert found.git("status", "--porcelain") == ""  # the samples of each step are kept where git does not see them
-    assert len(list((found.folder / "runs").glob("bisect-*/*/duels.jsonl"))) >= 1
+    assert len(list((found.folder / "runs").glob("bisect-*/*/pairs.jsonl"))) >= 1
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def test_without_an_anchor_a_time_is_incomparable(fleet, capsys):
 
 
 def test_the_command_names_every_axis_of_its_cases():
-    cases = [case("net.py:a b", batch=4, resolution=(800, 1333)).to_json(), case(lowering="compile").to_json()]
+    cases = [case("net.py:a b", batch=4, resolution=(800, 1333)), case(lowering="compile")]
     words = shlex.split(axes_of(cases))
     found = dict(zip(words[::2], words[1::2], strict=True))
     assert found["--models"] == "net.py:a b,depthwise_conv"

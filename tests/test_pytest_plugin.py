@@ -190,7 +190,7 @@ def test_real_work_in_a_function_fails_its_test(run, tmp_path):
     kept = sorted(
         each.name for each in (found.folder / ".pytest_cache" / "d" / "latency_gate").glob("*test_function/*")
     )
-    assert kept == ["ab.json", "duels.jsonl"]
+    assert kept == ["ab.json", "pairs.jsonl"]
 
 
 @pytest.mark.parametrize(("choice", "outcome"), [(None, "skipped"), ("fail", "failure"), ("pass", "passed")])

@@ -1,4 +1,4 @@
-"""A wheel in an environment that holds it alone of ours, used from a folder with `models`, `profiler` and `reports` of its own."""
+"""A wheel in an environment of its own, used from a folder with `models`, `profiler` and `reports` of its own."""
 
 import os
 import shutil

@@ -11,7 +11,22 @@ from typing import cast
 
 import shtab
 
-from mixprof.cli import count, crosscheck, doctor, gate_commands, models, plan, report, sweep, time
+from mixprof.cli import (
+    ab,
+    accept,
+    baseline,
+    bisect,
+    calibrate,
+    check,
+    count,
+    crosscheck,
+    doctor,
+    models,
+    plan,
+    report,
+    sweep,
+    time,
+)
 from mixprof.cli.command import Command, Parser
 from mixprof.data.errors import NotTrusted, UsageError
 
@@ -24,12 +39,12 @@ COMMANDS: dict[str, Command] = {
     "sweep": sweep.COMMAND,
     "report": report.COMMAND,
     "crosscheck": crosscheck.COMMAND,
-    "ab": gate_commands.AB,
-    "bisect": gate_commands.BISECT,
-    "accept": gate_commands.ACCEPT,
-    "calibrate": gate_commands.CALIBRATE,
-    "check": gate_commands.CHECK,
-    "baseline": gate_commands.BASELINE,
+    "ab": ab.COMMAND,
+    "bisect": bisect.COMMAND,
+    "accept": accept.COMMAND,
+    "calibrate": calibrate.COMMAND,
+    "check": check.COMMAND,
+    "baseline": baseline.COMMAND,
 }
 
 
