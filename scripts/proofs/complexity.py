@@ -14,12 +14,14 @@ def main(runs: list[str]) -> int:
     except UsageError as error:
         print(f"complexity: {error}", file=sys.stderr)
         return 2
-    found = exponents(frame)
-    if found.empty:
-        said = "expected a sweep of several resolutions, batches or windows: scripts/sweeps/complexity.toml is one"
-        print(f"complexity: got no two places along any axis in {', '.join(runs) or 'no run'}, {said}", file=sys.stderr)
+    table = exponents(frame)
+    if table.empty:
+        advice = "expected a sweep of several resolutions, batches or windows: scripts/sweeps/complexity.toml is one"
+        print(
+            f"complexity: got no two places along any axis in {', '.join(runs) or 'no run'}, {advice}", file=sys.stderr
+        )
         return 2
-    for axis, rows in found.groupby("axis", sort=False):
+    for axis, rows in table.groupby("axis", sort=False):
         print(f"Along {axis}:\n\n{growth_table(rows)}\n")
     print("\n\n".join(crossings_section(frame)))
     return 0
