@@ -173,6 +173,7 @@ def test_uncommitted_changes_are_part_of_what_is_gated(run, tmp_path):
     assert f"macs {MACS:,} -> {2 * MACS:,}" in ran.cases["test_mixer"].message
 
 
+@pytest.mark.slow
 def test_real_work_in_a_function_fails_its_test(run, tmp_path):
     """Time alone tells. Noise may make the baseline differ from itself: that fails, too, and says so."""
     found = Repository(tmp_path / "repository")
@@ -189,7 +190,7 @@ def test_real_work_in_a_function_fails_its_test(run, tmp_path):
     kept = sorted(
         each.name for each in (found.folder / ".pytest_cache" / "d" / "latency_gate").glob("*test_function/*")
     )
-    assert kept == ["ab.json", "duels.jsonl"]
+    assert kept == ["ab.json", "pairs.jsonl"]
 
 
 @pytest.mark.parametrize(("choice", "outcome"), [(None, "skipped"), ("fail", "failure"), ("pass", "passed")])

@@ -270,6 +270,7 @@ def test_a_file_has_sizes_of_its_own(tmp_path: Path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_large_plan_is_calculated_and_a_small_one_counted():
     def plan(resolutions: str) -> list[dict]:
         axes = ("--models", "window_attention,toys:good", "--resolutions", resolutions, "--channels", "32,64")
