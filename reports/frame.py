@@ -14,8 +14,7 @@ import pandas as pd
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
 from mixprof.data.types import Case, Record, Samples
-from mixprof.reports import statistics
-from mixprof.reports.answers import peaks
+from mixprof.reports import peaks, statistics
 from mixprof.sampling import BATCHES, over_launches, unseen, within_launch
 
 ANCHOR = "anchor_v1"

@@ -1,172 +1,56 @@
-"""The fair experiment: the mixer exchanged inside one network, all else equal."""
+"""The mixer exchanged inside one network, nothing else changed."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
-from scipy.special import stdtrit
 
-from mixprof.reports.answers.ratios import ratio_interval
+from mixprof.reports.answers import Answers
 from mixprof.reports.answers.slices import in_words
-from mixprof.reports.text.markdown import number, table
-from mixprof.sampling import BATCHES, Interval
+from mixprof.reports.text.markdown import Section, Table, bounded, number, section, words
 
-# The mixer that a network has by itself: what a name without `mixer=` stands for.
-OWN = {
-    **dict.fromkeys(("swin_t", "swin_s", "swin_b"), "window_attention"),
-    **dict.fromkeys(("dwnet_t", "dwnet_b"), "depthwise_conv"),
-    **dict.fromkeys(("dynamic_dwnet_t", "dynamic_dwnet_b"), "dynamic_depthwise_conv"),
-    **dict.fromkeys(("i_dynamic_dwnet_t", "i_dynamic_dwnet_b"), "inhomogeneous_depthwise_conv"),
+COUNTS = {
+    "params": ("parameters (M)", 1e6),
+    "macs": ("MACs (M)", 1e6),
+    "allocator_peak_bytes": ("peak (MiB)", 2**20),
 }
-SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution"]
-MEBIBYTE, MILLION = 2**20, 1e6
-COUNTED = {
-    "params": ("parameters (M)", MILLION),
-    "macs": ("MACs (M)", MILLION),
-    "allocator_peak_bytes": ("peak (MiB)", MEBIBYTE),
-}
-SAID = (
-    "One network, its own mixer exchanged for another, everything else equal. Each line is the other mixer against the "
-    "network's own: the ratio of the latencies (above 1: the other mixer is slower) and their difference, with Welch's "
-    "95 % intervals; parameters and MACs are exact, and the allocator's peak is the largest over the launches, so "
-    "these have no interval."
+NOTE = (
+    "One network, its own mixer exchanged for another, nothing else changed. Each line is the other mixer against the "
+    "network's own: the ratio of the latencies (above 1: the other mixer is slower) and their difference, with 95 % "
+    "intervals; parameters and MACs are exact, and the allocator's peak is the largest over the launches, so these "
+    "have no interval."
 )
+ONE_LAUNCH = " Intervals of one launch say nothing of the next: these lines are provisional."
 
 
-def exchanges(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per network, other mixer and setting that both were run in.
-
-    SAME, `window`, `network`, `own`, `other`, `status` ("ok", or the first that is not, the own mixer's first), the
-    latencies, `ratio`, `ratio_low`, `ratio_high`, `difference_ms` with its bounds, `interval` ("launches",
-    "within-launch" or missing), and the difference of each count, other minus own, as `params`, `macs`,
-    `allocator_peak_bytes`.
-    """
-    rows = frame[frame["model"].str.split(":").str[0].isin(OWN)].reset_index(drop=True)
-    if rows.empty:
-        return pd.DataFrame(columns=COLUMNS)
-    parts = [_parts(model) for model in rows["model"]]
-    rows = rows.assign(network=[part[0] for part in parts], mixer=[part[1] for part in parts])
-    is_own = rows["mixer"] == rows["network"].str.split(":").str[0].map(OWN)
-    both = rows[is_own].merge(rows[~is_own], on=[*SAME, "network"], suffixes=("_own", "_other"))
-    # A mixer without a window meets the network's own at every window.
-    same_window = (both["window_own"] == both["window_other"]) | both[["window_own", "window_other"]].isna().any(axis=1)
-    found = [_exchange(row) for _, row in both[same_window.fillna(True)].iterrows()]
-    numbers = [name for name in COLUMNS if name.endswith("_ms") or name.startswith("ratio") or name in COUNTED]
-    return pd.DataFrame(found, columns=COLUMNS).astype(dict.fromkeys(numbers, "float64"))
-
-
-COLUMNS = [
-    *(*SAME, "window", "network", "own", "other", "status", "own_ms", "other_ms"),
-    *("ratio", "ratio_low", "ratio_high", "difference_ms", "difference_low_ms", "difference_high_ms", "interval"),
-    *COUNTED,
-]
-
-
-def _parts(model: str) -> tuple[str, str]:
-    """The network with its other options, and its mixer: "swin_t:mixer=conv" -> ("swin_t", "conv")."""
-    base, *options = model.split(":")
-    mixer = next((each.removeprefix("mixer=") for each in options if each.startswith("mixer=")), OWN[base])
-    return ":".join([base, *(each for each in options if not each.startswith("mixer="))]), mixer
-
-
-def _exchange(row: pd.Series) -> dict[str, Any]:
-    window = row["window_other"] if pd.isna(row["window_own"]) else row["window_own"]
-    status = row["status_own"] if row["status_own"] != "ok" else row["status_other"]
-    return {
-        **{name: row[name] for name in (*SAME, "network")},
-        "window": window,
-        "own": row["mixer_own"],
-        "other": row["mixer_other"],
-        "status": status,
-        "own_ms": row["latency_ms_own"],
-        "other_ms": row["latency_ms_other"],
-        **_compare(row),
-        **{name: _difference(row[f"{name}_other"], row[f"{name}_own"]) for name in COUNTED},
-    }
-
-
-def _difference(other: Any, own: Any) -> float | None:
-    return None if pd.isna(other) or pd.isna(own) else float(other) - float(own)
-
-
-def _compare(row: pd.Series) -> dict[str, Any]:
-    ratio = row["latency_ms_other"] / row["latency_ms_own"]
-    found = {"ratio": ratio, "difference_ms": row["latency_ms_other"] - row["latency_ms_own"]}
-    if not (row["latency_low_ms_own"] > 0 and row["latency_low_ms_other"] > 0):
-        return found
-    other, own = _side(row, "other"), _side(row, "own")
-    bounds, gap = ratio_interval(*other, *own), difference_interval(*other, *own)
-    over_launches = row["interval_own"] == row["interval_other"] == "launches"
-    return {
-        **found,
-        "ratio_low": bounds.low,
-        "ratio_high": bounds.high,
-        "difference_low_ms": gap.low,
-        "difference_high_ms": gap.high,
-        "interval": "launches" if over_launches else "within-launch",
-    }
-
-
-def _side(row: pd.Series, side: str) -> tuple[Interval, int]:
-    """The latency of one side and the degrees of freedom of its interval."""
-    bounds = Interval(*(float(row[f"{name}_{side}"]) for name in ("latency_ms", "latency_low_ms", "latency_high_ms")))
-    return bounds, (BATCHES if row[f"interval_{side}"] == "within-launch" else int(row[f"launches_{side}"])) - 1
-
-
-def difference_interval(top: Interval, top_freedom: int, bottom: Interval, bottom_freedom: int) -> Interval:
-    """95 % interval of top - bottom: Welch's, each standard error that of the logarithm times the estimate."""
-    variances = [_error(top, top_freedom) ** 2, _error(bottom, bottom_freedom) ** 2]
-    gap, variance = top.estimate - bottom.estimate, sum(variances)
-    if variance == 0:
-        return Interval(gap, gap, gap)
-    freedom = variance**2 / (variances[0] ** 2 / top_freedom + variances[1] ** 2 / bottom_freedom)
-    half = float(stdtrit(freedom, 0.975)) * math.sqrt(variance)
-    return Interval(gap, gap - half, gap + half)
-
-
-def _error(bounds: Interval, freedom: int) -> float:
-    """The standard error of an estimate whose 95 % t interval is of its logarithm, by the delta method."""
-    return bounds.estimate * math.log(bounds.high / bounds.low) / 2 / float(stdtrit(freedom, 0.975))
-
-
-def fair_table(frame: pd.DataFrame) -> list[str]:
-    """The report's first table; nothing where no network was run with two mixers."""
-    rows = exchanges(frame)
+def mixer_exchange(answers: Answers) -> list[Section]:
+    """The section with a line a network, other mixer and setting; nothing where no network was run with two mixers."""
+    rows = answers.exchanges
     if rows.empty:
         return []
     rows = rows.sort_values(["run", "network", "lowering", "device", "dtype", "resolution", "batch", "other"])
-    several = rows["run"].nunique() > 1
-    said = SAID
-    if (rows["interval"] == "within-launch").any():
-        said += " Intervals of one launch say nothing of the next: these lines are provisional."
-    return ["## The mixer exchanged, all else equal", said, table(_cells(row, several) for _, row in rows.iterrows())]
+    note = NOTE + ONE_LAUNCH * bool((rows["interval"] == "within-launch").any())
+    names = [*["run"] * answers.several_runs, "lowering", "device", "dtype", "batch"]
+    return section("The mixer exchanged", note, Table(tuple(_cells(row, names) for _, row in rows.iterrows())))
 
 
-def _cells(row: pd.Series, several_runs: bool) -> dict[str, str]:
-    setting = {name: str(row[name]) for name in (*["run"] * several_runs, "lowering", "device", "dtype", "batch")}
+def _cells(row: pd.Series, names: list[str]) -> dict[str, str]:
+    ok = row["status"] == "ok"
+    difference = (row[f"difference_{end}ms"] for end in ("", "low_", "high_"))
     return {
         "network": row["network"],
         "mixer": f"{row['other']} for {row['own']}",
-        **setting,
+        **{name: words(row[name]) for name in names},
         "at": in_words("resolution", row["resolution"]),
         "window": number(row["window"]),
         "latency, own (ms)": number(row["own_ms"]),
         "other (ms)": number(row["other_ms"]),
-        "ratio": _bounded(row, "ratio", "") if row["status"] == "ok" else row["status"],
-        "difference (ms)": _bounded(row, "difference", "_ms") if row["status"] == "ok" else "",
-        **{title: _signed(row[name], unit) for name, (title, unit) in COUNTED.items()},
+        "ratio": bounded(row["ratio"], row["ratio_low"], row["ratio_high"]) if ok else row["status"],
+        "difference (ms)": bounded(*difference) if ok else "",
+        **{title: _signed(row[name], unit) for name, (title, unit) in COUNTS.items()},
     }
 
 
-def _bounded(row: pd.Series, name: str, unit: str) -> str:
-    """ "1.2 [1.1, 1.3]"."""
-    value, low, high = row[f"{name}{unit}"], row[f"{name}_low{unit}"], row[f"{name}_high{unit}"]
-    if pd.isna(value):
-        return ""
-    return f"{value:.3g}" if pd.isna(low) else f"{value:.3g} [{low:.3g}, {high:.3g}]"
-
-
 def _signed(value: Any, divisor: float) -> str:
-    return "" if pd.isna(value) else ("+" if value > 0 else "") + number(value, divisor)
+    return "" if pd.isna(value) else "+" * bool(value > 0) + number(value, divisor)
