@@ -366,6 +366,7 @@ def test_a_run_without_records_opens(browser, tmp_path):
     assert "nothing was measured" in page.evaluate("document.body.innerText")
 
 
+@pytest.mark.slow
 def test_ten_thousand_cases_weigh_at_most_20_mb_and_open(browser, tmp_path):
     run = write_lines(tmp_path / "run", many(10_000))
     path, known = tmp_path / "index.html", answers(reports.load(run))

@@ -95,9 +95,9 @@ def of_run(run: Path) -> Stored:
     return Stored(created, hardware(testbed), versions, informing, {each.case: each for each in kept})
 
 
-def times_of_run(run: Path) -> dict[str, dict[str, Time]]:
-    """The times of every case of a run folder by its label, as limits judge them."""
-    return {record.case.label(): _times(record) for record in records_of(run)}
+def times_of_run(run: Path) -> dict[Case, dict[str, Time]]:
+    """Read the times of every case of a run folder, as limits judge them."""
+    return {record.case: _times(record) for record in records_of(run)}
 
 
 def _times(record: Record) -> dict[str, Time]:
