@@ -73,11 +73,11 @@ def test_a_breakdown_is_in_shares_of_a_stage(tmp_path):
         {"stage": 2, "role": "mlp", "ms": 1.0, "macs": 70, "bytes": 5, "kernels": 1},
         {"stage": None, "role": "head", "ms": 0.0, "macs": None, "bytes": 10, "kernels": 1},
     ]
-    frame = load(tmp_path, ok(case(), [2.0])).assign(breakdown=json.dumps(parts))
+    frame = load(tmp_path, ok(case("swin_t", channels=None), [2.0])).assign(breakdown=json.dumps(parts))
     (view,) = by_name(frame)["breakdown"].views
     shares = {panel.names[0]: {trace.name: trace.y for trace in panel.traces} for panel in view.panels}
     assert view.panels[0].traces[0].x == ["swin_t, stage 1", "swin_t, stage 2", "swin_t, outside"]
-    assert shares["time"] == {"mixer": [75, 0, 0], "mlp": [25, 100, 0], "head": [0, 0, 0]}
+    assert shares["time"] == {"mixer": [100, 0, 0], "mlp": [0, 100, 0], "head": [0, 0, 0]}
     assert shares["bytes moved"]["head"] == [0, 0, 100]
     assert "breakdown" not in data(answers(frame), [])["columns"]
 

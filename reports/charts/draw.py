@@ -76,8 +76,8 @@ def _draw_panel(panel: Axes, content: Panel, names: list[str], cases: pd.DataFra
     left = np.zeros(len(names))
     for number, trace in enumerate(content.traces):
         if trace.shape == "bar":
-            panel.barh(range(len(names)), trace.y, left=left, label=trace.name, color=styles[trace.name]["color"])
-            left += np.array(trace.y, dtype=float)
+            panel.barh(range(len(names)), trace.numbers("y", cases), left=left, label=trace.name, color=styles[trace.name]["color"])
+            left += trace.numbers("y", cases)
             continue
         shift = SPREAD * ((number + 0.5) / len(content.traces) - 0.5)
         where = [names.index(name) + shift for name in read(trace.x, trace.rows, cases)] if names else None
