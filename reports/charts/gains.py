@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mixprof.reports.answers.ratios import SIDE, between
+from mixprof.reports.answers.ratios import beside
 from mixprof.reports.answers.slices import best_setting, lowering_order
 from mixprof.reports.charts.curves import legend
 from mixprof.reports.charts.style import caption, label_axes, panel_grid, plain_log_ticks, plain_ticks, styles_of
 from mixprof.reports.frame import ANCHOR
+from mixprof.reports.latencies import RATIO, ratio
 
 IDENTITY = ["run", "model", "lowering", "device", "dtype", "layout", "mode", "batch", "height", "width", "window"]
 IDENTITY += ["channels"]
@@ -28,18 +28,12 @@ def gains(frame: pd.DataFrame, column: str, base: str) -> pd.DataFrame:
     The base of a row is the same case with `base` in `column`. Missing for the bases themselves and where either
     was not measured; the bounds are missing where either has no interval.
     """
-    keys = [name for name in IDENTITY if name != column]
-    bases = frame.loc[frame[column] == base, [*keys, *SIDE]]
-    both = frame[[*IDENTITY, *SIDE]].merge(bases, on=keys, how="left", suffixes=("_bottom", "_top"))
-    found = [(None,) * 3 if row[column] == base else _gain(row) for row in both.to_dict("records")]
-    return pd.DataFrame(found, columns=list(GAIN), index=frame.index, dtype="float64")
-
-
-def _gain(row: Mapping[Any, Any]) -> tuple[float | None, ...]:
-    bounds = between(row)
-    if bounds is None:
-        return row["latency_ms_top"] / row["latency_ms_bottom"], None, None
-    return bounds.estimate, bounds.low, bounds.high
+    rows = frame.reset_index(drop=True)
+    both = beside(rows[rows[column] == base], rows[rows[column] != base], [n for n in IDENTITY if n != column])
+    found = pd.DataFrame(np.nan, index=rows.index, columns=list(GAIN))
+    compared = ratio(rows, both["top"].to_numpy(), both["bottom"].to_numpy())
+    found.loc[both["bottom"]] = compared[list(RATIO[:3])].to_numpy()
+    return found.set_axis(frame.index)
 
 
 def draw(frame: pd.DataFrame, kind: str) -> Figure | None:
