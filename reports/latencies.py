@@ -58,11 +58,11 @@ def ratio(frame: pd.DataFrame, top: np.ndarray, bottom: np.ndarray) -> pd.DataFr
     `interval` is "launches", or "within-launch" where that of either side is, and missing where either has none.
     """
     pairs = points(frame).at(np.stack([top, bottom], axis=-1).astype(int))
-    middle = pairs.logs @ FIRST_OVER_SECOND
-    half = half_width(*contrast(FIRST_OVER_SECOND, pairs))
+    latencies = frame["latency_ms"].to_numpy()
+    middle, factor = latencies[top] / latencies[bottom], np.exp(half_width(*contrast(FIRST_OVER_SECOND, pairs)))
     kinds = frame["interval"].to_numpy()
     kind = np.where((kinds[top] == "launches") & (kinds[bottom] == "launches"), "launches", "within-launch")
-    columns = (np.exp(middle), np.exp(middle - half), np.exp(middle + half), np.where(np.isnan(half), None, kind))
+    columns = (middle, middle / factor, middle * factor, np.where(np.isnan(factor), None, kind))
     return pd.DataFrame(dict(zip(RATIO, columns, strict=True)))
 
 

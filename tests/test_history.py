@@ -11,7 +11,6 @@ import scipy.stats
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts" / "proofs"))
 
-from mixprof.reports.statistics import wilson
 from mixprof.reports.gate.history import (
     ALARM,
     LEAST_RUNS,
@@ -28,6 +27,7 @@ from mixprof.reports.gate.history import (
     judge,
     level,
 )
+from mixprof.reports.statistics import wilson
 from noise import PROFILES, Job
 
 CASES = 12

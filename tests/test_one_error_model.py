@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from mixprof import reports
-from mixprof.reports.answers.crossovers import crossovers
+from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
 from mixprof.reports.answers.ratios import PAIRS, ratios
 from mixprof.reports.charts.gains import gains
+from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast, half_width
 from mixprof.reports.text.mixer_exchange import exchanges
 from synthetic_runs import case, ok, write_run
 
@@ -46,8 +47,11 @@ def test_every_place_has_the_same_interval_for_the_same_pair(frame):
     headline = ratios(frame, PAIR).set_index("resolution")[BOUNDS]
     exchanged = exchanges(frame).set_index("resolution")[BOUNDS]
     gained = frame.join(gains(frame, "model", OWN)).query("model == @OTHER").set_index("resolution")
+    (pairing,) = (each for each in pairings(comparable(frame)) if each.axis == "resolution")
+    crossed = np.exp(half_width(*contrast(FIRST_OVER_SECOND, pairing.points)))
+    assert (headline["ratio_high"] / headline["ratio"]).tolist() == pytest.approx(crossed)
     assert len(headline) == len(SIDES)
     for side in headline.index:
-        ratio, low, high = headline.loc[side]
-        assert (1 / exchanged.loc[side, ["ratio", "ratio_high", "ratio_low"]]).tolist() == pytest.approx([ratio, low, high])
-        assert gained.loc[side, ["gain", "gain_low", "gain_high"]].tolist() == pytest.approx([ratio, low, high])
+        expected = pytest.approx(headline.loc[side].tolist())
+        assert (1 / exchanged.loc[side, ["ratio", "ratio_high", "ratio_low"]]).tolist() == expected
+        assert gained.loc[side, ["gain", "gain_low", "gain_high"]].tolist() == expected
