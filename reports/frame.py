@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ import pandas as pd
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
 from mixprof.data.types import Case, Record, Samples
-from mixprof.reports import peaks, statistics
-from mixprof.sampling import BATCHES, over_launches, unseen, within_launch
+from mixprof.reports import latencies, peaks, statistics
+from mixprof.sampling import BATCHES, unseen, within_launch
 
 ANCHOR = "anchor_v1"
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
@@ -46,7 +47,11 @@ COLUMNS = {
     "latency_high_ms": REAL,
     "interval": TEXT,  # "launches", "within-launch" or missing
     "launches": WHOLE,
-    "log_error": REAL,  # of log latency over launches, beside other cases of the run: see mixprof.reports.statistics
+    "rounds": TEXT,  # comma-separated; and the median of the launch of each
+    "medians_ms": TEXT,
+    "log_error": REAL,  # standard error of the log latency: beside other cases of the rounds, of what is its own
+    "log_freedom": REAL,
+    "shared_variance": REAL,  # of the log latency, that of all cases of the rounds; missing of too few: see statistics
     "host_p50_ms": REAL,
     "host_p95_ms": REAL,
     "host_p99_ms": REAL,
@@ -120,7 +125,7 @@ def load(*runs: str | Path) -> pd.DataFrame:
     ]
     columns = {name: pd.Series([r.get(name) for r in rows], dtype=dtype) for name, dtype in COLUMNS.items()}
     frame = pd.DataFrame(columns)
-    frame["log_error"] = _log_errors(frame, [r.get("medians_ms") for r in rows])
+    _moderate(frame)
     frame["anchor_ratio"] = frame["latency_ms"] / _anchor_ms(frame)
     by_run = peaks.table({name: read_peaks(run) for name, run in run_names(runs).items()})
     for name, column in peaks.attain(frame, by_run).items():
@@ -215,14 +220,28 @@ def _measured(record: Record) -> dict[str, Any]:
     cells |= latency(samples_of(record, time), record.case.device) | _host_percentiles(samples_of(record, "host_ms"))
     if "latency_ms" in cells:
         cells["images_per_s"] = 1000 * record.case.batch / cells["latency_ms"]
-        cells["medians_ms"] = [float(np.median(each.samples)) for each in samples_of(record, time)]
+        cells |= _by_round(record, time)
     return cells
+
+
+def _by_round(record: Record, time: str) -> dict[str, str]:
+    """The rounds of a record's launches and their medians. Where rounds are not told apart, launches count as such."""
+    timed = sorted(_timed(record, time), key=lambda launch: launch[0])
+    rounds = [number for number, _ in timed]
+    distinct = rounds if len(set(rounds)) == len(rounds) else range(len(rounds))
+    medians = [float(np.median(samples.samples)) for _, samples in timed]
+    return {"rounds": ", ".join(map(str, distinct)), "medians_ms": ", ".join(map(repr, medians))}
 
 
 def samples_of(record: Record, time: str) -> list[Samples]:
     """The samples of one of the three times in each launch that has them."""
-    found = [getattr(launch, time) for launch in record.launches if launch.status == "ok"]
-    return [samples for samples in found if samples is not None and samples.samples]
+    return [samples for _, samples in _timed(record, time)]
+
+
+def _timed(record: Record, time: str) -> list[tuple[int, Samples]]:
+    """The same with the round of each launch."""
+    found = [(launch.round, getattr(launch, time)) for launch in record.launches if launch.status == "ok"]
+    return [(number, samples) for number, samples in found if samples is not None and samples.samples]
 
 
 def latency(launches: Sequence[Samples], device: str) -> dict[str, Any]:
@@ -236,13 +255,17 @@ def latency(launches: Sequence[Samples], device: str) -> dict[str, Any]:
     if len(medians) == 1 and len(launches[0].samples) < BATCHES:
         return {"latency_ms": medians[0], "launches": 1}
     one = len(medians) == 1
-    interval = within_launch(launches[0].samples, unseen(device)) if one else over_launches(medians)
+    interval = within_launch(launches[0].samples, unseen(device)) if one else statistics.over_launches(medians)
+    freedom = (BATCHES if one else len(medians)) - 1
+    width = math.log(interval.high / interval.low) if interval.low > 0 else None  # within one launch it may be below 0
     return {
         "latency_ms": interval.estimate,
         "latency_low_ms": interval.low,
         "latency_high_ms": interval.high,
         "interval": "within-launch" if one else "launches",
         "launches": len(medians),
+        "log_error": None if width is None else width / 2 / float(statistics.t_quantile(freedom, 0.975)),
+        "log_freedom": freedom,
     }
 
 
@@ -255,13 +278,12 @@ def _host_percentiles(launches: Sequence[Samples]) -> dict[str, float]:
     return {f"host_p{percent}_ms": float(np.percentile(pooled, percent)) for percent in wanted}
 
 
-def _log_errors(frame: pd.DataFrame, medians_ms: Sequence[Sequence[float] | None]) -> pd.Series:
-    """The error of each row's log latency over its launches; missing with fewer than two."""
-    errors = pd.Series(np.nan, index=frame.index)
-    several = frame["launches"].where(frame["latency_ms"].notna(), 0) > 1
-    for _, rows in frame[several].groupby(["run", "device", "launches"]):
-        errors[rows.index] = statistics.over_launches(np.log([medians_ms[row] for row in rows.index]))
-    return errors
+def _moderate(frame: pd.DataFrame) -> None:
+    """Put the errors of cases that enough others stand beside into the frame, and the intervals that follow."""
+    moderated = latencies.moderated_errors(frame)
+    rows = moderated["log_error"].notna()
+    frame.loc[rows, moderated.columns] = moderated[rows]
+    frame.loc[rows, "latency_low_ms"], frame.loc[rows, "latency_high_ms"] = latencies.intervals(frame[rows])
 
 
 def _anchor_ms(frame: pd.DataFrame) -> pd.Series:

@@ -12,9 +12,8 @@ from mixprof import reports
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import write_crosscheck
 from mixprof.data.types import Launch, Record
-from mixprof.reports.answers.ratios import PAIRS, ratio_interval, ratios
+from mixprof.reports.answers.ratios import PAIRS, ratios
 from mixprof.reports.frame import COLUMNS
-from mixprof.sampling import Interval
 from synthetic_runs import case, launch, ok, write_run
 
 MEDIANS = (2.0, 2.2, 1.9)
@@ -187,13 +186,13 @@ def test_a_folder_that_is_no_run_a_run_named_twice_and_a_case_recorded_twice_are
         reports.load(twice)
 
 
-def test_a_ratio_has_welchs_interval_in_log_units(tmp_path):
-    top, bottom = (5.0, 5.5, 4.7, 5.1), (2.0, 2.6, 2.2)
+def test_a_ratio_of_few_cases_has_the_t_interval_of_its_rounds(tmp_path):
+    top, bottom = (5.0, 5.5, 4.7, 5.1), (2.0, 2.6, 2.2, 2.1)
     frame = load_one(tmp_path, ok(case("window_attention"), top), ok(case("depthwise_conv"), bottom))
     row = ratios(frame, PAIRS[0]).iloc[0]
-    welch = scipy.stats.ttest_ind(np.log(top), np.log(bottom), equal_var=False).confidence_interval(0.95)
+    paired = scipy.stats.ttest_rel(np.log(top), np.log(bottom)).confidence_interval(0.95)
     assert row["ratio"] == pytest.approx(scipy.stats.gmean(top) / scipy.stats.gmean(bottom))
-    assert (row["ratio_low"], row["ratio_high"]) == pytest.approx((np.exp(welch.low), np.exp(welch.high)))
+    assert (row["ratio_low"], row["ratio_high"]) == pytest.approx((np.exp(paired.low), np.exp(paired.high)))
     assert (row["faster"], row["interval"]) == ("depthwise_conv", "launches")
 
 
@@ -206,8 +205,9 @@ def test_who_is_faster(tmp_path, top, bottom, faster):
     assert ratios(frame, PAIRS[0])["faster"].tolist() == [faster]
 
 
-def test_a_ratio_of_medians_without_spread_is_exact():
-    assert ratio_interval(Interval(4, 4, 4), 2, Interval(2, 2, 2), 2) == Interval(2, 2, 2)
+def test_a_ratio_of_medians_without_spread_is_exact(tmp_path):
+    frame = load_one(tmp_path, ok(case("window_attention"), [4.0] * 3), ok(case("depthwise_conv"), [2.0] * 3))
+    assert ratios(frame, PAIRS[0]).loc[0, ["ratio", "ratio_low", "ratio_high"]].tolist() == pytest.approx([2.0] * 3)
 
 
 def test_pairs_are_formed_within_one_setting_only_and_name_the_status_that_leaves_no_ratio(tmp_path):

@@ -76,7 +76,13 @@ def _draw_panel(panel: Axes, content: Panel, names: list[str], cases: pd.DataFra
     left = np.zeros(len(names))
     for number, trace in enumerate(content.traces):
         if trace.shape == "bar":
-            panel.barh(range(len(names)), trace.numbers("y", cases), left=left, label=trace.name, color=styles[trace.name]["color"])
+            panel.barh(
+                range(len(names)),
+                trace.numbers("y", cases),
+                left=left,
+                label=trace.name,
+                color=styles[trace.name]["color"],
+            )
             left += trace.numbers("y", cases)
             continue
         shift = SPREAD * ((number + 0.5) / len(content.traces) - 0.5)
