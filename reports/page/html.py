@@ -189,7 +189,7 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]], differing: Colle
 
 def section_html(section: Section, name: str = "", shown: int = LONGEST) -> str:
     """A section, by this name. A long one is folded, one that is too long only named; so are rows after `shown`."""
-    rows = sum(len(part.rows) for part in section.parts if isinstance(part, Table))
+    rows = sum(len(table.rows) for table in section.tables())
     inside = "".join(_folded(part, shown) for part in section.parts)
     if rows > LONGEST:
         inside = "<p>Too long for this page: it stands in <code>summary.md</code>.</p>"
