@@ -11,8 +11,9 @@ from onnx import helper
 from torch import nn
 
 from mixprof.plan import sources
-from mixprof.plan.axes import Axes, expand
+from mixprof.plan.axes import expand
 from mixprof.plan.files import Given
+from mixprof.plan.settings import Axes
 from mixprof.worker import files
 
 TESTS = Path(__file__).parent
