@@ -108,8 +108,8 @@ def _arithmetic_s(operator: Operator, hardware: Hardware, efficiency: Efficiency
 
 def latency_s(operators: Sequence[Operator], hardware: Hardware, efficiency: Efficiency = Efficiency()) -> float:
     """Seconds of a forward: its operators one after the other. Weights stay in the cache if all of them fit it."""
-    resident = sum(each["weight_bytes"] for each in operators) <= hardware.cache_bytes
-    return sum(operator_s(each, hardware, efficiency, resident=resident) for each in operators)
+    resident = sum(operator["weight_bytes"] for operator in operators) <= hardware.cache_bytes
+    return sum(operator_s(operator, hardware, efficiency, resident=resident) for operator in operators)
 
 
 def of_cases(
@@ -140,7 +140,7 @@ def _predicted(
     if listed["status"] != "ok":
         return Prediction(None, listed["reason"])
     seconds = latency_s(listed["operators"], hardware)
-    memory_s = latency_s([each for each in listed["operators"] if _memory_bound(each, hardware)], hardware)
+    memory_s = latency_s([one for one in listed["operators"] if _memory_bound(one, hardware)], hardware)
     kernels = len(listed["operators"])
     return Prediction(1000 * seconds, None, entry.case.batch / seconds, memory_s / seconds, kernels)
 
