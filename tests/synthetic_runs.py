@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def launch(samples: Iterable[float], time: str = "host_ms", forwards: int = 1) -
 
 def ok(of: Case, medians: Sequence[float] | np.ndarray, **fields: Any) -> Record:
     """A record whose launches have these medians: three samples each."""
-    launches = tuple(launch((0.9 * m, m, 1.5 * m)) for m in medians)
+    launches = tuple(replace(launch((0.9 * m, m, 1.5 * m)), round=k) for k, m in enumerate(medians))
     return Record(case=of, status="ok", launches=launches, **fields)
 
 

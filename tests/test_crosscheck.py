@@ -177,7 +177,7 @@ def test_a_block_takes_turns_between_worker_processes_and_the_program(tool, tmp_
     from mixprof.plan import sources
 
     def describe(name):
-        return sources.describe(name, models, lambda _: [])
+        return sources.describe(name, models, lambda _: sources.Described((), ""))
 
     (entry,) = expand([Axes(models=("depthwise_conv",), resolutions=((7, 7),), channels=(32,))], describe, ["cpu"])
     planned = Planned(entry.case, entry.source)

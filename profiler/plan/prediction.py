@@ -108,8 +108,8 @@ def _arithmetic_s(operator: Operator, hardware: Hardware, efficiency: Efficiency
 
 def latency_s(operators: Sequence[Operator], hardware: Hardware, efficiency: Efficiency = Efficiency()) -> float:
     """Seconds of a forward: its operators one after the other. Weights stay in the cache if all of them fit it."""
-    resident = sum(operator["weight_bytes"] for operator in operators) <= hardware.cache_bytes
-    return sum(operator_s(operator, hardware, efficiency, resident=resident) for operator in operators)
+    resident = sum(each["weight_bytes"] for each in operators) <= hardware.cache_bytes
+    return sum(operator_s(each, hardware, efficiency, resident=resident) for each in operators)
 
 
 def of_cases(
