@@ -13,7 +13,8 @@ from mixprof import models
 from mixprof.data import cache, run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Launch, Record, Samples
-from mixprof.plan.axes import Axes, Measure, Planned, expand
+from mixprof.plan.axes import Planned, expand
+from mixprof.plan.settings import Axes, Measure
 from mixprof.run import agreement, crosscheck
 from mixprof.run.agreement import AGREED, DISAGREED, OURS, THEIRS, UNCHECKED
 from mixprof.run.session import session

@@ -11,7 +11,7 @@ from mixprof.data.errors import Unsupported
 from mixprof.data.types import Launch
 from mixprof.lowerings import roles
 from mixprof.lowerings.roles import role_times
-from mixprof.plan.axes import Measure
+from mixprof.plan.settings import Measure
 from mixprof.reports.frame import ROLES
 from mixprof.run.journal import Journal
 from mixprof.worker import breakdown
