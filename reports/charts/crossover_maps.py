@@ -11,13 +11,13 @@ import pandas as pd
 
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.ratios import Pair, ratios
-from mixprof.reports.answers.slices import HELD, in_words, places
+from mixprof.reports.answers.slices import FIXED, in_words, places
 from mixprof.reports.charts.curves import AXES
 from mixprof.reports.charts.spec import Axis, Chart, Panel, Trace, View, panels
 
 OVER = (("resolution", "window"), ("resolution", "batch"), ("batch", "window"))
 MOST = 6  # maps in a report, of the pairs that cross most often; the table of crossovers has all
-NOTE = "Each mark is of the faster one. Crossovers along either axis, with 95 % intervals, interpolated between the settings measured."
+NOTE = "Marks are of the faster one. Crossovers, with 95 % intervals, are interpolated between the settings measured."
 
 
 def crossover_maps(answers: Answers) -> Iterator[Chart]:
@@ -41,14 +41,14 @@ def _chart(compared: pd.DataFrame, crossings: pd.DataFrame, axes: tuple[str, str
 
     compared: their ratios, setting by setting. crossings: their rows of `crossovers`.
     """
-    held = [name for name in HELD if name not in axes]
-    groups = [rows for _, rows in compared[compared["ratio"].notna()].groupby(held, dropna=False)]
-    maps = [(rows, _marks(crossings, rows.iloc[0][held].to_dict(), axes)) for rows in groups]
+    fixed = [name for name in FIXED if name not in axes]
+    groups = [rows for _, rows in compared[compared["ratio"].notna()].groupby(fixed, dropna=False)]
+    maps = [(rows, _marks(crossings, rows.iloc[0][fixed].to_dict(), axes)) for rows in groups]
     maps = [(rows, marks) for rows, marks in maps if len(marks) and all(rows[axis].nunique() > 1 for axis in axes)]
     if not maps:
         return None
     maps.sort(key=lambda pair: (-len(pair[1]), -len(pair[0])))
-    views = [_view(rows, marks, axes, {name: rows[name].iloc[0] for name in held}) for rows, marks in maps]
+    views = [_view(rows, marks, axes, {name: rows[name].iloc[0] for name in fixed}) for rows, marks in maps]
     models, kind = sorted({*crossings["first"], *crossings["second"]}), maps[0][0]["kind"].iloc[0]
     x, y = (Axis(AXES[axis][kind], measured=True) for axis in axes)
     name = f"crossovers_{'_'.join(axes)}_{'_and_'.join(models)}"
