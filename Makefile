@@ -5,7 +5,8 @@ ifndef RUN
 RUN := runs/$(shell date +%Y%m%d-%H%M%S)
 endif
 
-.PHONY: sweep test gpu lint clean
+.PHONY: sweep test test-slow test-all gpu lint clean
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
 
 sweep: .venv/ready
 	$(BIN)/mixprof sweep --out $(RUN)
@@ -13,7 +14,13 @@ sweep: .venv/ready
 
 test: .venv/ready
 	sh scripts/browser.sh
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-slow: .venv/ready
+	sh scripts/browser.sh
+	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 # What only a machine with an NVIDIA GPU can prove, into gpu_acceptance.json; elsewhere it says that nothing ran.
 gpu: .venv/ready

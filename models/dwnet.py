@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 
 from mixprof.models.folding import fold_before
@@ -33,14 +31,4 @@ class DWBlock(nn.Module):
 class DWNet(Pyramid):
     """Classify images. (B, 3, H, W) -> (B, num_classes); no position embedding."""
 
-    def __init__(
-        self,
-        resolution: tuple[int, int],
-        window: int,
-        num_classes: int,
-        *,
-        mixer: Callable[..., nn.Module],
-        dim: int,
-        depths: tuple[int, ...],
-    ):
-        super().__init__(resolution, window, num_classes, block=DWBlock, mixer=mixer, dim=dim, depths=depths)
+    block = DWBlock

@@ -27,9 +27,11 @@ class Pyramid(nn.Module):
     """Four stages of blocks, each at half the resolution and twice the channels of the one before.
 
     (B, 3, H, W) -> (B, num_classes), built for one resolution (height, width) in pixels. What Swin and DWNet share;
-    they differ in `block(dim, mixer)`. Attributes are named as in the published checkpoints. Drop path is the
+    they differ in their `block(dim, mixer)`. Attributes are named as in the published checkpoints. Drop path is the
     identity in eval mode and left out.
     """
+
+    block: Callable[[int, nn.Module], nn.Module]
 
     def __init__(
         self,
@@ -37,7 +39,6 @@ class Pyramid(nn.Module):
         window: int,
         num_classes: int,
         *,
-        block: Callable[[int, nn.Module], nn.Module],
         mixer: Callable[..., nn.Module],
         dim: int,
         depths: tuple[int, ...],
@@ -48,7 +49,7 @@ class Pyramid(nn.Module):
         for stage, depth in enumerate(depths):
             width, side = dim * 2**stage, resolution_after(self.patch_embed.resolution, stage)
             mixers = [mixer(width, side, window, width // 32, stage=stage, shifted=n % 2 == 1) for n in range(depth)]
-            blocks = [block(width, each) for each in mixers]
+            blocks = [type(self).block(width, one) for one in mixers]
             self.layers.append(Stage(width, blocks, merge=stage < len(depths) - 1))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_classes)

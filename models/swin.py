@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 
 from mixprof.models.layers import Mlp
@@ -28,14 +26,4 @@ class SwinBlock(nn.Module):
 class Swin(Pyramid):
     """Classify images. (B, 3, H, W) -> (B, num_classes); windows are shifted in every second block."""
 
-    def __init__(
-        self,
-        resolution: tuple[int, int],
-        window: int,
-        num_classes: int,
-        *,
-        mixer: Callable[..., nn.Module],
-        dim: int,
-        depths: tuple[int, ...],
-    ):
-        super().__init__(resolution, window, num_classes, block=SwinBlock, mixer=mixer, dim=dim, depths=depths)
+    block = SwinBlock

@@ -1,1 +1,11 @@
-"""Profile what a spatial mixer costs: cases in, records out. Importing this loads no torch."""
+"""Profile what a spatial mixer costs: cases in, records out. Importing this loads no torch, nor anything else."""
+
+from importlib import import_module
+
+__all__ = ["ab", "build", "count", "figures", "load", "load_published", "sweep", "time"]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(import_module("mixprof.api"), name)
+    raise AttributeError(f"mixprof has no '{name}', expected one of {', '.join(__all__)}")

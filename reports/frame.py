@@ -15,8 +15,7 @@ import pandas as pd
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
 from mixprof.data.types import Case, Record, Samples
-from mixprof.reports import latencies, statistics
-from mixprof.reports.answers import peaks
+from mixprof.reports import latencies, peaks, statistics
 from mixprof.sampling import BATCHES, unseen, within_launch
 
 ANCHOR = "anchor_v1"
@@ -240,9 +239,9 @@ def samples_of(record: Record, time: str) -> list[Samples]:
 
 
 def _timed(record: Record, time: str) -> list[tuple[int, Samples]]:
-    """The same with the round of each launch."""
-    found = [(launch.round, getattr(launch, time)) for launch in record.launches if launch.status == "ok"]
-    return [(number, samples) for number, samples in found if samples is not None and samples.samples]
+    """Return each launch's round with its samples."""
+    timed = [(launch.round, getattr(launch, time)) for launch in record.launches if launch.status == "ok"]
+    return [(number, samples) for number, samples in timed if samples is not None and samples.samples]
 
 
 def latency(launches: Sequence[Samples], device: str) -> dict[str, Any]:

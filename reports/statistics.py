@@ -58,8 +58,8 @@ class Points:
 
     def at(self, where: Any) -> Points:
         """Some of the points, as an index of arrays takes them: all arrays must be of one shape."""
-        values = (getattr(self, each.name) for each in fields(self))
-        return Points(*(None if each is None else each[where] for each in values))
+        arrays = (getattr(self, field.name) for field in fields(self))
+        return Points(*(None if array is None else array[where] for array in arrays))
 
 
 def measured(logs: np.ndarray) -> Points:

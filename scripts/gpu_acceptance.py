@@ -25,7 +25,7 @@ from mixprof import lowerings
 from mixprof.data import cache, run_folder
 from mixprof.data.types import Record
 from mixprof.machine import cuda_driver
-from mixprof.plan.axes import DTYPES
+from mixprof.plan.settings import DTYPES
 
 ROOT = Path(__file__).parents[1]
 NO_DEVICE = "no CUDA device: the NVIDIA driver is not installed, or shows none to this process"

@@ -29,7 +29,7 @@ BUDGET = sampling.Budget(min_work_s=0.2, window_s=0.1, steady_cap_s=5.0, cap_s=2
 
 def ask(probe, /, *, cache=None, **arguments):
     """Run a probe in a process of its own; what it returns. Its errors are the test's."""
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[1] / "src")
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     environment |= {"MIXPROF_CACHE": str(cache)} if cache else {}

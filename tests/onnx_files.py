@@ -79,5 +79,5 @@ def cases(found, name="net.onnx", **axes):
 
 def mixprof(*arguments, cwd=TESTS):
     command = [sys.executable, "-m", "mixprof", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src")}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)

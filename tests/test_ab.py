@@ -41,6 +41,7 @@ def verdicts(done):
     return {judged["case"]["model"]: judged["verdict"] for judged in json.loads(done.stdout)["cases"]}
 
 
+@pytest.mark.slow
 def test_real_work_in_a_commit_is_found_in_time_alone(repository):
     """One job shows both: the commit slows one mixer down and speeds the other one up."""
     before = repository.state()
@@ -79,6 +80,14 @@ def test_exact_metrics_need_no_time(repository, base, head, verdict, code):
         assert judged["exact"]["macs"] == [macs[base], macs[head]]
     if head == "broken":
         assert "a_module_that_nobody_has" in judged["reason"]
+
+
+def test_hot_and_cold_are_two_cases(repository):
+    done = mixprof(repository.folder, "ab", "slower", "doubled", *EXACT, "--modes", "hot,cold")
+    hot, cold = json.loads(done.stdout)["cases"]
+    assert (hot["case"]["mode"], cold["case"]["mode"]) == ("hot", "cold")
+    assert cold["name"] == f"{hot['name']} cold"
+    assert {hot["verdict"], cold["verdict"]} == {"regressed"}
 
 
 def test_a_forward_that_cannot_be_counted_any_more_is_missing(clone):
@@ -210,6 +219,7 @@ def test_outside_a_repository_it_says_so(tmp_path):
     one_line(mixprof(tmp_path, "ab", "HEAD~1", *EXACT, GIT_CEILING_DIRECTORIES=str(tmp_path.parent)), 2, "repository")
 
 
+@pytest.mark.slow
 def test_prepare_runs_in_each_work_tree_in_an_environment_of_its_own(clone):
     generate = "import os, pathlib, sys; assert sys.prefix == os.environ['VIRTUAL_ENV']; {}"
     write = "pathlib.Path('generated.py').write_text(pathlib.Path('width.txt').read_text())"
@@ -292,6 +302,7 @@ def test_the_next_gate_removes_the_work_trees_of_one_that_was_killed(clone, tmp_
     shutil.rmtree(left[0].parents[1], ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_of_two_gates_at_once_the_second_waits(repository, tmp_path):
     timed = ("--models", "net:steady", "--max-lost-cpu", "1", "--budget", "5", *AXES)
     variables = {"TMPDIR": str(tmp_path)}  # where the lock is: no gate of somebody else's on this machine is met

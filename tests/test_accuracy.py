@@ -72,6 +72,7 @@ def unnormalized(module, x):
     return module(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["swin_t", "i_dynamic_dwnet_t", "vit_s"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_whole_networks_pass_with_room(name, dtype):

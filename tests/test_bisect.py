@@ -22,6 +22,7 @@ def eight(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_the_right_commit_among_eight(eight):
     eight.git("bisect", "start", "HEAD", "good")  # a bisect of the user's own goes on as it was
     (eight.folder / "mine.txt").write_text("not committed\n")
@@ -41,6 +42,7 @@ def test_the_right_commit_among_eight(eight):
     assert len(found["steps"]) <= 6  # BAD itself, the broken one, and about log2(8)
 
 
+@pytest.mark.slow
 def test_only_skipped_commits_left_is_3_and_names_them(tmp_path):
     found = Repository(tmp_path / "repository")
     found.commit("good", net=net())
@@ -54,6 +56,7 @@ def test_only_skipped_commits_left_is_3_and_names_them(tmp_path):
     assert "toy: broken-1: missing" in done.stderr
 
 
+@pytest.mark.slow
 def test_time_convicts_where_no_count_does(tmp_path):
     found = Repository(tmp_path / "repository")
     found.commit("good", net=net())
@@ -63,7 +66,7 @@ def test_time_convicts_where_no_count_does(tmp_path):
     assert done.stdout.startswith(f"{culprit} toy: bad\n")
     assert "regressed +" in done.stdout
     assert found.git("status", "--porcelain") == ""  # the samples of each step are kept where git does not see them
-    assert len(list((found.folder / "runs").glob("bisect-*/*/duels.jsonl"))) >= 1
+    assert len(list((found.folder / "runs").glob("bisect-*/*/pairs.jsonl"))) >= 1
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 
 from mixprof import models
 from mixprof.cli import main
-from mixprof.cli.calibrate import _differences
 from mixprof.data import calibrations
 from mixprof.data.run_folder import testbed_key as key_of
-from mixprof.gate import grid
+from mixprof.gate.itself import cases_against_themselves
+from mixprof.gate.rounds import Entry, Rounds
 from mixprof.gate.sides import HERE, side
 from mixprof.plan.axes import Axes, Measure
 from mixprof.run.session import session
@@ -36,14 +36,14 @@ def test_the_work_that_is_owed_is_done_over_several_forwards(monkeypatch):
     assert done["products"] == pytest.approx(60 * 10.0 * 0.05 / 0.3, abs=1)
 
 
+@pytest.mark.slow
 def test_a_doubled_forward_takes_about_twice_as_long(tmp_path):
     """Real processes, real work: the one effect that no noise of a busy machine hides."""
     with side(HERE, tmp_path / "side", None, {}) as here:
-        with session(MEASURE, models, python=here.python, path=here.path, folder=here.folder) as asked:
-            planned = grid.of_side(GROUPS, here, asked)
-        entries, _, _ = grid.match(planned, planned)
-        rounds = _differences(entries, here, MEASURE, tmp_path / "job", 1, 1.0, least=1)
-    ((difference,),) = rounds.values()
+        ((planned, key),) = cases_against_themselves(GROUPS, here, MEASURE, models)
+        entry = Entry.itself(planned, key)
+        Rounds((here, here), MEASURE, tmp_path, 1.0).run([entry], None, stop=lambda: False)
+    (difference,) = entry.pair.differences
     assert 0.3 < difference < 1.2
 
 

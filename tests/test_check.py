@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mixprof.cli import main
+from mixprof.cli.command import read_sweep
 from mixprof.data.types import Record
 from mixprof.reports.gate.check import axes_of
 from mixprof.reports.gate.stored import Stored, of_run
@@ -105,7 +106,7 @@ def test_from_eight_runs_a_slow_down_is_an_unconfirmed_alarm_with_the_command_to
     (command,) = (note for note in found["notes"] if "mixprof ab" in note)
     words = shlex.split(command.partition("mixprof ")[2])
     arguments = main.parser().parse_args(words)
-    groups, _ = main.read_axes(arguments)
+    groups = read_sweep(arguments).groups
     assert (arguments.base, arguments.head, groups[0].models) == ("merge-base", "HEAD", ("depthwise_conv",))
     assert verdicts(outcome(capsys, fleet.run(slower=0.9, day=9), history))["depthwise_conv"] == "improved"
     assert set(verdicts(outcome(capsys, fleet.run(day=9), history)).values()) == {"same"}
@@ -242,7 +243,7 @@ def test_without_an_anchor_a_time_is_incomparable(fleet, capsys):
 
 
 def test_the_command_names_every_axis_of_its_cases():
-    cases = [case("net.py:a b", batch=4, resolution=(800, 1333)).to_json(), case(lowering="compile").to_json()]
+    cases = [case("net.py:a b", batch=4, resolution=(800, 1333)), case(lowering="compile")]
     words = shlex.split(axes_of(cases))
     found = dict(zip(words[::2], words[1::2], strict=True))
     assert found["--models"] == "net.py:a b,depthwise_conv"
@@ -273,6 +274,7 @@ def test_one_of_the_bad_inputs_is_one_line_each(fleet, capsys):
     assert check(fleet.folder / "nowhere", run) == 2
 
 
+@pytest.mark.slow
 def test_a_real_run_is_the_same_as_itself_and_as_its_baseline(fleet, capsys):
     run, file = fleet.folder / "real", fleet.folder / "real.txt"
     axes = ("--models", "depthwise_conv", "--resolutions", "7", "--channels", "32")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ QUICK = ("--quick", "--threads", "1", "--max-lost-cpu", "1")
 
 def mixprof(*arguments, cwd=TESTS, timeout=300):
     command = [sys.executable, "-m", "mixprof", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src")}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
@@ -49,7 +50,7 @@ def test_a_sweep_writes_a_record_for_every_case_and_says_so(run):
     assert len(records) == 9
     assert "7 ok, 2 unsupported" in done.stdout
     assert "\r" not in done.stderr
-    assert "[7/" in done.stderr
+    assert re.search(r"\n\[7/9\] elapsed 0:\d\d, 0:\d\d left  ", done.stderr)
 
 
 def test_a_report_of_it_has_figures_and_data(run, tmp_path):
@@ -88,6 +89,7 @@ def test_resuming_a_finished_run_measures_nothing(run):
     assert len(run_folder.read_records(folder)) == 9
 
 
+@pytest.mark.slow
 def test_refining_adds_cases_where_two_models_swap_places_and_resumes(tmp_path):
     folder = tmp_path / "run"
     axes = ("--models", "toys:sleeps_with_area,toys:sleeps_alike", "--resolutions", "14,56", "--channels", "32")
@@ -170,7 +172,6 @@ def test_json_is_all_that_count_plan_and_doctor_print():
         (("count", "swin_t", "--resolution", "224,256"), "got 2 values"),
         (("report", "no/run", "--out", "there"), "expected a run folder"),
         (("nothing",), "invalid choice"),
-        ((), "required"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, said, tmp_path):
@@ -225,7 +226,7 @@ def test_an_interrupt_ends_after_the_launch_and_the_run_goes_on_later(tmp_path):
         "1",
     ]
     command = [sys.executable, "-m", "mixprof", "sweep", *axes, "--quick", "--launches", "2", "--out", str(folder)]
-    process = subprocess.Popen(command, cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent)})
+    process = subprocess.Popen(command, cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent / "src")})
     journal = folder / "launches.jsonl"
     deadline = time.monotonic() + 120
     while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
@@ -238,10 +239,3 @@ def test_an_interrupt_ends_after_the_launch_and_the_run_goes_on_later(tmp_path):
     assert again.returncode == 0, again.stderr
     assert len(run_folder.read_launches(folder)) == 10
     assert {record.status for record in run_folder.read_records(folder)} == {"ok"}
-
-
-def test_help_is_for_every_command():
-    for command in ("models", "doctor", "count", "time", "plan", "sweep", "report"):
-        done = mixprof(command, "--help")
-        assert done.returncode == 0
-        assert done.stdout.startswith(f"usage: mixprof {command}") or "usage:" in done.stdout

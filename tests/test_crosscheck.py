@@ -195,6 +195,7 @@ def test_a_block_takes_turns_between_worker_processes_and_the_program(tool, tmp_
     assert taken[0][1] != taken[3][1]  # two launches, not one figure twice
 
 
+@pytest.mark.slow
 def test_an_engine_is_timed_by_both_and_marked(own_cache, tool, monkeypatch):
     """All but our launch is real: that one needs a GPU, and a figure stands in for it."""
     figure = Launch("ok", gpu_ms=Samples((2.02,), 1), proof={"engine_sha256": cache.sha256(b"engine")})
@@ -209,7 +210,7 @@ def test_an_engine_is_timed_by_both_and_marked(own_cache, tool, monkeypatch):
 
 def mixprof(*arguments):
     command = [sys.executable, "-m", "mixprof", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src")}
     return subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, timeout=300)
 
 

@@ -6,10 +6,11 @@ import pytest
 from mixprof import reports
 from mixprof.data.run_folder import append_record
 from mixprof.data.types import Record
+from mixprof.reports.answers import answers
 from mixprof.reports.answers.crossovers import crossovers
 from mixprof.reports.answers.refine import middle, next_cases
 from mixprof.reports.charts.figures import figures
-from mixprof.reports.text.growth import crossings_section
+from mixprof.reports.text.growth import crossings
 from synthetic_runs import case, ok, realistic, write_run
 
 SIDES = (14, 28, 56, 112)
@@ -39,7 +40,7 @@ def test_the_place_is_where_the_laws_are_equal(tmp_path):
     assert row["place"] == pytest.approx(40.0)
     assert row["low"] < 40.0 < row["high"]
     assert (row["below"], row["beyond"]) == (28, 56)
-    assert "40 [" in "\n".join(crossings_section(frame))
+    assert "40 [" in crossings(answers(frame))[0].markdown()
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.3])
@@ -52,7 +53,7 @@ def test_models_that_keep_their_order_or_are_equal_have_none(tmp_path, factor):
     ]
     frame = runs(tmp_path, *noisy)
     assert crossovers(frame).empty
-    assert "No two models swap places" in "\n".join(crossings_section(frame))
+    assert "No two models swap places" in crossings(answers(frame))[0].markdown()
 
 
 def test_what_is_not_ok_holds_no_crossover(tmp_path):

@@ -125,6 +125,7 @@ def test_a_network_takes_images_and_its_window(tmp_path):
     assert records["network"].macs == 38 * 31 * 4 * 3 * 9
 
 
+@pytest.mark.slow
 def test_rounds_are_seeded_permutations_with_a_launch_of_every_case(tmp_path):
     planned = plan("good", batches=(1, 2, 3))
     measure = Measure(quick=True, launches=2, threads=1, seed=3, max_lost_cpu=1.0)

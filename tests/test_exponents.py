@@ -8,6 +8,7 @@ from scipy import stats
 
 from mixprof import reports
 from mixprof.data.types import Launch, Record, Samples
+from mixprof.reports.answers import answers
 from mixprof.reports.answers.exponents import exponents
 from mixprof.reports.answers.segments import fit
 from mixprof.reports.statistics import Points
@@ -124,7 +125,8 @@ def test_flops_and_memory_stand_beside_latency(tmp_path):
     for metric in ("memory", "flops"):
         row = only(found, metric=metric)
         assert (row["slope"], row["low"], row["high"], row["expected"]) == pytest.approx((2.0,) * 4)
-    text = "\n".join(growth(reports.load(tmp_path / "run")))
+    (section,) = growth(answers(reports.load(tmp_path / "run")))
+    text = section.markdown()
     assert "### Exponents along resolution" in text
     assert "| -0.50 |" in text
 
@@ -151,7 +153,7 @@ def test_one_launch_has_the_interval_within_it_and_too_few_samples_none(tmp_path
 
 def test_nothing_is_fitted_to_one_place(tmp_path):
     assert table(tmp_path, ok(case(), SPREAD)).empty
-    assert growth(reports.load(tmp_path / "run")) == []
+    assert growth(answers(reports.load(tmp_path / "run"))) == []
 
 
 def test_many_lines_are_fitted_as_each_alone():

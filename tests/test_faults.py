@@ -20,7 +20,7 @@ ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mou
 
 def start(*arguments, environment=None, **settings):
     command = [sys.executable, "-m", "mixprof", *map(str, arguments)]
-    env = {**os.environ, "PYTHONPATH": str(TESTS.parent), **(environment or {})}
+    env = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src"), **(environment or {})}
     return subprocess.Popen(command, cwd=TESTS, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             **settings)  # fmt: skip
 
@@ -59,6 +59,7 @@ def statuses(run):
     return {record.case.model: record.status for record in run_folder.read_records(run)}
 
 
+@pytest.mark.slow
 def test_a_job_that_closes_its_pipes_leaves_children_or_never_settles(tmp_path):
     run = tmp_path / "run"
     shared = set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()
@@ -85,6 +86,7 @@ def test_killing_the_parent_ends_its_workers_within_a_second(tmp_path):
     assert workers(run) == []
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_without_repeating_or_losing_a_case(tmp_path):
     run = tmp_path / "run"
     axes = ("--batches", "1,2,3,4,5,6,7,8")
@@ -104,6 +106,7 @@ def test_a_run_killed_at_any_moment_goes_on_without_repeating_or_losing_a_case(t
     assert {record.case for record in run_folder.read_records(run)} == set(cases)
 
 
+@pytest.mark.slow
 def test_a_second_sweep_on_the_folder_is_refused_until_the_first_is_dead(tmp_path):
     run = tmp_path / "run"
     first = start("sweep", "--models", "toys:hangs", *COMMON, "--out", run)
@@ -194,6 +197,7 @@ def test_the_kernels_out_of_memory_killer_is_oom_and_the_sweep_goes_on(tmp_path,
     assert statuses(tmp_path / "run") == {"anchor_v1": "ok", "toys:fills_memory": "oom", "toys:good": "ok"}
 
 
+@pytest.mark.slow
 def test_max_memory_bounds_what_a_case_may_use(tmp_path):
     run = tmp_path / "run"
     code, _, err = sweep(run, "toys:good", "toys:fills_memory", more=("--max-memory", "200MiB"))
@@ -238,6 +242,7 @@ int mkdir(const char *a, mode_t m) { REAL(mkdir); int r = real(a, m); if (!r) af
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_a_sweep_killed_after_each_single_write_goes_on_every_time(tmp_path):
     """Restarts end one, two or three writes, syncs, renames or new folders further than the one before."""
@@ -292,6 +297,7 @@ int gettimeofday(struct timeval *t, void *zone) {
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_a_calendar_that_is_set_back_harms_nothing(tmp_path):
     (tmp_path / "clock.c").write_text(CLOCK)

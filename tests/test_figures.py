@@ -1,18 +1,24 @@
 """reports.charts.figures: what is drawn is what was measured."""
 
+import dataclasses
+import itertools
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from matplotlib.text import Text
 from PIL import Image
 
 from mixprof import reports
+from mixprof.data.run_folder import write_peaks
 from mixprof.data.types import Record
-from mixprof.reports.answers.slices import best_slice
-from mixprof.reports.charts.figures import figures, write_figures
-from mixprof.reports.charts.style import model_styles
+from mixprof.reports.answers import answers
+from mixprof.reports.answers.slices import ranked_slices
+from mixprof.reports.charts.figures import charts, figures, write_figures
+from mixprof.reports.charts.style import SETTINGS, model_styles
+from mixprof.reports.charts.ticks import round_numbers, spread
 from synthetic_runs import LOWERINGS, MIXERS, case, ok, realistic, write_run
 
 
@@ -171,8 +177,7 @@ def test_runs_are_never_mixed_into_one_line(tmp_path):
 def test_the_slice_with_the_most_cases_is_drawn(tmp_path):
     many = [case(dtype="float16", resolution=(s, s)) for s in (14, 28, 56)]
     few = [case(dtype="float32", resolution=(s, s)) for s in (14, 28)]
-    chosen = best_slice(load(tmp_path, *(ok(of, [1.0]) for of in few + many)), "resolution")
-    assert chosen is not None
+    chosen, _ = ranked_slices(load(tmp_path, *(ok(of, [1.0]) for of in few + many)), "resolution")
     assert chosen.fixed["dtype"] == "float16"
     assert len(chosen.rows) == 3
 
@@ -190,12 +195,86 @@ def test_without_an_ok_case_only_counts_are_drawn(tmp_path):
 def test_files_are_valid_and_nothing_global_changes(tmp_path):
     frame = load(tmp_path, *(ok(case(resolution=(s, s)), [s, 1.1 * s]) for s in (14, 28)))
     settings = global_settings()
-    written = write_figures(frame, tmp_path / "out")
+    known = answers(frame)
+    written = write_figures(known, charts(known), tmp_path / "out")
     assert sorted(path.name for path in written) == ["latency_resolution_mixers.png", "latency_resolution_mixers.svg"]
     with Image.open(tmp_path / "out" / "latency_resolution_mixers.png") as image:
         image.verify()
     svg = tmp_path / "out" / "latency_resolution_mixers.svg"
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
-    assert write_figures(frame, tmp_path / "again")[1].read_bytes() == svg.read_bytes()
+    assert write_figures(known, charts(known), tmp_path / "again")[1].read_bytes() == svg.read_bytes()
     assert global_settings() == settings
     assert pyplot.get_fignums() == []
+
+
+# Legible: every figure of a run with peaks, broken-down cases and crossovers
+
+
+def with_traffic(record):
+    traffic = 2**21 + (record.macs or 0) // 50
+    return dataclasses.replace(record, min_bytes=traffic, matrix_macs=record.macs, vector_macs=0)
+
+
+@pytest.fixture(scope="module")
+def every_figure(tmp_path_factory):
+    parts = [{"stage": 1, "role": role, "ms": 1.0, "macs": 30, "bytes": 10, "kernels": 2} for role in ("mixer", "mlp")]
+    broken_down = [ok(case(batch=8, window=w), [1.0, 1.1], proof={"breakdown": parts}) for w in (3, 5)]
+    run = write_run(tmp_path_factory.mktemp("runs") / "run", [*map(with_traffic, realistic()), *broken_down])
+    rates = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e9}
+    write_peaks(run, [{"device": "cpu", "dtype": "float32", **rates}])
+    with matplotlib.rc_context(SETTINGS):
+        made = dict(figures(reports.load(run)))
+        for figure in made.values():
+            figure.canvas.draw()
+        yield made
+
+
+def test_a_logarithmic_axis_has_three_labels_a_decade(every_figure):
+    assert {"roofline", "breakdown", "gain_mixers", "throughput_accuracy"} <= set(every_figure)
+    checked = 0
+    for name, figure in every_figure.items():
+        for panel in panels(figure):
+            for axis, scale in ((panel.xaxis, panel.get_xscale()), (panel.yaxis, panel.get_yscale())):
+                low, high = axis.get_view_interval()
+                places = axis.get_ticklocs()
+                labels = axis.get_major_formatter().format_ticks(places)
+                shown = [p for p, label in zip(places, labels, strict=True) if label and low <= p <= high]
+                if scale == "log":
+                    checked += 1
+                    assert len(shown) >= max(2, 3 * int(np.log10(high / low))), (name, low, high, shown)
+    assert checked > 50
+
+
+def test_no_text_of_a_figure_stands_on_another_and_no_legend_on_data(every_figure):
+    for name, figure in every_figure.items():
+        boxes = [
+            (text.get_text(), text.get_window_extent())
+            for text in figure.findobj(Text)
+            if text.get_visible() and text.get_text().strip() and text.get_rotation() in (0, 90)
+        ]
+        for (first, one), (second, other) in itertools.combinations(boxes, 2):
+            width = min(one.x1, other.x1) - max(one.x0, other.x0)
+            height = min(one.y1, other.y1) - max(one.y0, other.y0)
+            assert width < 1 or height < 1, f"{name}: '{first}' stands on '{second}'"
+        for legend in figure.legends:
+            lowest = min(panel.get_window_extent().y0 for panel in figure.axes)
+            assert legend.get_window_extent().y1 < lowest, name
+
+
+def test_roofs_bear_their_names(every_figure):
+    (panel, *_) = panels(every_figure["roofline"])
+    assert {text.get_text().strip() for text in panel.texts} == {"copy 1 GB/s", "matrix\n100", "vector\n20"}
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.37, 0.41), (1, 9.9), (0.3, 24), (0.011, 700), (3e-5, 2e6)])
+def test_round_numbers_are_three_a_decade_and_three_in_all(low, high):
+    ticks = round_numbers(low, high)
+    assert all(low <= tick <= high for tick in ticks)
+    assert len(ticks) >= max(3, 3 * int(np.log10(high / low)))
+
+
+def test_labels_that_are_near_are_moved_apart_and_stay_below_the_top():
+    placed = spread([0.95, 0.96, 0.2, 0.21, 0.97], 0.1)
+    assert np.diff(np.sort(placed)).min() >= 0.1 - 1e-9
+    assert placed.max() <= 1
+    assert np.argsort(placed).tolist() == [2, 3, 0, 1, 4]

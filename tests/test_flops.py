@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixprof import models
-from mixprof.metrics.flops import FORMULAS, LIGHT, Counts, count
+from mixprof.metrics.flops import Counts, count
+from mixprof.metrics.operator_costs import FORMULAS, LIGHT
 
 aten = torch.ops.aten
 TORCH = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])

@@ -2,17 +2,20 @@
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from mixprof.cli.ab import FORGIVEN, Job
+from mixprof.data.pairs import Failure, Measured, Paired
 from mixprof.gate.grid import match
-from mixprof.gate.rounds import Entry, Pairs
+from mixprof.gate.looks import FORGIVEN, Budget, look
+from mixprof.gate.rounds import Entry
 from mixprof.plan import sources
 from mixprof.plan.axes import Planned
 from mixprof.reports.gate.calibration import play
+from mixprof.reports.gate.judge import Judge
 from mixprof.reports.gate.outcome import Policy
 from mixprof.reports.gate.verdicts import (
     LOOKS,
@@ -144,10 +147,10 @@ def test_what_is_not_compared_is_said():
     base = {each: Planned(each, sources.ANCHOR) for each in (both, only_base)}
     base[impossible] = Planned(impossible, sources.ANCHOR, "an even kernel")
     head = {each: Planned(each, sources.ANCHOR) for each in (both, only_head, impossible)}
-    entries, missing, notes = match(base, head)
-    assert [entry.key for entry in entries] == [both.label()]
-    assert [each.name for each in missing] == [only_base.label()]
-    assert [note.partition(" is ")[0] for note in notes] == [impossible.label(), only_head.label()]
+    grid = match(base, head)
+    assert [entry.pair.case for entry in grid.entries] == [both]
+    assert [missing.case for missing in grid.missing] == [only_base]
+    assert [note.partition(" is ")[0] for note in grid.notes] == [impossible.label(), only_head.label()]
 
 
 # What MEASUREMENT.md says of the rule, with one case of twelve five times as noisy as the others.
@@ -168,32 +171,38 @@ def test_five_percent_are_found():
 
 
 class Replayed:
-    """Rounds that were measured before: what a Job asks of mixprof.gate.rounds.Rounds."""
+    """Rounds that were measured before, in the place of mixprof.gate.rounds.Rounds."""
+
+    spent_s = 0.0
 
     def __init__(self, differences, failures=()):
-        self.pairs, self.number = Pairs(), 0
+        self.number = 0
         self.differences, self.failures = differences, dict(failures)  # key -> sides that fail, a round each
 
     def run(self, entries, canary, stop):
         for entry in entries:
-            if sides := self.failures.get(entry.key):
-                self.pairs.failed[entry.key] = (sides.pop(0), "crashed", "signal 11")
+            if sides := self.failures.get(entry.pair.case):
+                entry.pair.failure = Failure(sides.pop(0), "crashed", "signal 11")
             else:
-                self.pairs.differences.setdefault(entry.key, []).append(self.differences[entry.key][self.number])
+                entry.pair.differences.append(self.differences[entry.pair.case][self.number])
         self.number += 1
 
 
-def job_of(differences, policy=Policy(), failures=(), budget_s=None):  # noqa: B008 - frozen
-    planned = Planned(case(), sources.ANCHOR)
-    entries = [Entry(key, planned, planned) for key in differences]
-    return Job(entries, Replayed(differences, failures), policy, budget_s, time.monotonic())  # type: ignore[arg-type]
+class ByName(Judge):
+    """A judge of cases that are letters."""
+
+    def _threshold(self, case):
+        return 0.02
 
 
-def played(*arguments, **more):
+def played(differences, policy=Policy(), failures=(), budget_s=None):  # noqa: B008 - frozen
     """A job that has run: how many rounds, and its verdicts."""
-    job = job_of(*arguments, **more)
-    job.run()
-    return job.rounds.number, {key: each.verdict for key, each in job.look().items()}
+    planned = Planned(case(), sources.ANCHOR)
+    entries = [Entry.itself(planned, key) for key in differences]
+    rounds, judge = Replayed(differences, failures), ByName(policy)
+    look(entries, entries[0], rounds, judge, Budget(budget_s, time.monotonic()), lambda line: None)
+    enough = {entry.pair.case: entry.pair.differences for entry in entries if len(entry.pair.differences) >= 2}
+    return rounds.number, {key: verdict.verdict for key, verdict in judge.verdicts(enough).items()}
 
 
 STEADY, OPEN = [0.001, -0.001] * (MORE_LOOKS[-1] // 2), [0.4, -0.4] * (MORE_LOOKS[-1] // 2)
@@ -233,3 +242,29 @@ def test_a_failure_of_base_is_forgotten_twice_where_the_policy_says_so():
 
 def test_a_budget_that_is_spent_ends_a_job_after_its_first_round():
     assert played({"a": OPEN}, budget_s=1e-9)[0] == 1
+
+
+HOT, COLD = case(), case(mode="cold")
+
+
+def test_cases_that_differ_in_any_field_are_two():
+    """HEAD unchanged hot and half as slow again cold: one verdict each, not one for both."""
+    fields: dict[str, Any] = {"layout": "contiguous", "mode": "cold", "dtype": "bfloat16", "batch": 4, "channels": 32, "window": 5}
+    cases = [case(), *(case(**{name: value}) for name, value in fields.items())]
+    planned = {one: Planned(one, sources.ANCHOR) for one in cases}
+    grid = match(planned, planned)
+    assert [entry.pair.case for entry in grid.entries] == cases
+    assert len({entry.pair.case.label() for entry in grid.entries}) == len(cases)
+    slower = [math.log(1.5) + value for value in STEADY]
+    assert played({HOT: STEADY, COLD: slower}) == (LOOKS[0], {HOT: "same", COLD: "regressed"})
+
+
+def test_an_outcome_tells_hot_from_cold():
+    pairs = [
+        Paired(HOT, HOT, HOT, exact={"macs": (1, 2)}, differences=STEADY[:5]),
+        Paired(COLD, COLD, COLD, differences=[math.log(1.5) + value for value in STEADY[:5]]),
+    ]
+    outcome = Judge().conclude(Measured("a", "b", pairs))
+    assert {judged.case: judged.verdict for judged in outcome.cases} == {HOT: "same", COLD: "regressed"}
+    assert [judged.exact for judged in outcome.cases] == [{"macs": (1, 2)}, {}]
+    assert outcome.cases[1].name == f"{outcome.cases[0].name} cold"

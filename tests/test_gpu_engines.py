@@ -5,7 +5,7 @@ import pytest
 from gpu_probes import ask
 from mixprof.machine.cuda_driver import compute_capability
 from mixprof.metrics.accuracy import TOLERANCES
-from mixprof.plan.axes import DTYPES
+from mixprof.plan.settings import DTYPES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
 

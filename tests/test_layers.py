@@ -88,6 +88,7 @@ def test_a_launch_for_the_layers_returns_them_with_their_roles():
         jobs.layer_times(lowerings.Lowered(None, lambda: torch.empty(0), 0.0))
 
 
+@pytest.mark.slow
 def test_eager_operators_are_timed_by_role_and_stage_in_a_launch_of_their_own(tmp_path):
     """A network of one's own would do as well; this one has stages, and reaches the run folder with its peaks."""
     axes = ("--models", "dwnet_t", "--resolutions", "32", "--windows", "3", "--out", tmp_path / "run")

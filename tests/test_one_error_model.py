@@ -5,10 +5,10 @@ import pytest
 
 from mixprof import reports
 from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
+from mixprof.reports.answers.exchanges import exchanges
+from mixprof.reports.answers.gains import gains
 from mixprof.reports.answers.ratios import PAIRS, ratios
-from mixprof.reports.charts.gains import gains
 from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast, half_width
-from mixprof.reports.text.mixer_exchange import exchanges
 from synthetic_runs import case, ok, write_run
 
 OWN, OTHER = "swin_t", "swin_t:mixer=depthwise_conv"

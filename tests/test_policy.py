@@ -12,7 +12,7 @@ from scipy import stats
 from mixprof.data.errors import UsageError
 from mixprof.reports.gate import limits, thresholds, times, waivers
 from mixprof.reports.gate.outcome import Outcome, Policy, exit_code
-from mixprof.reports.gate.policy import refuse_unused_patterns, settle
+from mixprof.reports.gate.policy import apply, refuse_unused_patterns
 from mixprof.reports.gate.thresholds import Thresholds
 from mixprof.reports.gate.times import Time
 from mixprof.reports.gate.waivers import Waiver
@@ -168,7 +168,7 @@ def test_what_is_not_known_has_its_reason(rounds, single, device, known):
 def test_a_limit_makes_a_verdict_worse_or_leaves_it(verdict, time, expected):
     outcome = Outcome("ab", "a", "b", [judged("x", verdict, times={"latency": time})])
     policy = Policy(limits=limits.parse(["latency<=8ms"]))
-    (found,) = settle(outcome, policy, TODAY).cases
+    (found,) = apply(outcome, policy, TODAY).cases
     assert found.verdict == expected
     assert (found.reason is None) == (expected in ("same", "missing", "incomparable"))
 
@@ -213,10 +213,10 @@ def waive(case, until=TODAY, reason="see issue 12"):
 def test_a_waiver_lets_a_case_pass_through_its_last_day():
     outcome = Outcome("ab", "a", "b", [judged("x", "regressed"), judged("y", "missing")])
     policy = Policy(waivers=[waive("x"), waive("y")])
-    settled = settle(outcome, policy, TODAY)
+    settled = apply(outcome, policy, TODAY)
     assert [each.waived for each in settled.cases] == ["see issue 12"] * 2
     assert exit_code(settled, policy) == 0
-    over = settle(outcome, policy, TODAY + datetime.timedelta(days=1))
+    over = apply(outcome, policy, TODAY + datetime.timedelta(days=1))
     assert exit_code(over, policy) == 1
     assert list(over.notes) == [
         "the waiver of 'x' ran out on 2026-06-01 and does not count: see issue 12",
@@ -227,7 +227,7 @@ def test_a_waiver_lets_a_case_pass_through_its_last_day():
 def test_a_waiver_that_nobody_needs_is_said_and_none_makes_a_case_comparable():
     cases = [judged("x"), judged("y", "incomparable"), judged("open", "inconclusive")]
     policy = Policy(waivers=[waive("x"), waive("y"), waive("z"), waive("open")])
-    settled = settle(Outcome("ab", "a", "b", cases), policy, TODAY)
+    settled = apply(Outcome("ab", "a", "b", cases), policy, TODAY)
     assert [each.waived is not None for each in settled.cases] == [False, False, True]
     assert exit_code(settled, policy) == 4
     assert list(settled.notes) == [
@@ -238,7 +238,7 @@ def test_a_waiver_that_nobody_needs_is_said_and_none_makes_a_case_comparable():
 
 def test_families_and_the_grid_can_be_waived_by_name():
     policy = Policy(waivers=[waive("all cases"), waive("swin_t eager")])
-    settled = settle(every_verdict(), policy, TODAY)
+    settled = apply(every_verdict(), policy, TODAY)
     assert settled.grid is not None
     assert settled.grid.waived == settled.families[0].waived == "see issue 12"
 
@@ -287,6 +287,7 @@ AXES = ("--models", "net:mixer", "--resolutions", "7", "--channels", "32", "--ex
 LABEL = "net:mixer eager cpu float32 b1 7x7 c32"
 
 
+@pytest.mark.slow
 def test_accept_writes_a_file_that_ab_reads(toy, tmp_path):
     later = datetime.date.today() + datetime.timedelta(days=30)
     file = tmp_path / "waivers.toml"
@@ -354,6 +355,7 @@ def test_rounds_of_unequal_length_weigh_by_their_samples():
     assert found.ms == np.percentile(np.concatenate(rounds), 95)
 
 
+@pytest.mark.slow
 def test_a_limit_on_a_real_job(toy, tmp_path):
     axes = (
         "--models",

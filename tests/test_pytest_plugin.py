@@ -71,7 +71,7 @@ def run(site, tmp_path_factory):
     def go(folder, text, *arguments, **more):
         (folder / "test_gate.py").write_text(text)
         xml = tmp_path_factory.mktemp("junit") / "junit.xml"
-        variables = environment(PYTHONPATH=f"{ROOT}:{site}", **more)
+        variables = environment(PYTHONPATH=f"{ROOT}/src:{site}", **more)
         variables = {name: value for name, value in variables.items() if not name.startswith("PYTEST_")}
         command = [sys.executable, "-m", "pytest", "-rA", "--strict-markers", f"--junit-xml={xml}", *arguments]
         done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=600)
@@ -173,6 +173,7 @@ def test_uncommitted_changes_are_part_of_what_is_gated(run, tmp_path):
     assert f"macs {MACS:,} -> {2 * MACS:,}" in ran.cases["test_mixer"].message
 
 
+@pytest.mark.slow
 def test_real_work_in_a_function_fails_its_test(run, tmp_path):
     """Time alone tells. Noise may make the baseline differ from itself: that fails, too, and says so."""
     found = Repository(tmp_path / "repository")
@@ -189,7 +190,7 @@ def test_real_work_in_a_function_fails_its_test(run, tmp_path):
     kept = sorted(
         each.name for each in (found.folder / ".pytest_cache" / "d" / "latency_gate").glob("*test_function/*")
     )
-    assert kept == ["ab.json", "duels.jsonl"]
+    assert kept == ["ab.json", "pairs.jsonl"]
 
 
 @pytest.mark.parametrize(("choice", "outcome"), [(None, "skipped"), ("fail", "failure"), ("pass", "passed")])

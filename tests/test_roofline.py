@@ -1,4 +1,4 @@
-"""reports: roofline, fair experiment and breakdown against numbers worked out by hand and by scipy."""
+"""reports: roofline, mixer exchange and breakdown against numbers worked out by hand and by scipy."""
 
 import json
 import math
@@ -13,9 +13,12 @@ from mixprof import reports
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import read_peaks, write_peaks
 from mixprof.data.types import Record
-from mixprof.reports.answers import breakdown, roofline
-from mixprof.reports.text import mixer_exchange
-from mixprof.reports.text.mixer_exchange import exchanges
+from mixprof.reports.answers import answers
+from mixprof.reports.answers.breakdown import breakdown as parts
+from mixprof.reports.answers.exchanges import exchanges
+from mixprof.reports.charts import breakdown
+from mixprof.reports.charts.figures import figures
+from mixprof.reports.text.mixer_exchange import mixer_exchange
 from mixprof.reports.text.summary import summary
 from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
@@ -57,8 +60,8 @@ def test_attainable_is_the_longer_of_arithmetic_and_memory(tmp_path):
 def test_an_old_run_without_peaks_still_reports(tmp_path):
     frame = load(tmp_path, *realistic(), peaks=None)
     assert frame["attainable_share"].isna().all()
-    assert roofline.draw(frame) is None
-    text = summary(frame, {"run": MANIFEST})
+    assert "roofline" not in dict(figures(frame))
+    text = summary(answers(frame), {"run": MANIFEST})
     assert "## Roofline" not in text
     assert "## Where the time goes" not in text
 
@@ -79,24 +82,27 @@ def test_the_figure_shows_each_case_under_the_three_roofs(tmp_path):
         ok(case("window_attention"), MEDIANS, min_bytes=300_000_000, **COUNTS),
         Record(case("conv"), "oom", min_bytes=300_000_000, **COUNTS),
     )
-    figure = roofline.draw(frame)
-    assert figure is not None
+    figure = dict(figures(frame))["roofline"]
     (panel,) = figure.axes
-    points = {str(line.get_label()): np.asarray(line.get_xydata()).tolist() for line in panel.lines[:2]}
-    assert points["depthwise_conv"] == [[12.0, pytest.approx(30.0, rel=1e-3)]]  # 1.2 GFLOP in 40 ms
-    assert points["window_attention"] == [[4.0, pytest.approx(30.0, rel=1e-3)]]
-    matrix, vector = (np.asarray(line.get_ydata()) for line in panel.lines[2:])
-    assert (max(matrix), max(vector)) == (pytest.approx(min(100.0, 10 * 24.0)), pytest.approx(20.0))
-    assert min(matrix) == pytest.approx(10 * 2.0)  # a slope of 10 GB/s
+    points = {bars.get_label(): bars[0].get_xydata().tolist() for bars in panel.containers}
+    assert points == {
+        "depthwise_conv": [[12.0, pytest.approx(30.0, rel=1e-3)]],  # 1.2 GFLOP in 40 ms
+        "window_attention": [[4.0, pytest.approx(30.0, rel=1e-3)]],
+    }
+    copy, matrix, vector = (np.asarray(line.get_xydata()) for line in panel.lines if line.get_linestyle() != "None")
+    assert copy[:, 1] == pytest.approx(10 * copy[:, 0])  # 10 GB/s, up to where it meets the highest roof
+    assert (copy[-1, 0], matrix[0, 0], vector[0, 0]) == (pytest.approx(10), pytest.approx(10), pytest.approx(2))
+    assert (set(matrix[:, 1]), set(vector[:, 1])) == ({100.0}, {20.0})
+    assert {text.get_text().strip() for text in panel.texts} == {"copy 10 GB/s", "matrix\n100", "vector\n20"}
 
 
 def test_the_table_says_how_far_each_case_is_from_its_roof(tmp_path):
-    text = summary(load(tmp_path, ok(case(), MEDIANS, min_bytes=100_000_000, **COUNTS)), {"run": MANIFEST})
+    text = summary(answers(load(tmp_path, ok(case(), MEDIANS, min_bytes=100_000_000, **COUNTS))), {"run": MANIFEST})
     assert "1 cases: 1 bound by compute; they reach 50% to 50% of what is attainable." in text
     assert "matrix product 100, vector multiply-add 20 GFLOP/s, copy 10 GB/s" in text
 
 
-# The fair experiment
+# The mixer exchanged
 
 
 def network(model, medians, **fields):
@@ -117,9 +123,8 @@ def test_a_mixer_exchanged_is_compared_with_the_networks_own(tmp_path):
     logs = scipy.stats.ttest_rel(np.log([80.0, 81.0, 79.5]), np.log([100, 101, 99]))
     low, high = np.exp(logs.confidence_interval(0.95))
     assert (swin["ratio_low"], swin["ratio_high"]) == pytest.approx((low, high))
-    text = summary(frame, {"run": MANIFEST})
-    first_table = [line for line in text.split("\n") if line.startswith("|")][:4]
-    assert "depthwise_conv for window_attention" in first_table[3]
+    text = summary(answers(frame), {"run": MANIFEST})
+    assert "| swin_t | depthwise_conv for window_attention |" in text
     assert text.index("## The mixer exchanged") < text.index("## Measurements")
 
 
@@ -146,8 +151,8 @@ def test_a_mixer_without_a_window_is_compared_at_every_window_and_a_failure_is_t
 
 def test_nothing_exchanged_no_table(tmp_path):
     frame = load(tmp_path, network("swin_t", [1.0, 2.0]), network("dwnet_t", [1.0, 2.0]))
-    assert mixer_exchange.fair_table(frame) == []
-    assert mixer_exchange.fair_table(frame[:0]) == []
+    assert mixer_exchange(answers(frame)) == []
+    assert mixer_exchange(answers(frame[:0])) == []
 
 
 # The breakdown
@@ -166,10 +171,10 @@ def broken_down(model="swin_t", channels=None, **changes):
 def test_a_breakdown_is_drawn_as_shares_of_each_stage(tmp_path):
     frame = load(tmp_path, broken_down(), ok(case("dwnet_t", channels=None), [3.0, 3.1]))
     assert (frame["role_mixer_ms"].max(), frame["role_reshape_ms"].max()) == (3.0, 1.0)
-    rows = breakdown.parts(frame)
+    rows = parts(frame)
     assert len(rows) == 3
     assert set(rows["model"]) == {"swin_t"}
-    figure = breakdown.draw(frame)
+    figure = breakdown.draw(answers(frame))
     assert figure is not None
     time, macs, moved = figure.axes
     widths = {bars.get_label(): [bar.get_width() for bar in bars] for bars in time.containers}
@@ -177,7 +182,7 @@ def test_a_breakdown_is_drawn_as_shares_of_each_stage(tmp_path):
     assert [label.get_text() for label in time.get_yticklabels()] == ["swin_t, stage 1", "swin_t, outside"]
     assert {bars.get_label(): bars[0].get_width() for bars in moved.containers}["reshape"] == 0.75
     assert macs.get_title() == "MACs"
-    text = summary(frame, {"run": MANIFEST})
+    text = summary(answers(frame), {"run": MANIFEST})
     assert "## Where the time goes" in text
     assert "### Where an engine's time goes" not in text
     assert json.loads(frame["breakdown"].dropna().iloc[0])[0]["kernels"] == 2
@@ -185,8 +190,8 @@ def test_a_breakdown_is_drawn_as_shares_of_each_stage(tmp_path):
 
 def test_many_bars_are_cut_and_said(tmp_path):
     records = [broken_down("depthwise_conv", 96, batch=batch) for batch in range(1, 30)]
-    figure = breakdown.draw(load(tmp_path, *records))
+    figure = breakdown.draw(answers(load(tmp_path, *records)))
     assert figure is not None
     assert len(figure.axes[0].get_yticks()) == breakdown.MOST_BARS
     assert f"{29 - breakdown.MOST_BARS} more bars" in figure.get_suptitle()
-    assert isinstance(breakdown.parts(reports.load(tmp_path / "run")), pd.DataFrame)
+    assert isinstance(parts(reports.load(tmp_path / "run")), pd.DataFrame)

@@ -3,8 +3,9 @@
 import pytest
 
 from mixprof.data.errors import UsageError
-from mixprof.plan import axes
-from mixprof.plan.axes import Axes, Measure, Source
+from mixprof.plan import axes, settings, sweep_file
+from mixprof.plan.axes import Source
+from mixprof.plan.settings import Axes, Measure
 
 MIXER = Source("m:f", {}, ("resolution", "window", "channels"), "mixer")
 NETWORK = Source("m:n", {}, ("resolution", "window"), "network")
@@ -77,7 +78,7 @@ def test_impossible_cases_keep_their_reason_while_one_is_possible():
     ],
 )
 def test_axes_are_read(axis, value, expected):
-    assert axes.parse_axis(axis, value, "--axis") == expected
+    assert settings.parse_axis(axis, value, "--axis") == expected
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_axes_are_read(axis, value, expected):
 )  # fmt: skip
 def test_a_bad_value_is_one_line_that_names_it(axis, value):
     with pytest.raises(UsageError, match=r"--axis: got .*, expected ") as error:
-        axes.parse_axis(axis, value, "--axis")
+        settings.parse_axis(axis, value, "--axis")
     assert "\n" not in str(error.value)
 
 
@@ -110,7 +111,7 @@ resolutions = "64,128x96"
 def test_a_sweep_file_is_groups_and_settings(tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text(FILE)
-    groups, measure = axes.read_sweep(path, {"batches": (4,)})
+    groups, measure = sweep_file.read_sweep(path, {"batches": (4,)})
     assert measure == Measure(launches=2, quick=True)
     assert groups == [
         Axes(models=("mixer", "odd"), windows=(3, 7), batches=(4,)),
@@ -134,7 +135,7 @@ def test_a_broken_sweep_file_names_file_line_key_and_the_nearest_key(tmp_path, b
     path = tmp_path / "sweep.toml"
     path.write_text(FILE.replace(broken, line))
     with pytest.raises(UsageError) as error:
-        axes.read_sweep(path, {})
+        sweep_file.read_sweep(path, {})
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -9,8 +9,11 @@ from mixprof import reports
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import write_crosscheck
 from mixprof.data.types import Record
+from mixprof.reports.answers import answers
 from mixprof.reports.export import write_report
+from mixprof.reports.frame import COLUMNS
 from mixprof.reports.text.markdown import cell, number
+from mixprof.reports.text.roofline import predicted_memory
 from mixprof.reports.text.summary import short, summary
 from synthetic_runs import LOWERINGS, MANIFEST, case, launch, ok, realistic, write_run
 
@@ -18,7 +21,7 @@ ATTENTION, CONVOLUTION = "window_attention", "depthwise_conv"
 
 
 def summarise(tmp_path, *records):
-    return summary(reports.load(write_run(tmp_path / "run", records)), {"run": MANIFEST})
+    return summary(answers(reports.load(write_run(tmp_path / "run", records))), {"run": MANIFEST})
 
 
 def table_after(text, heading):
@@ -35,14 +38,17 @@ def table_after(text, heading):
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def test_one_setting_is_told_as_a_ratio_with_its_interval(tmp_path):
+def test_one_setting_is_a_line_with_its_ratio_and_interval(tmp_path):
     text = summarise(tmp_path, ok(case(ATTENTION), (4.0, 4.2, 4.4)), ok(case(CONVOLUTION), (2.0, 2.2, 2.1)))
+    (row,) = table_after(text, "## Who is faster")
     # scipy.stats.ttest_rel of the logs gives 2 x/÷ exp(0.11556)
-    expected = (
-        "- **window_attention / depthwise_conv**, eager, cpu, float32, channels_last, hot: "
-        "2x [1.78, 2.25] at 56x56, batch 1, window 7, 96 channels, depthwise_conv is faster."
-    )
-    assert expected in text
+    assert row == {
+        "who": "depthwise_conv over window_attention (the two mixers by themselves)",
+        "how much": "2 [1.78, 2.25] times as fast",
+        "where": "float32, eager, cpu, 56x56, batch 1, window 7, 96 channels",
+        "decided": "decided",
+        "in all settings": "measured in this setting alone.",
+    }
     assert "empirical Bayes" in text
 
 
@@ -53,15 +59,18 @@ def test_many_settings_are_counted_with_both_ends_of_the_range(tmp_path):
     records += [ok(case(CONVOLUTION, window=w), [c * s for s in spread]) for w, (_, c) in pairs.items()]
     records += [Record(case(ATTENTION, window=11), "oom"), ok(case(CONVOLUTION, window=11), spread)]
     text = summarise(tmp_path, *records)
-    assert "depthwise_conv is faster in 2 of 4 settings, window_attention in 1, 1 undecided; from 0.25x [" in text
-    assert re.search(r"at 56x56, batch 1, window 3, 96 channels to 4x \[.*\] at 56x56, batch 1, window 9", text)
-    assert "; 1 without a ratio (oom)." in text
+    (row,) = table_after(text, "## Who is faster")
+    assert row["in all settings"].startswith(
+        "depthwise_conv is faster in 2 of 4 settings, window_attention in 1, 1 undecided (0.25 to 4 times); "
+        "1 without a ratio (oom); they swap places at window "
+    )
+    assert row["how much"].startswith("3 [")
     rows = table_after(text, "## Attention over convolution")
     assert [(row["window"], row["faster"]) for row in rows] == [
-        ("3", "window_attention is faster"),
+        ("3", "window_attention"),
         ("5", "undecided"),
-        ("7", "depthwise_conv is faster"),
-        ("9", "depthwise_conv is faster"),
+        ("7", "depthwise_conv"),
+        ("9", "depthwise_conv"),
         ("11", ""),
     ]
     assert rows[-1]["ratio"] == "oom"
@@ -71,7 +80,7 @@ def test_a_winner_after_one_launch_is_provisional(tmp_path):
     times = {ATTENTION: launch([3, 3.03] * 20), CONVOLUTION: launch([1, 1.01] * 20)}
     records = [Record(case(model), "ok", launches=(only,)) for model, only in times.items()]
     text = summarise(tmp_path, *records)
-    assert "one launch, so the interval says nothing of the next and this is provisional" in text
+    assert table_after(text, "## Who is faster")[0]["decided"] == "decided, provisional: one launch"
     assert "within the only launch" in text
 
 
@@ -126,9 +135,9 @@ def test_the_environment_and_the_way_of_measuring_are_told(tmp_path):
 
 
 def test_cases_without_a_record_are_not_forgotten(tmp_path):
-    frame = reports.load(write_run(tmp_path / "run", [ok(case(), [1.0])]))
-    assert "**run is not finished**: 2 of its cases were not run." in summary(frame, {"run": {"sweep": {"cases": 3}}})
-    assert "not finished" not in summary(frame, {"run": {"sweep": {"cases": 1}}})
+    known = answers(reports.load(write_run(tmp_path / "run", [ok(case(), [1.0])])))
+    assert "**run is not finished**: 2 of its cases were not run." in summary(known, {"run": {"sweep": {"cases": 3}}})
+    assert "not finished" not in summary(known, {"run": {"sweep": {"cases": 1}}})
 
 
 def test_the_short_table_has_a_line_a_case(tmp_path):
@@ -142,8 +151,8 @@ def test_the_short_table_has_a_line_a_case(tmp_path):
 
 
 def test_runs_stand_side_by_side_and_differences_are_marked(tmp_path):
-    frame = reports.load(*(write_run(tmp_path / name, [ok(case(), [1.0])]) for name in "ab"))
-    text = summary(frame, {"a": MANIFEST, "b": {**MANIFEST, "versions": {"torch": "9"}}})
+    known = answers(reports.load(*(write_run(tmp_path / name, [ok(case(), [1.0])]) for name in "ab")))
+    text = summary(known, {"a": MANIFEST, "b": {**MANIFEST, "versions": {"torch": "9"}}})
     rows = {row["setting"]: (row["a"], row["b"]) for row in table_after(text, "## Environment")}
     assert rows["versions.torch (differs)"] == ("2.13.0", "9")
     assert "environment.cpu.threads" in rows
@@ -187,7 +196,7 @@ def test_a_run_of_engines_that_were_only_built_reads_as_that(tmp_path):
     text = summarise(tmp_path, engine(), engine(model=ATTENTION, attentions=1, fused_attentions=[["a"]]))
     assert "**Engines were built and none was run**, so there is no latency to show. 2 cases: 2 built." in text
     assert "Nothing was ok" not in text
-    assert "Nothing was run, so nothing is known of it." in text
+    assert "Engines were built and none was run: nothing is known of which is faster." in text
     assert "- 2 cases: cuda:0 is not there: built only." in text
     assert "## Cases that are not ok" not in text
     assert "## Attention over convolution" not in text
@@ -229,7 +238,7 @@ def test_the_two_flavours_have_two_names_and_a_mark_stands_in_their_row(tmp_path
     run = write_run(tmp_path / "run", records)
     entry = {"case": records[0].case.to_json(), "mark": "disagreed", "ratio": 1.05, "engine_sha256": "a"}
     write_crosscheck(run, {"cases": [entry]})
-    text = summary(reports.load(run), {"run": MANIFEST})
+    text = summary(answers(reports.load(run)), {"run": MANIFEST})
     assert "Engines were built and none was run" not in text
     rows = {row["flavour"]: row for row in table_after(text, "### Engines")}
     assert set(rows) == {"TensorRT", "TensorRT-RTX"}
@@ -296,9 +305,6 @@ def test_a_cell_escapes_what_markdown_would_take_for_its_own():
 
 
 def test_predicted_memory_is_set_beside_the_measured_with_the_cause_of_a_miss():
-    from mixprof.reports.frame import COLUMNS
-    from mixprof.reports.text.memory import prediction_table
-
     common = {"run": "r", "lowering": "eager", "device": "cpu", "status": "ok", "batch": 1, "resolution": "56"}
     rows = [
         {**common, "model": "exact", "dtype": "float32", "predicted_peak_bytes": 2**22, "allocator_peak_bytes": 2**22},
@@ -307,11 +313,11 @@ def test_predicted_memory_is_set_beside_the_measured_with_the_cause_of_a_miss():
         {**common, "model": "gpu", "device": "cuda:0", "predicted_peak_bytes": 1, "allocator_peak_bytes": 9},
     ]
     frame = pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=COLUMNS[name]) for name in COLUMNS})
-    _, said, text = prediction_table(frame)
-    assert said == "1 of 3 within 10%, ratios 0.500 to 1.000."
-    lines = {line.split("|")[1].strip(): line for line in text.splitlines()}
-    assert "0.800" in lines["tiny"]
-    assert "oneDNN" in lines["tiny"]
-    assert "unexplained" in lines["odd"]
-    assert "gpu" not in lines
-    assert prediction_table(frame.iloc[3:]) == []
+    (section,) = predicted_memory(answers(frame))
+    assert section.parts[0] == "1 of 3 within 10%, ratios 0.500 to 1.000."
+    rows = {row["model"]: row for row in section.parts[1].rows}
+    assert set(rows) == {"exact", "tiny", "odd"}
+    assert rows["tiny"]["predicted / measured"] == "0.800"
+    assert "oneDNN" in rows["tiny"]["cause"]
+    assert rows["odd"]["cause"] == "unexplained"
+    assert predicted_memory(answers(frame.iloc[3:])) == []

@@ -133,6 +133,7 @@ def test_a_batch_can_vary_within_a_profile(tmp_path):
     assert accuracy.relative_error(lowered.read(), expected) < 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "resolutions"),
     [
@@ -171,6 +172,7 @@ def test_every_mixer_multiplies_in_half_precision_alone(tmp_path, name):
     assert accuracy.relative_error(lowered.read(), expected) < 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("name", ["swin_t", "dwnet_t", "dynamic_dwnet_t", "i_dynamic_dwnet_t", "vit_s"])
 def test_networks_of_odd_sizes_are_right_in_single_precision(tmp_path, name, batch):
@@ -199,6 +201,7 @@ for batch in range(1, 100):
 """
 
 
+@pytest.mark.slow
 def test_a_build_killed_at_any_moment_leaves_no_damaged_entry(tmp_path):
     generator = random.Random(5)
     for _ in range(4):

@@ -1,5 +1,7 @@
 """reports.text.verdict, gains and published: the sentences on top of the page, and the ratios that they rest on."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,10 +9,11 @@ from scipy import stats
 
 from mixprof import reports
 from mixprof.data.types import Record
-from mixprof.reports.charts import published
+from mixprof.reports.answers import answers
+from mixprof.reports.answers.gains import gains
 from mixprof.reports.charts.figures import figures
-from mixprof.reports.charts.gains import gains
-from mixprof.reports.text.verdict import not_measured, verdict
+from mixprof.reports.text import missing
+from mixprof.reports.text.verdict import verdict
 from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
 ATTENTION, CONVOLUTION = "window_attention", "depthwise_conv"
@@ -20,37 +23,52 @@ def load(tmp_path, *records):
     return reports.load(write_run(tmp_path / "run", records))
 
 
-def test_the_verdict_says_how_many_times_as_fast_with_its_interval(tmp_path):
+def lines(frame, crossings=None):
+    """The rows of the verdict's table."""
+    known = answers(frame)
+    if crossings is not None:
+        known = dataclasses.replace(known, crossovers=crossings)
+    (section,) = verdict(known)
+    return section.parts[0].rows
+
+
+def not_measured(frame, manifests):
+    (section,) = missing.not_measured(answers(frame), manifests)
+    return section.parts[0].split("\n")
+
+
+def test_the_verdict_is_a_small_table(tmp_path):
     frame = load(tmp_path, ok(case(ATTENTION), (4.0, 4.2, 4.4)), ok(case(CONVOLUTION), (2.0, 2.2, 2.1)))
-    # scipy.stats.ttest_rel of the logs gives 2 x/÷ exp(0.11556)
-    assert verdict(frame) == [
-        "On this machine, in float32 under eager on cpu, **depthwise_conv is 2 [1.78, 2.25] times as fast as "
-        "window_attention** at 56x56, batch 1, window 7, 96 channels (the two mixers by themselves)."
-    ]
+    (row,) = lines(frame)
+    assert list(row) == ["who", "how much", "where", "decided", "in all settings"]
+    assert row["in all settings"].count(". ") == 0  # one sentence
 
 
 def test_the_faster_one_comes_first(tmp_path):
     frame = load(tmp_path, ok(case(ATTENTION), (2.0, 2.2, 2.1)), ok(case(CONVOLUTION), (4.0, 4.2, 4.4)))
-    assert "**window_attention is 2 [1.78, 2.25] times as fast as depthwise_conv**" in verdict(frame)[0]
+    (row,) = lines(frame)
+    assert row["who"].startswith("window_attention over depthwise_conv")
+    assert row["how much"] == "2 [1.78, 2.25] times as fast"
 
 
-def test_two_that_cannot_be_told_apart_are_not(tmp_path):
+def test_two_that_cannot_be_told_apart_are_not_decided(tmp_path):
     frame = load(tmp_path, ok(case(ATTENTION), (2.0, 2.2, 2.1)), ok(case(CONVOLUTION), (2.1, 2.1, 2.1)))
-    assert "**not told apart**" in verdict(frame)[0]
+    assert lines(frame)[0]["decided"] == "not decided"
 
 
-def test_the_most_usual_setting_is_told_and_all_are_counted(tmp_path):
+def test_the_most_usual_setting_is_shown_and_all_are_counted(tmp_path):
     models = ((ATTENTION, 2.0), (CONVOLUTION, 1.0))
     records = [
         ok(case(model, resolution=(s, s)), [ms * s, 1.01 * ms * s]) for model, ms in models for s in (14, 56, 224)
     ]
-    (said,) = verdict(load(tmp_path, *records))
-    assert "at 56x56, batch 1, window 7, 96 channels" in said
-    assert "In all: depthwise_conv is faster in 3 of 3 settings" in said
+    (row,) = lines(load(tmp_path, *records))
+    assert row["where"].endswith("56x56, batch 1, window 7, 96 channels")
+    assert row["in all settings"].startswith("depthwise_conv is faster in 3 of 3 settings")
 
 
-def test_without_a_pair_that_is_said(tmp_path):
-    assert "No pair" in verdict(load(tmp_path, ok(case(), [1.0])))[0]
+def test_without_a_pair_the_verdict_says_so(tmp_path):
+    (section,) = verdict(answers(load(tmp_path, ok(case(), [1.0]))))
+    assert "No pair" in section.parts[0]
 
 
 def test_what_was_not_measured_is_said(tmp_path):
@@ -111,7 +129,7 @@ def test_throughput_stands_at_the_published_accuracy(tmp_path):
         ok(network("swin_b", window=12), [15.0, 15.0]),
     ]
     frame = load(tmp_path, *records)
-    top1 = frame["model"].to_frame().join(published.with_accuracy(frame))["top1_percent"]
+    top1 = answers(frame).cases["top1_percent"]
     assert top1.fillna(0).tolist() == [81.3, 81.2, 0, 0]  # what was changed has no published accuracy
     figure = dict(figures(frame))["throughput_accuracy"]
     points = {bars.get_label(): tuple(bars[0].get_xydata()[0]) for bars in figure.axes[0].containers}
@@ -146,23 +164,22 @@ def test_where_they_swap_places_is_said(tmp_path):
         **{"run": "run", "lowering": "eager", "device": "cpu", "dtype": "float32", "layout": "channels_last"},
         **{"mode": "hot", "kind": "mixer", "channels": 96, "resolution": None, "batch": 1, "window": 7},
     }
-    (said,) = verdict(frame, pd.DataFrame([crossing]))
-    assert said.endswith(
-        "They swap places at resolution 24.1 [22.9, 25.6] (batch 1, window 7), **window_attention** faster below."
+    (row,) = lines(frame, pd.DataFrame([crossing]))
+    assert row["in all settings"].endswith(
+        "they swap places at resolution 24.1 [22.9, 25.6] (batch 1, window 7), window_attention faster below."
     )
     elsewhere = pd.DataFrame([{**crossing, "lowering": "compile"}])
-    assert verdict(frame, elsewhere)[0].endswith("No place where they swap is beyond doubt.")
-    assert "swap" not in verdict(frame)[0]
+    assert "swap" not in lines(frame, elsewhere)[0]["in all settings"]
 
 
-def test_what_has_no_ratio_comes_last(tmp_path):
+def test_a_line_without_a_ratio_comes_last(tmp_path):
     records = [
         *(Record(case(model), "oom") for model in (ATTENTION, CONVOLUTION)),
         *(ok(case(model, lowering="onnxruntime"), [1.0, 1.1]) for model in (ATTENTION, CONVOLUTION)),
     ]
-    known, unknown = verdict(load(tmp_path, *records))
-    assert "under onnxruntime" in known
-    assert "no ratio of window_attention and depthwise_conv; 1 without a ratio (oom)" in unknown
+    known, unknown = lines(load(tmp_path, *records))
+    assert "onnxruntime" in known["where"]
+    assert (unknown["decided"], unknown["in all settings"]) == ("no ratio", "1 without a ratio (oom).")
 
 
 def test_a_plain_implementation_is_said_once_however_it_is_called(tmp_path):

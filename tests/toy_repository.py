@@ -53,7 +53,7 @@ def environment(**more):
     """Git as nobody has set it up, and this project's packages in front of whatever is installed."""
     return {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(ROOT / "src"),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         **{f"GIT_{who}_{what}": f"{who.lower()}@toy" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},

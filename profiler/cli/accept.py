@@ -6,6 +6,7 @@ import argparse
 import datetime
 from pathlib import Path
 
+from mixprof.cli.command import Command
 from mixprof.reports.gate import waivers
 from mixprof.reports.gate.exporters import write
 
@@ -25,3 +26,14 @@ def run(arguments: argparse.Namespace) -> int:
     write(path, waivers.as_toml(waivers.accept(before, new, datetime.date.today())))
     print(f"{path}: {new.case} may regress until {new.until}: {new.reason}")
     return 0
+
+
+COMMAND = Command(
+    "let a case regress until a day, in a file to commit",
+    add_options,
+    run,
+    (
+        "accept 'my.zoo:net eager cpu float32 b1 224x224' --reason 'new head' --until 2026-12-31",
+        "accept 'all cases' --reason 'new torch' --until 2026-12-31",
+    ),
+)

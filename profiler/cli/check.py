@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from mixprof.cli import gate_options
+from mixprof.cli.command import Command, add_json
 from mixprof.data import calibrations, run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.histories import File, History, content_hash, is_url
+from mixprof.data.types import Case
 from mixprof.reports.gate import baseline, stored
 from mixprof.reports.gate.baseline import Baseline
-from mixprof.reports.gate.check import COMPARES, check
+from mixprof.reports.gate.check import check
 from mixprof.reports.gate.comparable import compare, declared
-from mixprof.reports.gate.outcome import Outcome
+from mixprof.reports.gate.outcome import Judged, Outcome
 from mixprof.reports.gate.policy import refuse_unused_patterns
 from mixprof.reports.gate.stored import Stored
+from mixprof.reports.gate.times import Time
 
-DEFAULT_BASELINE = "mixprof-baseline.txt"
 MOST_RUNS = 200  # of a history that are read, the newest
 
 
-def add_check_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", metavar="RUN")
+def add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", metavar="RUN", help="a run folder")
     command.add_argument("--against", required=True, metavar="BASELINE", help="run folder, baseline file, or history")
     command.add_argument("--add", action="store_true", help="add the run to the history afterwards")
     command.add_argument("--under-test", metavar="A,B", help="software whose versions may differ: torch, cuda, …")
     command.add_argument("--exact-only", action="store_true", help="counts alone: no time is judged")
     gate_options.add_options(command, retry=False)
+    add_json(command)
 
 
-def add_baseline_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("runs", nargs="+", metavar="RUN", help="a run folder; eight or more to judge times by")
-    command.add_argument("--out", default=DEFAULT_BASELINE, metavar="FILE", help=f"default: {DEFAULT_BASELINE}")
-
-
-def run_check(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Judge RUN; the exit code of the policy."""
     policy = gate_options.policy_of(arguments)
     head = stored.of_run(Path(arguments.folder))
@@ -53,13 +52,17 @@ def run_check(arguments: argparse.Namespace) -> int:
         refuse_unused_patterns(policy, [case.label() for case in base.newest.cases])
         outcome = check(arguments.folder, head, base, names, policy.thresholds, arguments.exact_only)
     times = stored.times_of_run(Path(arguments.folder))
-    cases = [replace(each, times=times.get(each.name, {})) for each in outcome.cases]
+    cases = [replace(judged, times=_times_of(judged, times)) for judged in outcome.cases]
     outcome = replace(outcome, cases=cases, notes=[*outcome.notes, calibrations.said(dict(head.testbed))])
     code = gate_options.conclude(outcome, policy, arguments, None)
     if arguments.add and history is not None:
         path, is_new = history.add(head.key, head.time, head.to_json())
         print(f"mixprof: {'added as' if is_new else 'already there:'} {path}", file=sys.stderr)
     return code
+
+
+def _times_of(judged: Judged, times: Mapping[Case, dict[str, Time]]) -> dict[str, Time]:
+    return times.get(judged.case, {}) if judged.case is not None else {}
 
 
 def history_of(against: str) -> History | None:
@@ -117,20 +120,9 @@ def _read(history: History, file: File) -> Stored:
         ) from None
 
 
-def run_baseline(arguments: argparse.Namespace) -> int:
-    """Write the text baseline of one or more runs. Times that did not change beyond noise stay as they were."""
-    out = Path(arguments.out)
-    new = baseline.of_many(str(out), [stored.of_run(Path(run)) for run in arguments.runs])
-    kept = [each for each in new.newest.cases.values() if each.status in COMPARES]
-    if not kept:
-        first = next(iter(new.newest.cases.values()))
-        raise UsageError(f"got runs without a case that is ok ({first.status}: {first.reason}), expected at least one")
-    changed = len(kept)
-    if out.exists():
-        new, changed = baseline.renewed(baseline.read(out), new)
-    temporary = out.with_name(out.name + ".tmp")
-    temporary.write_text(baseline.as_text(new))
-    temporary.replace(out)
-    timed = sum(level.runs >= 8 for level in new.levels.values())
-    print(f"{out}: {len(kept)} cases, {changed} changed, {timed} with runs enough to judge times by")
-    return 0
+COMMAND = Command(
+    "a run against stored ones",
+    add_options,
+    run,
+    ("check runs/mine --against mixprof-baseline.txt", "check runs/mine --against history/ --add"),
+)

@@ -13,7 +13,7 @@ from mixprof.data.errors import UsageError
 from mixprof.reports.gate import limits, thresholds, waivers
 from mixprof.reports.gate.exporters import EXPORTERS, as_annotations, write
 from mixprof.reports.gate.outcome import Outcome, Policy, exit_code, in_words
-from mixprof.reports.gate.policy import settle
+from mixprof.reports.gate.policy import apply
 from mixprof.reports.gate.tables import as_text
 
 FILES = {  # option -> what it writes
@@ -73,7 +73,7 @@ def _waivers(path: str | None) -> Sequence[waivers.Waiver]:
 
 def conclude(outcome: Outcome, policy: Policy, arguments: argparse.Namespace, stored: Path | None) -> int:
     """Store an outcome, print its verdicts, export it; the exit code of the policy. OSError after all was tried."""
-    outcome = settle(outcome, policy, datetime.date.today())
+    outcome = apply(outcome, policy, datetime.date.today())
     code = exit_code(outcome, policy)
     values = {**outcome.to_json(), "exit_code": code, "words": in_words(outcome, code)}
     if stored is not None:

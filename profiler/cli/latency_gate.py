@@ -1,4 +1,4 @@
-"""What the `latency_gate` fixture hands to a test: `mixprof ab` of BASE and the folder as it is, for its outcome."""
+"""A gate as a test's fixture: BASE against the folder as it is, the verdict as the test's outcome."""
 
 from __future__ import annotations
 
@@ -6,22 +6,34 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mixprof.cli.pytest_plugin import NAME
+from mixprof.api import compare
+from mixprof.cli import LATENCY_GATE as NAME
 from mixprof.data.errors import UsageError
 from mixprof.data.parsing import nearest
-from mixprof.gate import job
+from mixprof.gate.ab import MERGE_BASE, Spec
 from mixprof.gate.git import ask, merge_base, resolve, uncommitted
 from mixprof.gate.sides import HERE
+from mixprof.plan import sweep_file
+from mixprof.plan.settings import AXES, MEASURE
+from mixprof.reports.gate import limits, thresholds
+from mixprof.reports.gate.outcome import Judged, Outcome, Policy, exit_code
+from mixprof.reports.gate.outcome import in_words as outcome_words
+from mixprof.reports.gate.policy import apply
+from mixprof.reports.gate.tables import in_words
+from mixprof.reports.gate.waivers import DEFAULT, read
 
-SETTINGS = [name for name in job.OPTIONS if name not in ("models", "budget", "exact_only")]
 SPEAKS_OF = {1: ("regressed", "missing"), 3: ("inconclusive",), 4: ("incomparable",)}  # an exit code -> verdicts
 ACCEPT = "`mixprof accept '{name}' --reason WHY --until DATE` lets it pass for a time"
+OTHERS = ("prepare", "threshold", "limit")  # settings that are neither axes nor measuring
+SETTINGS = (*(axis for axis in AXES if axis != "models"), *MEASURE, *OTHERS)
+Value = str | int | float | bool | Sequence[str | int] | None
 TO_DO = {
     "regressed": f"make it as fast as it was; `mixprof bisect` finds the commit, {ACCEPT}",
     "missing": f"mend it; {ACCEPT}",
@@ -34,6 +46,15 @@ class Nothing(Exception):
     """There are no two things to compare; the message says why."""
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What a report says besides verdicts."""
+
+    base: str
+    budget: float  # seconds
+    kept: Path  # folder of samples
+
+
 class Gate:
     """Called with a model, it lets the test pass, fails or skips it, by the verdict of `mixprof ab`."""
 
@@ -42,13 +63,14 @@ class Gate:
 
     def __call__(
         self, model: str, *, base: str | None = None, folder: str = HERE, budget: float = 60.0,
-        exact_only: bool = False, **settings: Any,
-    ) -> dict[str, Any]:  # fmt: skip
-        """Gate a model, or a function as "call:package.module:function". The outcome of `ab` as JSON values.
+        exact_only: bool = False, **settings: Value,
+    ) -> Outcome:  # fmt: skip
+        """Gate a model, or a function as "call:package.module:function"; its outcome.
 
         base: a revision, merge-base or python:PATH; default: --latency-base. folder: below the root of the test run;
         both sides import from it, or from its like in BASE. budget: seconds. exact_only: counts alone, without time.
-        settings: further options of `ab` by their names with underscores, like resolutions="56,112", threshold=0.05.
+        settings: axes and measuring settings by their names with underscores, like resolutions="56,112"; prepare,
+        threshold and limit as options of `ab`.
         """
         __tracebackhide__ = True
         if _in_parallel() and not exact_only:
@@ -56,17 +78,19 @@ class Gate:
         base = base if base is not None else self._item.config.getoption("--latency-base")
         kept = self._temporary.mktemp(NAME) / "ab"
         try:
-            options = _options(model, {"budget": budget, "exact_only": exact_only, **settings})
             where = self._where(folder)
+            spec, policy = _job(model, settings, where)
             commit = _commit(base, where)
-            outcome = job.run(commit or base, HERE, *options, f"--out={kept}", folder=where)
+            spec = replace(spec, base=commit or base, exact_only=exact_only, budget_s=budget, out=kept)
+            outcome = apply(compare(spec, policy), policy, date.today())
         except Nothing as error:
             self._say(f"nothing to compare: {error}")
             pytest.skip(f"{NAME}: {error}")
-        except (UsageError, RuntimeError) as error:
+        except UsageError as error:
             self._say(str(error))
             pytest.fail(f"{NAME}: {error}", pytrace=False)
-        self._conclude(outcome, f"{base} ({commit[:10]})" if commit else base, budget, self._keep(kept))
+        words = f"{base} ({commit[:10]})" if commit else base
+        self._conclude(outcome, exit_code(outcome, policy), _Told(words, budget, self._keep(kept)))
         return outcome
 
     def _where(self, folder: str) -> Path:
@@ -87,18 +111,16 @@ class Gate:
             shutil.copy2(file, kept)
         return kept
 
-    def _conclude(self, outcome: Mapping[str, Any], base: str, budget: float, kept: Path) -> None:
+    def _conclude(self, outcome: Outcome, code: int, told: _Told) -> None:
         """Say every verdict; the policy's exit code is the test's outcome."""
         __tracebackhide__ = True
-        judged = [*outcome["cases"], *outcome["families"], *([outcome["grid"]] if outcome["grid"] else [])]
-        said = [_in_words(each) for each in judged]
-        more = [f"{outcome['words'].strip()}", f"samples and verdicts: {kept}"]
-        self._item.add_report_section("call", NAME, "\n".join([*said, *outcome["notes"], *more]) + "\n")
-        self._say("; ".join(said) + f" against {base}")
-        code = outcome["exit_code"]
+        lines = [_in_words(judged) for judged in outcome.judged]
+        more = [outcome_words(outcome, code).strip(), f"samples and verdicts: {told.kept}"]
+        self._item.add_report_section("call", NAME, "\n".join([*lines, *outcome.notes, *more]) + "\n")
+        self._say("; ".join(lines) + f" against {told.base}")
         if code == 0:
             return
-        line = _line(outcome, [each for each in judged if each["verdict"] in SPEAKS_OF[code]], base, budget)
+        line = _line(outcome, [judged for judged in outcome.judged if judged.verdict in SPEAKS_OF[code]], told)
         if code == 3:
             self._undecided(line, measured=True)
         else:
@@ -128,17 +150,32 @@ def _in_parallel() -> str | None:
     return f"{workers} workers of pytest-xdist would disturb it; measure by `pytest -n 0 -m {NAME}`"
 
 
-def _options(model: str, settings: Mapping[str, Any]) -> list[str]:
-    """Options of `ab`. UsageError for one that it has not."""
+def _job(model: str, settings: Mapping[str, Value], where: Path) -> tuple[Spec, Policy]:
+    """The spec, with HEAD the folder as it is, and the policy. UsageError for a setting that it has not."""
     if not isinstance(model, str):
         raise UsageError(
             f"got {model!r}, expected a name, like 'package.module:factory' or 'call:package.module:function': "
             "each side imports its own"
         )
-    for name in settings:
-        if name not in job.OPTIONS or name == "models":
-            raise UsageError(f"got {name}=, expected {nearest(name, SETTINGS)}")
-    return job.options({"models": model, **settings})
+    given = {name: value for name, value in settings.items() if name not in OTHERS}
+    if "models" in settings or (unknown := [name for name in given if name not in SETTINGS]):
+        name = "models" if "models" in settings else unknown[0]
+        raise UsageError(f"got {name}=, expected {nearest(name, SETTINGS)}")
+    groups, measure = sweep_file.read(None, {"models": model, **given}, "{}=".format)
+    texts = {name: _texts(settings.get(name)) for name in ("threshold", "limit")}
+    waivers = read(where / DEFAULT) if (where / DEFAULT).exists() else ()
+    policy = Policy(
+        thresholds=thresholds.parse(texts["threshold"]), limits=limits.parse(texts["limit"]), waivers=waivers
+    )
+    prepare = settings.get("prepare")
+    return Spec(groups, measure=measure, prepare=None if prepare is None else str(prepare), where=where), policy
+
+
+def _texts(value: Value) -> list[str]:
+    """One value or several, as the options of `ab` would be written."""
+    if value is None:
+        return []
+    return [str(text) for text in value] if isinstance(value, (list, tuple)) else [str(value)]
 
 
 def _commit(base: str, folder: Path) -> str | None:
@@ -151,25 +188,26 @@ def _commit(base: str, folder: Path) -> str | None:
         patch.chdir(folder)  # the one that git is asked about
         if "not a git repository" in ask("rev-parse", "--git-dir").stderr:
             raise Nothing(f"'{folder}' is in no git repository, and BASE is a revision")
-        commit = merge_base("HEAD") if base == "merge-base" else resolve(base)
+        commit = merge_base("HEAD") if base == MERGE_BASE else resolve(base)
         if commit == resolve("HEAD") and not uncommitted():
             raise Nothing(f"BASE, {base}, is the commit that is checked out, and nothing is uncommitted")
     return commit
 
 
-def _in_words(judged: Mapping[str, Any]) -> str:
-    waived = f", waived: {judged['waived']}" if judged["waived"] else ""
-    return f"{judged['name']}: {job.in_words(judged)}{waived}"
+def _in_words(judged: Judged) -> str:
+    waived = f", waived: {judged.waived}" if judged.waived else ""
+    return f"{judged.name}: {in_words(judged)}{waived}"
 
 
-def _line(outcome: Mapping[str, Any], found: list[Mapping[str, Any]], base: str, budget: float) -> str:
+def _line(outcome: Outcome, failing: Sequence[Judged], told: _Told) -> str:
     """What made a gate fail, and what to do, in one line."""
-    if outcome["exit_code"] == 4 and (outcome["canary"] or {}).get("verdict") in ("regressed", "improved"):
-        said = job.in_words(outcome["canary"])
-        return f"BASE against itself, {base}, is {said}: nothing here is to be trusted, measure on a machine at rest"
-    found = [each for each in found if not each["waived"]]
-    said = "; ".join(_in_words(each) for each in found)
-    to_do = TO_DO[found[0]["verdict"]].format(name=found[0]["name"], budget=budget)
-    if seconds := max((each["more_s"] or 0 for each in found), default=0):
+    if outcome.flagged and outcome.canary is not None:
+        canary = in_words(outcome.canary)
+        to_do = "nothing here is to be trusted, measure on a machine at rest"
+        return f"BASE against itself, {told.base}, is {canary}: {to_do}"
+    failing = [judged for judged in failing if not judged.waived]
+    verdicts = "; ".join(_in_words(judged) for judged in failing)
+    to_do = TO_DO[failing[0].verdict].format(name=failing[0].name, budget=told.budget)
+    if seconds := max((judged.more_s or 0 for judged in failing), default=0):
         to_do += f": about {seconds:.0f} s more would decide it"
-    return f"{said} against {base}: {to_do}"
+    return f"{verdicts} against {told.base}: {to_do}"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mixprof.cli import LATENCY_GATE as NAME
+
 if TYPE_CHECKING:
     from mixprof.cli.latency_gate import Gate
-
-NAME = "latency_gate"  # of the fixture, its marker, its report section and its property in JUnit XML
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,10 +38,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What every gate said, one line each: also those that passed or did not measure."""
-    reports = [report for found in terminalreporter.stats.values() for report in found]
+    """Print one line for each gate, also for those that passed or did not measure."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
     called = [report for report in reports if getattr(report, "when", None) == "call"]
-    lines = [f"{each.nodeid}: {said}" for each in called for name, said in each.user_properties if name == NAME]
+    lines = [f"{report.nodeid}: {line}" for report in called for name, line in report.user_properties if name == NAME]
     if lines:
         terminalreporter.section("latency gates")
         terminalreporter.write("\n".join([*lines, ""]))

@@ -53,14 +53,21 @@ class Case:
         return digest(self.to_json())
 
     def label(self) -> str:
-        """The case in words for a progress line."""
+        """The case in words, for people: every field that is not the default."""
         height, width = self.resolution
         parts = [self.model, self.lowering, self.device, self.dtype, f"b{self.batch}", f"{height}x{width}"]
         if self.window is not None:
             parts.append(f"k{self.window}")
         if self.channels is not None:
             parts.append(f"c{self.channels}")
+        parts += [self.layout] * (self.layout != self._usual_layout) + [self.mode] * (self.mode != "hot")
         return " ".join(parts)
+
+    @property
+    def _usual_layout(self) -> str:
+        """The only layout of a file or a function, and a module's default."""
+        has_own = self.model.startswith("call:") or self.model.endswith((".onnx", ".plan"))
+        return "contiguous" if has_own else "channels_last"
 
 
 @dataclass(frozen=True)

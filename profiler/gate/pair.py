@@ -84,13 +84,13 @@ class Resident:
         deadline = time.monotonic() + self.timeout_s
         while b"\n" not in self._buffer:
             waited = [self._answers, self.server.descriptor]
-            found, _, _ = select.select(waited, [], [], max(0.0, deadline - time.monotonic()))
-            if self._answers in found:
+            ready, _, _ = select.select(waited, [], [], max(0.0, deadline - time.monotonic()))
+            if self._answers in ready:
                 self._buffer += os.read(self._answers, 1 << 20)
-            elif found or time.monotonic() >= deadline:
+            elif ready or time.monotonic() >= deadline:
                 try:
                     # What is asked of a process that has ended is answered at once; one that is late is ended.
-                    values = self.server.finish(self.running, 0.0 if not found else self.timeout_s).values
+                    values = self.server.finish(self.running, 0.0 if not ready else self.timeout_s).values
                 finally:
                     self._close()
                 raise Ended(values, self.side)
@@ -106,8 +106,8 @@ class Resident:
 
 
 @dataclass(frozen=True)
-class Duel:
-    """What one round of one case gave: samples in milliseconds, in the order of their blocks."""
+class PairSamples:
+    """Samples of one round of one case in milliseconds, in the order of their blocks."""
 
     base_ms: tuple[tuple[float, ...], ...]
     head_ms: tuple[tuple[float, ...], ...]
@@ -125,7 +125,7 @@ def difference(base: Sequence[Sequence[float]], head: Sequence[Sequence[float]])
     return statistics.median(math.log(statistics.median(b) / statistics.median(a)) for a, b in pairs)
 
 
-def fight(base: Resident, head: Resident, generator: random.Random, seconds: float = BLOCK_S) -> Duel:
+def take_turns(base: Resident, head: Resident, generator: random.Random, seconds: float = BLOCK_S) -> PairSamples:
     """Blocks of A B B A or B A A B, five samples at a time, until there are enough of them."""
     blocks: list[tuple[list[float], list[float]]] = []
     lost: list[float] = []
@@ -139,7 +139,7 @@ def fight(base: Resident, head: Resident, generator: random.Random, seconds: flo
             lost += [] if share is None else [share]
         blocks.append((taken[base], taken[head]))
     shares = statistics.fmean(lost) if lost else None
-    return Duel(tuple(tuple(a) for a, _ in blocks), tuple(tuple(b) for _, b in blocks), shares, head.repeats)
+    return PairSamples(tuple(tuple(a) for a, _ in blocks), tuple(tuple(b) for _, b in blocks), shares, head.repeats)
 
 
 def round_of(
@@ -147,27 +147,27 @@ def round_of(
     generator: random.Random,
     timeout_s: float,
     seconds: float = BLOCK_S,
-) -> tuple[Duel, dict[str, Any], dict[str, Any]]:
+) -> tuple[PairSamples, dict[str, Any], dict[str, Any]]:
     """One round of one case: the samples, and each side's Launch. Ended or ServerDied when a side fails.
 
     sides: name -> server and request, BASE first.
     """
-    held: list[Resident] = []
+    residents: list[Resident] = []
     try:
         for name, (server, request) in sides.items():
-            held.append(Resident(name, server, timeout_s, **request))
-            held[-1].ready()  # one after the other: building is not to be raced
-        duel = fight(held[0], held[1], generator, seconds)
-        return duel, held[0].end(), held[1].end()
+            residents.append(Resident(name, server, timeout_s, **request))
+            residents[-1].ready()  # one after the other: building is not to be raced
+        samples = take_turns(residents[0], residents[1], generator, seconds)
+        return samples, residents[0].end(), residents[1].end()
     except (Ended, ServerDied):
-        for resident in held:
+        for resident in residents:
             if resident.server.busy:
                 resident.kill()
         raise
 
 
 def scratch_of(folder: Path, side: str) -> Path:
-    """A side's own scratch below a job's."""
-    found = folder / side
-    found.mkdir(parents=True, exist_ok=True)
-    return found
+    """Make a side's own scratch below a job's."""
+    scratch = folder / side
+    scratch.mkdir(parents=True, exist_ok=True)
+    return scratch

@@ -1,80 +1,78 @@
-"""The rounds of an `ab` job: every case of the grid once on both sides, interleaved, in random order, with a canary."""
+"""Rounds of an `ab` job: every case of the grid once on both sides, interleaved, in random order, with a canary."""
 
 from __future__ import annotations
 
 import json
 import random
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mixprof.data.types import digest
-from mixprof.gate.pair import Duel, Ended, round_of, scratch_of
+from mixprof.data.pairs import Failure, Paired
+from mixprof.data.types import Case, digest
+from mixprof.gate.pair import Ended, PairSamples, round_of, scratch_of
 from mixprof.gate.sides import Side
-from mixprof.plan.axes import Measure, Planned
+from mixprof.machine.device import default_threads
+from mixprof.plan.axes import Planned
+from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, ServerDied, source_request
 from mixprof.run.executors.local import preload
 
-CANARY = "canary"
+CANARY = "canary"  # the side that is BASE once more
 TRIES = 3  # of a round that others disturbed; then it is given up
-
-
-@dataclass
-class Pairs:
-    """What a job has so far of each case: differences by round, and why it cannot go on, if it cannot."""
-
-    differences: dict[str, list[float]] = field(default_factory=dict)
-    failed: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # key -> side, status, reason
-    disturbed: dict[str, int] = field(default_factory=dict)  # key -> rounds given up
-    head_ms: dict[str, list[list[float]]] = field(default_factory=dict)  # key -> its samples in each round that counts
-    head_repeats: dict[str, int] = field(default_factory=dict)  # key -> most forwards in one of these
-    proofs: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # key -> side -> proof
-    spent_s: float = 0.0
+JOURNAL = "pairs.jsonl"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One case on both sides: the same experiment, but for what a side overrides."""
+    """One case on both sides: the same experiment, but for what a side sets for itself."""
 
-    key: str
+    pair: Paired
     base: Planned
     head: Planned
 
+    @classmethod
+    def itself(cls, planned: Planned, case: Case) -> Entry:
+        """One side against itself."""
+        return cls(Paired(case, planned.case, planned.case), planned, planned)
+
 
 class Rounds:
-    """Runs rounds of a grid and writes each duel to a journal when it ends."""
+    """Runs rounds of a grid and journals each pair when it ends.
 
-    def __init__(self, base: Side, head: Side, measure: Measure, folder: Path, threads: int):
-        self.sides = {"base": base, "head": head, CANARY: base}
-        self.measure, self.folder, self.threads = measure, folder, threads
-        self.settings = {**measure.__dict__, "threads": threads}
-        self.more: dict[str, dict[str, Any]] = {}  # what a side's processes are told besides
-        self.pairs = Pairs()
+    extra_work: share of extra work that HEAD's processes do, for calibration.
+    """
+
+    def __init__(self, sides: tuple[Side, Side], measure: Measure, folder: Path, extra_work: float = 0.0):
+        self.sides = dict(zip(("base", "head", CANARY), (*sides, sides[0]), strict=True))
+        self.measure, self.folder, self.extra_work = measure, folder, extra_work
+        self.threads = measure.threads or default_threads()
+        self.settings = {**asdict(measure), "threads": self.threads}
+        self.spent_s = 0.0
         self._generator = random.Random(measure.seed)
 
-    def run(self, entries: list[Entry], canary: Entry | None, stop: Callable[[], bool]) -> None:
-        """One round: fresh servers, the cases in random order, the canary among them."""
+    def run(self, entries: Sequence[Entry], canary: Entry | None, stop: Callable[[], bool]) -> None:
+        """Run one round: fresh servers, the cases in random order, the canary among them."""
         start = time.monotonic()
-        waiting = [(each, "head") for each in entries if each.key not in self.pairs.failed]
-        waiting += [(canary, CANARY)] if canary else []
+        waiting = [(entry, "head") for entry in entries if entry.pair.failure is None]
+        waiting += [(canary, CANARY)] if canary and canary.pair.failure is None else []
         self._generator.shuffle(waiting)
+        planned = [side for entry, _ in waiting for side in (entry.base, entry.head)]
         servers: dict[str, Server] = {}
         try:
             for entry, against in waiting:
                 if stop():
                     return
-                for name in ("base", against):
-                    if name not in servers:
-                        servers[name] = self._server(
-                            name, (each for pair, _ in waiting for each in (pair.base, pair.head))
-                        )
-                self._fight(entry, against, servers, stop)
+                for side in ("base", against):
+                    if side not in servers:
+                        servers[side] = self._server(side, planned)
+                self._measure(entry, against, servers, stop)
         finally:
             for server in servers.values():
                 server.close()
-            self.pairs.spent_s += time.monotonic() - start
+            self.spent_s += time.monotonic() - start
 
     def _server(self, name: str, planned: Iterable[Planned]) -> Server:
         side = self.sides[name]
@@ -83,43 +81,42 @@ class Rounds:
             python=side.python, path=side.path, folder=side.folder,
         )  # fmt: skip
 
-    def _fight(self, entry: Entry, against: str, servers: dict[str, Server], stop: Callable[[], bool]) -> None:
-        key = CANARY if against == CANARY else entry.key
-        sides = {"base": entry.base, against: entry.base if against == CANARY else entry.head}
+    def _measure(self, entry: Entry, against: str, servers: dict[str, Server], stop: Callable[[], bool]) -> None:
+        """Measure one case until a round of it was undisturbed, or its tries are over."""
         for number in range(TRIES):
             if number and stop():  # no time to try again
                 break
             try:
-                requests = [self._request(servers[name], name, planned) for name, planned in sides.items()]
-                duel, *launches = round_of(
-                    {name: (servers[name], each) for name, each in zip(sides, requests, strict=True)},
-                    self._generator,
-                    self.measure.timeout,
-                )
-            except Failed as failure:
-                self.pairs.failed[key] = failure.where
+                samples, *launches = self._pair(entry, against, servers)
+            except Failed as failed:
+                entry.pair.failure = failed.failure
                 return
             except Ended as ended:
-                self.pairs.failed[key] = (ended.side, ended.values["status"], str(ended.values.get("reason")))
+                entry.pair.failure = _failure(ended.side, ended.values)
                 return
             except ServerDied as error:
-                # Blamed on the side whose server has ended: that of BASE is no finding about HEAD.
-                died = next((name for name in sides if servers[name].ended), against)
-                for name in sides:
-                    servers.pop(name).close()
-                self.pairs.failed[key] = (died, "crashed", str(error))
+                # Blamed on the side whose server has ended: that of BASE is nothing that HEAD did.
+                died = next((side for side in ("base", against) if servers[side].ended), against)
+                for side in ("base", against):
+                    servers.pop(side).close()
+                entry.pair.failure = Failure(died, "crashed", str(error))
                 return
-            self._write(key, entry, duel)
-            if (duel.lost_share or 0.0) <= self.measure.max_lost_cpu:
-                self.pairs.differences.setdefault(key, []).append(duel.difference)
-                self.pairs.head_ms.setdefault(key, []).append([ms for block in duel.head_ms for ms in block])
-                self.pairs.head_repeats[key] = max(duel.head_repeats, self.pairs.head_repeats.get(key, 1))
-                self.pairs.proofs[key] = {name: each["proof"] or {} for name, each in zip(sides, launches, strict=True)}
+            self._write(entry, against, samples)
+            if (samples.lost_share or 0.0) <= self.measure.max_lost_cpu:
+                proofs = [launch["proof"] or {} for launch in launches]
+                _count(entry.pair, samples, dict(zip(("base", against), proofs, strict=True)))
                 return
-        self.pairs.disturbed[key] = self.pairs.disturbed.get(key, 0) + 1
+        entry.pair.disturbed += 1
+
+    def _pair(
+        self, entry: Entry, against: str, servers: Mapping[str, Server]
+    ) -> tuple[PairSamples, dict[str, Any], dict[str, Any]]:
+        planned = {"base": entry.base, against: entry.head}
+        requests = {side: (servers[side], self._request(servers[side], side, planned[side])) for side in planned}
+        return round_of(requests, self._generator, self.measure.timeout)
 
     def _request(self, server: Server, side: str, planned: Planned) -> dict[str, Any]:
-        """What a resident process is told; its reference is made first where this side has none yet."""
+        """A resident process's request; its reference is made first where this side has none yet."""
         case = planned.case
         request = {"source": source_request(planned.source), "case": case.to_json()}
         shared = digest({**case.to_json(), "lowering": None, "device": None, "layout": None, "mode": None})
@@ -129,28 +126,41 @@ class Rounds:
         if not reference.exists():
             values = server.run("prepare", self.measure.timeout, reference=str(reference), **request).values
             if values["status"] != "ok":
-                raise Failed(side, values)
-        return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None,
-                **self.more.get(side, {})}  # fmt: skip
+                raise Failed(_failure(side, values))
+        more = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
+        return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, **more}
 
-    def _write(self, key: str, entry: Entry, duel: Duel) -> None:
+    def _write(self, entry: Entry, against: str, samples: PairSamples) -> None:
+        """Append one line to the job's journal."""
         line = {
-            "key": key,
+            "canary": against == CANARY,
             "base": entry.base.case.to_json(),
             "head": entry.head.case.to_json(),
-            "base_ms": duel.base_ms,
-            "head_ms": duel.head_ms,
-            "head_forwards_per_sample": duel.head_repeats,
-            "lost_share": duel.lost_share,
-            "difference": duel.difference,
+            "base_ms": samples.base_ms,
+            "head_ms": samples.head_ms,
+            "head_forwards_per_sample": samples.head_repeats,
+            "lost_share": samples.lost_share,
+            "difference": samples.difference,
         }
-        with (self.folder / "duels.jsonl").open("a") as file:
+        with (self.folder / JOURNAL).open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _count(pair: Paired, samples: PairSamples, proofs: Mapping[str, dict[str, Any]]) -> None:
+    """Add a round that counts."""
+    pair.differences.append(samples.difference)
+    pair.head_ms.append([ms for block in samples.head_ms for ms in block])
+    pair.head_repeats = max(samples.head_repeats, pair.head_repeats)
+    pair.proofs = proofs
 
 
 class Failed(Exception):
     """A side cannot do a case."""
 
-    def __init__(self, side: str, values: dict[str, Any]):
-        super().__init__(values.get("reason"))
-        self.where = (side, str(values["status"]), str(values.get("reason") or ""))
+    def __init__(self, failure: Failure):
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+def _failure(side: str, values: Mapping[str, Any]) -> Failure:
+    return Failure("base" if side == CANARY else side, str(values["status"]), str(values.get("reason") or ""))

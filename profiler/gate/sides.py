@@ -26,7 +26,12 @@ class Side:
     python: str  # interpreter
     revision: str | None = None  # commit
     overrides: dict[str, str] = field(default_factory=dict)  # of case fields: {"lowering": "compile"}
-    path: tuple[str, ...] = ()  # before all else on the workers' module path
+    path: tuple[str, ...] = ()  # first on the workers' module path
+
+    @property
+    def words(self) -> str:
+        """The name that the user gave, with the commit that it stood for."""
+        return self.name if self.revision is None else f"{self.name} ({self.revision[:10]})"
 
 
 def is_revision(name: str) -> bool:

@@ -1,30 +1,26 @@
 """Multiply-accumulates of one forward, counted on the aten operators that it dispatches.
 
-An operator's cost is a pure function of its shapes and one row of `FORMULAS`; an operator that is neither in that
-table nor known to be light is named in `Counts.uncounted_ops`, and the counts are then "at least". What leaves the
-dispatcher (a kernel launched by an extension's own binding, NumPy) cannot be seen; a product spelled as a pointwise
-multiplication and a sum costs nothing here, so count the matrix-product formulation.
+An operator that `operator_costs` does not know is named in `Counts.uncounted_ops`, and the counts are then "at least".
+What leaves the dispatcher (a kernel launched by an extension's own binding, NumPy) cannot be seen; a product spelled
+as a pointwise multiplication and a sum costs nothing here, so count the matrix-product formulation.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
+from mixprof.metrics.operator_costs import FORMULAS, is_fusable, is_light, macs_of, runs_on
 from mixprof.metrics.traffic import SOFTMAXES, Operator, Traffic
-
-Shape = Sequence[int]
-TILE = 8  # channels of a group from which on a grouped convolution can fill a matrix unit
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Counts:
 
     @property
     def min_bytes(self) -> int:
-        """What the operators would move if all else were fused into them, in the dtypes that they ran in."""
+        """Bytes that the operators would move if everything between were fused into them, in the dtypes they ran in."""
         return sum(each.min_bytes for each in self.operators)
 
     @property
@@ -128,27 +124,6 @@ def tensors_of(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_nested]
 
 
-def runs_on(name: str, args: Any) -> str:
-    """The unit, "matrix" or "vector", that an operator multiplies on.
-
-    "vector": convolutions with fewer channels a group than a matrix unit's tile has, products with one row or column.
-    """
-    if "conv" in name:
-        x, weight = args[:2]
-        return "vector" if weight.shape[1] < min(TILE, x.shape[1]) else "matrix"
-    if name in ("aten.bmm", "aten.mm") and (args[0].shape[-2] == 1 or args[1].shape[-1] == 1):
-        return "vector"
-    return "vector" if name in ("aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
-
-
-def macs_of(name: str, args: Any, result: Any) -> int | None:
-    """Multiply-accumulates of an operator; None where no formula knows them."""
-    if name not in FORMULAS:
-        return None
-    shapes = tree_map_only(Tensor, lambda tensor: tuple(tensor.shape), (args, result))
-    return FORMULAS[name](*shapes[0], out=shapes[1])
-
-
 def _reads_shape_only(name: str) -> bool:
     """Whether an operator makes a tensor like another one without reading its values."""
     return name.endswith("_like") or name.startswith("aten.new_")
@@ -162,188 +137,3 @@ def decompose(func: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
     if func.namespace == "prim":  # a fake tensor's device: an operator that the dispatcher itself does not know
         return NotImplemented
     return func.decompose(*args, **kwargs)
-
-
-def is_light(func: torch._ops.OpOverload) -> bool:
-    """Whether an operator is known to do no multiply-accumulates worth the name."""
-    namespace, _, name = str(func.overloadpacket).removesuffix("_").partition(".")
-    return is_fusable(func) or namespace in ("prim", "profiler") or (namespace == "aten" and name in LIGHT)
-
-
-def is_fusable(func: torch._ops.OpOverload) -> bool:
-    """Whether an operator only moves values, or computes each from those at one place of its inputs."""
-    if func.is_view or torch.Tag.inplace_view in func.tags or torch.Tag.pointwise in func.tags:
-        return True
-    namespace, _, name = str(func.overloadpacket).removesuffix("_").partition(".")
-    return namespace == "aten" and name in FUSABLE
-
-
-def _matrix_product(a: Shape, b: Shape, *_: object, out: object) -> int:
-    """mm (n, k) (k, m), bmm (b, n, k) (b, k, m), mv (n, k) (k), dot (k) (k): a value of a meets every column of b."""
-    return prod(a) * (b[-1] if len(b) > 1 else 1)
-
-
-def _added_matrix_product(bias: Shape, a: Shape, b: Shape, *_: object, out: object) -> int:
-    return _matrix_product(a, b, out=out)
-
-
-def _outer_product(bias: Shape, a: Shape, b: Shape, *_: object, out: object) -> int:
-    return prod(a) * prod(b)
-
-
-def _linear(x: Shape, weight: Shape, *_: object, out: object) -> int:
-    """(..., c_in) by (c_out, c_in) or (c_in)."""
-    return prod(x) * prod(weight[:-1])
-
-
-def _convolution(x: Shape, weight: Shape, *_: object, out: Shape) -> int:
-    """Each output value is a sum over a (c_in / groups, *kernel) patch, zero padding included."""
-    return prod(out) * prod(weight[1:])
-
-
-def _transposed_convolution(x: Shape, weight: Shape, *_: object, out: object) -> int:
-    """Each input value is spread over a (c_out / groups, *kernel) patch, cropped borders included."""
-    return prod(x) * prod(weight[1:])
-
-
-def _any_convolution(
-    x: Shape,
-    weight: Shape,
-    bias: object,
-    stride: object,
-    padding: object,
-    dilation: object,
-    transposed: bool,
-    *_: object,
-    out: Shape,
-) -> int:
-    return (_transposed_convolution if transposed else _convolution)(x, weight, out=out)
-
-
-def _time_convolution(x: Shape, weight: Shape, *_: object, out: Shape) -> int:
-    """conv_tbc: (time, batch, c_in) by (kernel, c_in, c_out)."""
-    return prod(out) * prod(weight[:2])
-
-
-def _attention(query: Shape, key: Shape, value: Shape, *_: object, out: object) -> int:
-    """q k^T and p v of (..., heads, L, E), (..., S, E), (..., S, E_v). A causal or other mask saves nothing here."""
-    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-
-
-def _flash_forward(
-    query: Shape, key: Shape, value: Shape, lengths: object = None, *_: object, out: object
-) -> int | None:
-    """(batch, L, heads, E) as flash's own forward takes it. None if packed: the lengths are data, not shapes."""
-    return _attention(_heads_first(query), _heads_first(key), _heads_first(value), out=out) if lengths is None else None
-
-
-def _efficient_forward(
-    query: Shape, key: Shape, value: Shape, bias: object = None, lengths: object = None, *_: object, out: object
-) -> int | None:
-    return _flash_forward(query, key, value, lengths, out=out)
-
-
-def _heads_first(shape: Shape) -> Shape:
-    batch, length, heads, width = shape
-    return batch, heads, length, width
-
-
-FORMULAS: dict[str, Callable[..., int | None]] = {
-    "aten.mm": _matrix_product,
-    "aten.bmm": _matrix_product,
-    "aten.mv": _matrix_product,
-    "aten.dot": _matrix_product,
-    "aten.vdot": _matrix_product,
-    "aten._int_mm": _matrix_product,
-    "aten._scaled_mm": _matrix_product,
-    "aten.addmm": _added_matrix_product,
-    "aten._addmm_activation": _added_matrix_product,
-    "aten.addmv": _added_matrix_product,
-    "aten.baddbmm": _added_matrix_product,
-    "aten.addbmm": _added_matrix_product,
-    "aten.addr": _outer_product,
-    "aten.linear": _linear,
-    "aten.mkldnn_linear": _linear,
-    "aten.convolution": _any_convolution,
-    "aten._convolution": _any_convolution,
-    "aten.convolution_overrideable": _any_convolution,
-    "aten.mkldnn_convolution": _convolution,
-    "aten.cudnn_convolution": _convolution,
-    "aten.cudnn_convolution_relu": _convolution,
-    "aten.cudnn_convolution_add_relu": _convolution,
-    "aten.cudnn_convolution_transpose": _transposed_convolution,
-    "aten.miopen_convolution": _convolution,
-    "aten.miopen_depthwise_convolution": _convolution,
-    "aten.miopen_convolution_relu": _convolution,
-    "aten.miopen_convolution_add_relu": _convolution,
-    "aten.miopen_convolution_transpose": _transposed_convolution,
-    "aten._nnpack_spatial_convolution": _convolution,
-    "aten._slow_conv2d_forward": _convolution,
-    "aten._conv_depthwise2d": _convolution,
-    "aten.conv_depthwise3d": _convolution,
-    "aten.slow_conv3d_forward": _convolution,
-    "aten.slow_conv_dilated2d": _convolution,
-    "aten.slow_conv_dilated3d": _convolution,
-    "aten.slow_conv_transpose2d": _transposed_convolution,
-    "aten.slow_conv_transpose3d": _transposed_convolution,
-    "aten.conv_tbc": _time_convolution,
-    "aten.scaled_dot_product_attention": _attention,
-    "aten._scaled_dot_product_attention_math": _attention,
-    "aten._scaled_dot_product_attention_math_for_mps": _attention,
-    "aten._scaled_dot_product_flash_attention": _attention,
-    "aten._scaled_dot_product_flash_attention_for_cpu": _attention,
-    "aten._scaled_dot_product_efficient_attention": _attention,
-    "aten._scaled_dot_product_cudnn_attention": _attention,
-    "aten._scaled_dot_product_fused_attention_overrideable": _attention,
-    "aten._flash_attention_forward": _flash_forward,
-    "aten._efficient_attention_forward": _efficient_forward,
-}
-
-_LIGHT_BY_KIND = {
-    "copies and factories": """
-        _copy_from _lazy_clone _to_copy _unsafe_view arange bartlett_window blackman_window clone complex copy detach
-        empty empty_like empty_permuted empty_strided eye fill full full_like hamming_window hann_window kaiser_window
-        lift lift_fresh linspace logspace new_empty new_empty_strided new_full new_ones new_zeros ones ones_like polar
-        range resize resize_as scalar_tensor set tril_indices triu_indices zero zeros zeros_like""",
-    "random numbers": """
-        bernoulli binomial cauchy exponential geometric log_normal multinomial native_dropout normal poisson rand
-        rand_like randint randint_like randn randn_like random randperm uniform""",
-    "questions put to a tensor": """
-        _assert_async _assert_scalar _assert_tensor_metadata _has_same_storage_numel _is_all_true _is_any_true
-        _local_scalar_dense allclose equal is_pinned is_same_size record_stream sym_numel sym_size sym_stride""",
-    "pointwise, but their in-place forms lack the tag": """
-        _add_relu abs copysign eq floor_divide gcd ge gt heaviside lcm le lt ne xlogy""",
-    "reductions and scans": """
-        _aminmax _logcumsumexp all amax amin aminmax any argmax argmin bincount count_nonzero cummax cummin cumprod
-        cumsum dist histc kthvalue linalg_vector_norm logcumsumexp logsumexp max mean median min mode nanmedian nansum
-        native_norm norm prod std std_mean sum trace var var_mean""",
-    "norms, softmaxes, losses, and activations that no tag calls pointwise": """
-        _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional _fused_rms_norm _log_softmax
-        _masked_softmax _native_batch_norm_legit _native_batch_norm_legit_functional
-        _native_batch_norm_legit_no_training _prelu_kernel _safe_softmax _softmax _weight_norm_interface
-        binary_cross_entropy binary_cross_entropy_with_logits cudnn_batch_norm gelu glu hardswish huber_loss
-        log_sigmoid_forward miopen_batch_norm mish mse_loss native_batch_norm native_group_norm native_layer_norm
-        nll_loss2d_forward nll_loss_forward renorm rrelu_with_noise rsub smooth_l1_loss soft_margin_loss threshold""",
-    "pooling and resampling on a fixed grid": """
-        _adaptive_avg_pool2d _adaptive_avg_pool3d _upsample_bicubic2d_aa _upsample_bilinear2d_aa
-        _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d adaptive_max_pool2d
-        adaptive_max_pool3d avg_pool2d avg_pool3d fractional_max_pool2d fractional_max_pool3d max_pool2d_with_indices
-        max_pool3d_with_indices max_unpool2d max_unpool3d mkldnn_adaptive_avg_pool2d mkldnn_max_pool2d
-        mkldnn_max_pool3d upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
-        upsample_nearest2d upsample_nearest3d upsample_trilinear3d""",
-    "movement: indexing, padding, unfolding, joining, sorting": """
-        _chunk_cat _embedding_bag _embedding_bag_forward_only _index_put_impl _pack_padded_sequence _stack _unique
-        _unique2 _unsafe_index _unsafe_index_put _unsafe_masked_index as_strided_scatter block_diag bucketize cat
-        channel_shuffle col2im constant_pad_nd diag_embed diagonal_scatter embedding flip gather im2col index
-        index_add index_copy index_fill index_put index_reduce index_select isin masked_fill masked_scatter
-        masked_select nonzero nonzero_static pixel_shuffle pixel_unshuffle put reflection_pad1d reflection_pad2d
-        reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d roll rot90
-        scatter scatter_add scatter_reduce searchsorted segment_reduce select_scatter slice_scatter sort split_copy
-        split_with_sizes_copy stack take topk tril triu unique_consecutive unique_dim unique_dim_consecutive
-        unsafe_split unsafe_split_with_sizes""",
-}
-LIGHT = frozenset(" ".join(_LIGHT_BY_KIND.values()).split())
-_FUSABLE_KINDS = ("copies and", "pointwise", "movement")
-FUSABLE = frozenset(
-    name for kind, names in _LIGHT_BY_KIND.items() if kind.startswith(_FUSABLE_KINDS) for name in names.split()
-)

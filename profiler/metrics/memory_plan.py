@@ -131,17 +131,18 @@ def _fused_attention(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None = None,
-    dropout: float = 0.0,
-    is_causal: bool = False,
-    *,
+    *flags: object,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """The fused kernel's output beside its log-sum-exp; a boolean mask is made a float one first."""
+    """The fused kernel's output beside its log-sum-exp; a boolean mask is made a float one first.
+
+    flags: dropout and whether it is causal.
+    """
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.where(mask, torch.zeros((), dtype=query.dtype, device=mask.device), float("-inf"))
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return fused(query, key, value, dropout, is_causal, attn_mask=mask, scale=scale)[0]
+    return fused(query, key, value, *flags, attn_mask=mask, scale=scale)[0]
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -21,7 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixprof.lowerings.roles import ROLE_OF_CLASS
 from mixprof.metrics import memory_plan
-from mixprof.metrics.flops import FORMULAS, Counts, decompose, macs_of, runs_on, tensors_of
+from mixprof.metrics.flops import Counts, decompose, tensors_of
+from mixprof.metrics.operator_costs import FORMULAS, macs_of, runs_on
 from mixprof.metrics.traffic import distinct_bytes
 
 GENERATORS = {"DynamicConv", "InhomogeneousConv"}  # whose products make kernels, which then mix positions

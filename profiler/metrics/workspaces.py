@@ -1,4 +1,4 @@
-"""What the CPU's kernels allocate beside their outputs, in bytes: one pure function of shapes and strides per operator.
+"""Bytes that the CPU's kernels allocate beside their outputs: one pure function of shapes and strides per operator.
 
 As the allocator's events show it for float32 in torch 2.13 on x86 with AVX-512, and as the kernels' sources explain it.
 Kernels that are not in `WORKSPACES` take nothing worth the name. Which kernel a convolution or an attention will run is
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,9 +57,7 @@ def _attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    dropout: float = 0.0,
-    is_causal: bool = False,
-    *,
+    *flags: object,
     attn_mask: Tensor | None = None,
     scale: float | None = None,
 ) -> int:
@@ -75,21 +74,10 @@ def _attention(
     return copied + torch.get_num_threads() * tile_bytes
 
 
-def _convolution(
-    out: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-) -> int:
-    backend = torch._C._select_conv_backend(
-        stand_in(x), stand_in(weight), None, stride, padding, dilation, transposed, output_padding, groups, None
-    ).name
+def _convolution(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> int:
+    """settings: stride, padding, dilation, whether it is transposed, output padding, groups."""
+    stride, padding, *_, groups = settings
+    backend = torch._C._select_conv_backend(stand_in(x), stand_in(weight), None, *settings, None).name
     channels_last = any(suggest_memory_format(tensor) == torch.channels_last for tensor in (x, weight))
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     copies = _copy(x, memory_format) + _copy(weight, memory_format)

@@ -1,50 +1,68 @@
-"""What a person sees while a sweep runs: one line that changes on a terminal, plain lines elsewhere."""
+"""What a person sees while a sweep runs: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import shutil
-import time
-from typing import TextIO
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol, TextIO
 
 from mixprof.data.types import Case, Launch
+from mixprof.run.tally import Tally
+
+
+class Progress(Protocol):
+    """Hears of each launch as it begins and ends."""
+
+    def begin(self, case: Case, round: int) -> None: ...
+
+    def end(self, case: Case, launch: Launch) -> None: ...
+
+
+class Watch(Protocol):
+    """Whoever watches a sweep, and may end it."""
+
+    def over(self, launches: int) -> AbstractContextManager[Progress]: ...
+
+    def stop(self) -> bool: ...
+
+
+class Unstopped:
+    """Progress on a stream; nothing ends the sweep but an exception."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def over(self, launches: int) -> AbstractContextManager[Progress]:
+        return shown(self.stream, launches)
+
+    def stop(self) -> bool:
+        return False
+
+
+@contextlib.contextmanager
+def shown(stream: TextIO, launches: int) -> Iterator[Progress]:
+    """The progress of so many launches on a stream."""
+    if stream.isatty():
+        from mixprof.run.bar import Bar
+
+        with Bar(stream, Tally(launches)) as bar:
+            yield bar
+    else:
+        yield Lines(stream, Tally(launches))
 
 
 class Lines:
-    """Case, elapsed, remaining and outcome of each launch, on a stream."""
+    """A line for each launch that ends."""
 
-    def __init__(self, stream: TextIO, launches: int):
-        self.stream, self.launches = stream, launches
-        self.done, self.start = 0, time.monotonic()
+    def __init__(self, stream: TextIO, tally: Tally):
+        self.stream, self.tally = stream, tally
 
     def begin(self, case: Case, round: int) -> None:
-        if self.stream.isatty():
-            width = shutil.get_terminal_size().columns - 1
-            line = f"[{self.done + 1}/{self.launches}] {self._clock()} round {round + 1}  {case.label()} …"
-            self.stream.write("\r\x1b[K" + line[:width])
-            self.stream.flush()
+        pass
 
     def end(self, case: Case, launch: Launch) -> None:
-        self.done += 1
-        clear = "\r\x1b[K" if self.stream.isatty() else ""
-        said = launch.status if launch.reason is None else f"{launch.status}: {launch.reason}"
-        self.stream.write(
-            f"{clear}[{self.done}/{self.launches}] {self._clock()}  {case.label()}  {said}{_median(launch)}\n"
+        outcome = self.tally.add(case, launch)
+        print(
+            f"[{self.tally.done}/{self.tally.launches}] {self.tally.clock()}  {outcome}", file=self.stream, flush=True
         )
-        self.stream.flush()
-
-    def _clock(self) -> str:
-        elapsed = time.monotonic() - self.start
-        left = elapsed / self.done * max(0, self.launches - self.done) if self.done else None
-        return f"{_minutes(elapsed)} gone, {_minutes(left) if left is not None else '?'} left"
-
-
-def _median(launch: Launch) -> str:
-    times = launch.gpu_ms or launch.host_ms
-    if times is None or launch.status != "ok":
-        return ""
-    ordered = sorted(times.samples)
-    return f"  {ordered[len(ordered) // 2]:.3g} ms"
-
-
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

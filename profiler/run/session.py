@@ -65,7 +65,11 @@ class Session:
     def formulas(self, source: Source) -> tuple[Formulas | None, str | None]:
         """The exact costs of a model for every case, or the reason why there are none."""
         request = source_request(source)
-        return shelf.find(source, lambda: self.server.run("derive", ASK_TIMEOUT_S, source=request).values)
+
+        def ask(old: dict[str, Any] | None) -> dict[str, Any]:
+            return self.server.run("derive", ASK_TIMEOUT_S, source=request, formulas=old).values
+
+        return shelf.find(source, ask)
 
     def count(self, case: Case, source: Source) -> dict[str, Any]:
         return {**self.server.run("count", ASK_TIMEOUT_S, source=source_request(source), case=case.to_json()).values}

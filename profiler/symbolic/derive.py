@@ -19,7 +19,7 @@ from math import gcd
 
 from mixprof.symbolic.formula import LENGTHS, Area, Formula, Point, Powers, degree, monomial_at
 
-FITTED, PROVEN, REFUTED = 6, 10, 6  # points; the last at most
+FITTED, PROVEN, REFUTED, CHECKED = 6, 10, 6, 3  # points; those that refute at most
 DIVISORS = range(1, 65)  # of a side, on the way from the input to the smallest map
 OFFSETS = 16  # at most, beyond a divisor: what kernels without padding cut off
 TRIES = 20  # for each held-out point: not every window suits every model
@@ -78,6 +78,14 @@ def derive(observe: Observe, *, has_window: bool, has_channels: bool, smallest: 
         counts.append(held_out)
         if len(counts) > FITTED + REFUTED:
             raise NoFormula(said)
+
+
+def holds(
+    formulas: Formulas, observe: Observe, *, has_window: bool, has_channels: bool, smallest: int, seed: int = 1
+) -> bool:
+    """Whether formulas that were derived before give what is counted at a few points now."""
+    draw = Points(random.Random(seed), has_window, has_channels, smallest)
+    return next(_refutations(formulas, observe, [draw.small] * CHECKED), None) is None
 
 
 def _refutations(

@@ -1,17 +1,16 @@
 """Formulas that were derived before: those of the registered models come with the package, others are kept on disk.
 
-A formula is found by what it was derived from: the sources of the model's package and of the counter, the version of
-torch, the model's name with its options. A user's own module can import anything, so its formulas are not kept.
+A formula is stored under its model's name, with a hash of the sources that it was derived from. While these are as
+they were it is taken as it is; after any edit it is compared with counts at a few points, and derived anew only where
+it is refuted. A user's own module can import anything, so its formulas are not kept.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,63 +23,49 @@ from mixprof.symbolic.derive import COSTS, Formulas
 from mixprof.symbolic.formula import Formula
 
 SHIPPED = Path(__file__).with_name("registered.json")
-COUNTER = [Path(__file__).parents[1] / "metrics" / name for name in ("flops.py", "traffic.py")]
-FORM = 1  # of the JSON below
+PACKAGE = Path(__file__).parents[1]
+SOURCES = ("models/*.py", "models/mixers/*.py", "metrics/flops.py", "metrics/operator_costs.py", "metrics/traffic.py")
+FORM = 2  # of the JSON below
+Fields = dict[str, Any]  # formulas as JSON
+Ask = Callable[[Fields | None], dict[str, Any]]  # formulas that may be out of date -> a worker's answer
 
 
-def to_json(found: Formulas) -> dict[str, Any]:
-    return {**{name: getattr(found, name).to_json() for name in COSTS}, "proven": found.proven}
+def to_json(formulas: Formulas) -> Fields:
+    return {**{name: getattr(formulas, name).to_json() for name in COSTS}, "proven": formulas.proven}
 
 
-def from_json(fields: dict[str, Any]) -> Formulas:
+def from_json(fields: Fields) -> Formulas:
     return Formulas(**{name: Formula.from_json(fields[name]) for name in COSTS}, proven=fields["proven"])
 
 
 def key(source: Source) -> str | None:
-    """The name that a model's formulas are kept under; None for those that are not."""
-    package = source.factory.partition(":")[0]
-    if source.user or package != "mixprof.models" or source.artifact is not None:
-        return None
-    torch_version = importlib.metadata.version("torch").partition("+")[0]
-    return digest([FORM, _sources(package), torch_version, source.arguments, list(source.accepts)])
+    """The name that a model's formulas are stored under; None for those that are not."""
+    return source.arguments["name"] if source.factory == "mixprof.models:build" and not source.user else None
 
 
 @functools.cache
-def _sources(package: str) -> str:
-    """The hash of all code that decides what is counted."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    folders = spec.submodule_search_locations or []
-    files = sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
-    whole = hashlib.sha256()
-    for path in [*files, *COUNTER]:
-        whole.update(path.name.encode() + b"\0" + _code(path).encode() + b"\0")
+def evidence() -> str:
+    """The hash of all code that can change a count, and the version of torch."""
+    whole = hashlib.sha256(importlib.metadata.version("torch").partition("+")[0].encode())
+    for path in sorted(path for pattern in SOURCES for path in PACKAGE.glob(pattern)):
+        whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return whole.hexdigest()
-
-
-def _code(path: Path) -> str:
-    """A file's syntax tree without its docstrings, which decide nothing."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree)
 
 
 @functools.cache
 def shipped() -> dict[str, Any]:
-    """The formulas that come with the package, by their keys."""
-    found: dict[str, Any] = json.loads(SHIPPED.read_text()) if SHIPPED.exists() else {}
-    return found
+    """The file that comes with the package: `form`, `evidence`, and `formulas` by the model's name."""
+    stored: dict[str, Any] = json.loads(SHIPPED.read_text())
+    return stored
 
 
-def find(source: Source, ask: Callable[[], dict[str, Any]]) -> tuple[Formulas | None, str | None]:
-    """A model's formulas, or the reason why it has none. ask: derives them, as the job of that name does."""
+def find(source: Source, ask: Ask) -> tuple[Formulas | None, str | None]:
+    """A model's formulas, or the reason why it has none. ask: has a worker check or derive them."""
     name = key(source)
-    kept = None if name is None else shipped().get(name) or _read(name)
-    if kept is not None:
-        return from_json(kept), None
-    answer = ask()
+    stored, is_current = (None, False) if name is None else _stored(name)
+    if stored is not None and is_current:
+        return from_json(stored), None
+    answer = ask(stored)
     if answer["status"] != "ok":
         return None, answer["reason"]
     if name is not None:
@@ -88,21 +73,37 @@ def find(source: Source, ask: Callable[[], dict[str, Any]]) -> tuple[Formulas | 
     return from_json(answer["formulas"]), None
 
 
+def _stored(name: str) -> tuple[Fields | None, bool]:
+    """Formulas from the cache or the package, and whether they are of the sources as they are now."""
+    for stored in (_read(name), shipped()):
+        if stored.get("form") == FORM and name in stored["formulas"]:
+            return stored["formulas"][name], stored["evidence"] == evidence()
+    return None, False
+
+
 def _path(name: str) -> Path:
-    return cache.folder() / "formulas" / f"{name}.json"
+    return cache.folder() / "formulas" / f"{digest(name)}.json"
 
 
-def _read(name: str) -> dict[str, Any] | None:
-    """What is kept under a key; a file that is not whole is derived again."""
+def _read(name: str) -> dict[str, Any]:
+    """The content of a model's file in the cache; {} for none, and for one that is not whole."""
     try:
         cache.own_folder(_path(name).parent)
-        found: dict[str, Any] = json.loads(_path(name).read_text())
-        from_json(found)
+        stored: dict[str, Any] = json.loads(_path(name).read_text())
+        from_json(stored["formulas"][name])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return found
+        return {}
+    return stored
 
 
-def _keep(name: str, formulas: dict[str, Any]) -> None:
+def _keep(name: str, formulas: Fields) -> None:
     with contextlib.suppress(OSError):  # a plan needs no cache
-        cache.write(cache.own_folder(_path(name).parent) / f"{name}.json", json.dumps(formulas).encode())
+        cache.own_folder(_path(name).parent)
+        cache.write(_path(name), written({name: formulas}).encode())
+
+
+def written(formulas: dict[str, Fields]) -> str:
+    """The text of a file of formulas, a line a model."""
+    lines = [f"{json.dumps(name)}: {json.dumps(fields, ensure_ascii=False)}" for name, fields in formulas.items()]
+    body = ",\n".join(lines)
+    return f'{{"form": {FORM}, "evidence": "{evidence()}", "formulas": {{\n{body}\n}}}}\n'

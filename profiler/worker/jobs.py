@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,20 +151,26 @@ def _counts_of_call(counts: flops.Counts) -> dict[str, Any]:
 
 
 def derive(request: dict[str, Any]) -> dict[str, Any]:
-    """Exact formulas of a model's MACs, parameters and minimal bytes, or the reason why it has none."""
+    """Exact formulas of a model's MACs, parameters and minimal bytes, or the reason why it has none.
+
+    Formulas in the request are those of other sources: they are returned where they still hold.
+    """
     from mixprof.symbolic import derive as symbolic
     from mixprof.symbolic import shelf
 
     source = request["source"]
     if source["kind"] == "call":
         return {"status": "unsupported", "reason": "a function has no sizes that a formula could be in"}
+    axes: dict[str, Any] = {
+        "has_window": "window" in source["accepts"],
+        "has_channels": "channels" in source["accepts"],
+        "smallest": 1 if source["kind"] == "mixer" else SMALLEST_IMAGE,
+    }
+    old = request.get("formulas")
     try:
-        found = symbolic.derive(
-            lambda point: _observe(source, point),
-            has_window="window" in source["accepts"],
-            has_channels="channels" in source["accepts"],
-            smallest=1 if source["kind"] == "mixer" else SMALLEST_IMAGE,
-        )
+        if old is not None and symbolic.holds(shelf.from_json(old), partial(_observe, source), **axes):
+            return {"status": "ok", "formulas": old}
+        found = symbolic.derive(partial(_observe, source), **axes)
     except symbolic.NoFormula as error:
         return {"status": "unsupported", "reason": f"no formula could be proven: {error}"}
     return {"status": "ok", "formulas": shelf.to_json(found)}

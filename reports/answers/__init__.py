@@ -1,1 +1,66 @@
-"""Answers of a report as tables: ratios, exponents, crossovers, roofline, breakdown."""
+"""The answers of a report, computed once: figures, text and page are rendered from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mixprof.reports.answers.breakdown import breakdown
+from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
+from mixprof.reports.answers.exchanges import exchanges
+from mixprof.reports.answers.exponents import exponents
+from mixprof.reports.answers.gains import gains
+from mixprof.reports.answers.published import with_accuracy
+from mixprof.reports.answers.ratios import PAIRS, Pair, ratios
+from mixprof.reports.answers.roofline import rooflines
+from mixprof.reports.answers.slices import places
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a report knows. Tables as the functions of their names document them."""
+
+    cases: pd.DataFrame  # the frame, rows from 0 up, with places, gains, speeds and published accuracy
+    ratios: dict[Pair, pd.DataFrame]  # of the pairs that have two records of one setting
+    exchanges: pd.DataFrame
+    exponents: pd.DataFrame
+    crossovers: pd.DataFrame
+    comparable: bool  # whether any two models were measured at two places or more of one axis
+    rooflines: pd.DataFrame
+    breakdown: pd.DataFrame
+
+    @property
+    def only_built(self) -> bool:
+        """Whether engines were built and no case was timed."""
+        return bool((self.cases["status"] == "built").any() and not (self.cases["status"] == "ok").any())
+
+    @property
+    def several_runs(self) -> bool:
+        return bool(self.cases["run"].nunique() > 1)
+
+
+def answers(frame: pd.DataFrame) -> Answers:
+    """All answers to the records of a frame, or of any subset of its rows."""
+    cases = with_derived(frame)
+    compared = {pair: ratios(cases, pair) for pair in PAIRS}
+    return Answers(
+        cases=cases,
+        ratios={pair: rows for pair, rows in compared.items() if len(rows)},
+        exchanges=exchanges(cases),
+        exponents=exponents(cases),
+        crossovers=crossovers(cases),
+        comparable=next(pairings(comparable(cases)), None) is not None,
+        rooflines=rooflines(cases),
+        breakdown=breakdown(cases),
+    )
+
+
+def with_derived(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cases with what figures need beside what was measured: places, gains, speeds, published accuracy."""
+    cases = frame.reset_index(drop=True)
+    derived = [cases, gains(cases, "lowering", "eager"), with_accuracy(cases)]
+    if cases["run"].nunique() > 1:
+        derived.append(gains(cases, "run", cases["run"].iloc[0]).add_prefix("run_"))
+    speed = cases["flops"].astype(float) / cases["latency_ms"] / 1e6
+    return pd.concat(derived, axis=1).assign(side=places(cases, "resolution"), gflops_per_s=speed)

@@ -50,11 +50,6 @@ def ranked_slices(frame: pd.DataFrame, axis: str) -> list[Slice]:
     return sorted((s for s in _slices(frame, axis) if s.rows[axis].nunique() >= 2), key=_merit, reverse=True)
 
 
-def best_slice(frame: pd.DataFrame, axis: str) -> Slice | None:
-    """The first of them; None if there is none."""
-    return next(iter(ranked_slices(frame, axis)), None)
-
-
 def settings(frame: pd.DataFrame) -> list[Slice]:
     """The rows of one setting, models and lowerings aside, for every setting there is; in the same order."""
     return sorted(_slices(frame, ""), key=_merit, reverse=True)

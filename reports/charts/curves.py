@@ -1,55 +1,23 @@
-"""One quantity against one axis: a line a model, a panel a lowering (and run), logarithmic both ways."""
+"""Each quantity along each axis: a line a model, a panel a lowering (and run), logarithmic both ways."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from mixprof.reports.answers.slices import Slice, lowering_order, places
-from mixprof.reports.charts import slopes
-from mixprof.reports.charts.style import (
-    caption,
-    columns_for,
-    grow,
-    label_axes,
-    panel_grid,
-    plain_log_ticks,
-    plain_ticks,
-    wrapped,
-)
+from mixprof.reports.answers import Answers
+from mixprof.reports.answers.ratios import Pair
+from mixprof.reports.answers.slices import Slice, lowering_order, places, ranked_slices
+from mixprof.reports.charts.spec import Axis, Chart, Panel, Trace, View, panels
+from mixprof.reports.frame import ANCHOR
 
-WIDTH, HEIGHT, LETTER = 2.35, 2.2, 0.063  # of a panel and of a letter, inches
 INTERVALS = {
     "launches": "95 % t interval over launches",
     "within-launch": "95 % interval within one launch, which says nothing of the next",
 }
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """What is drawn. Counts hold for any status and every lowering; measurements for ok cases only."""
-
-    name: str
-    column: str
-    title: str
-    unit: str
-    divisor: float
-    measured: bool
-    low: str | None = None  # columns of its 95 % interval
-    high: str | None = None
-
-
-QUANTITIES = (
-    Quantity("latency", "latency_ms", "Latency", "latency (ms)", 1, True, "latency_low_ms", "latency_high_ms"),
-    Quantity("memory", "allocator_peak_bytes", "Peak memory", "allocator peak (MiB)", 2**20, True),
-    Quantity("flops", "flops", "FLOPs", "GFLOPs per forward", 1e9, False),
-)
 AXES = {
     "resolution": {"mixer": "feature map side (positions)", "network": "image side (pixels)"},
     "batch": {"mixer": "batch (maps)", "network": "batch (images)"},
@@ -57,106 +25,99 @@ AXES = {
 }
 
 
-def draw(chosen: Slice, kind: str, axis: str, quantity: Quantity, styles: dict[str, dict[str, Any]]) -> Figure | None:
-    """The figure, or None when it would show fewer than two places along the axis."""
-    rows = shown(chosen.rows, quantity)
-    if len(set(places(rows, axis))) < 2:
+@dataclass(frozen=True)
+class Quantity:
+    """A column that is drawn. Counts hold for any status and every lowering; measurements for ok cases only."""
+
+    name: str
+    column: str
+    title: str
+    unit: str
+    divisor: float = 1
+    measured: bool = True
+    low: str | None = None  # columns of its 95 % interval
+    high: str | None = None
+
+
+MEASURED = (
+    Quantity("latency", "latency_ms", "Latency", "latency (ms)", low="latency_low_ms", high="latency_high_ms"),
+    Quantity("memory", "allocator_peak_bytes", "Peak memory", "allocator peak (MiB)", 2**20),
+    Quantity("flops", "flops", "FLOPs", "GFLOPs per forward", 1e9, measured=False),
+)
+RUN_BOUNDS = ("run_gain_low", "run_gain_high")
+GAINS = (
+    Quantity("gain", "gain", "Speed-up over eager", "times as fast as eager", low="gain_low", high="gain_high"),
+    Quantity("run_gain", "run_gain", "Speed-up over the first run", "times as fast", 1, True, *RUN_BOUNDS),
+)
+
+
+def curves(answers: Answers) -> Iterator[Chart]:
+    """A chart for each kind of model, axis and quantity that has two places."""
+    quantities = [quantity for quantity in (*MEASURED, *GAINS) if quantity.column in answers.cases]
+    for kind, rows in answers.cases[answers.cases["model"] != ANCHOR].groupby("kind"):
+        for axis, titles in AXES.items():
+            slices = ranked_slices(rows, axis)
+            for quantity in quantities:
+                views = [view for chosen in slices if (view := _view(chosen, axis, quantity))]
+                if views:
+                    name, title = f"{quantity.name}_{axis}_{kind}s", f"{quantity.title} against {axis}, {kind}s"
+                    x, y, static = Axis(titles[str(kind)]), Axis(quantity.unit), quantity in MEASURED
+                    yield Chart(name, title, x, y, views, quantity.name if static else "", axis, static)
+
+
+def _view(chosen: Slice, axis: str, quantity: Quantity) -> View | None:
+    """One slice; None when it would show fewer than two places along the axis."""
+    rows = _shown(chosen.rows, quantity)
+    where = places(rows, axis)
+    if len(set(where)) < 2:
         return None
-    facets = ["run", "lowering"] if quantity.measured else ["run"]
-    panels: list[tuple[Any, pd.DataFrame]] = list(rows.groupby(facets))
-    panels.sort(key=lambda panel: (panel[0][0], *map(lowering_order, panel[0][1:])))
-    columns = columns_for(len(panels), rows["lowering"].nunique() if quantity.measured else 1)
-    figure, axes = panel_grid(len(panels), columns, WIDTH, HEIGHT)
-    for panel, (names, part) in zip(axes, panels, strict=True):
-        _draw_panel(panel, part, axis, quantity, styles)
-        panel.set_title("\n".join(names if rows["run"].nunique() > 1 else names[1:]))
-    label_axes(axes, columns, AXES[axis][kind], quantity.unit)
-    _ticks(axes, rows, axis)
-    for panel, (_, part) in zip(axes, panels, strict=True):
-        slopes.write(panel, part, axis, quantity.name, quantity.divisor, styles)
-    legend(figure, axes, styles, _note(chosen.rows, rows, quantity))
-    caption(figure, f"{quantity.title} against {axis}, {kind}s", chosen.label())
-    return figure
+    rows = rows.iloc[np.argsort(where, kind="stable")]
+    several = rows["run"].nunique() > 1
+    lines: dict[tuple[str, ...], dict[str, list[int]]] = {}  # a group-by of pandas takes too long for many views
+    for row, run, lowering, model in zip(rows.index, rows["run"], rows["lowering"], rows["model"], strict=True):
+        names = (*[run] * several, *[lowering] * quantity.measured)
+        lines.setdefault(names, {}).setdefault(model, []).append(int(row))
+    return View(
+        chosen.label(),
+        [
+            Panel(list(names), [_trace(model, line, axis, quantity) for model, line in sorted(lines[names].items())])
+            for names in sorted(lines, key=lambda names: [lowering_order(name) for name in names])
+        ],
+        _note(chosen.rows, rows, quantity),
+    )
 
 
-def shown(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
-    """The rows that have the quantity: measurements of ok cases, or counts, which are the same under every lowering."""
+def _trace(model: str, line: list[int], axis: str, quantity: Quantity) -> Trace:
+    x = "side" if axis == "resolution" else axis
+    return Trace(model, x, quantity.column, line, quantity.low, quantity.high, axis, quantity.divisor)
+
+
+def _shown(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
+    """The rows that have the quantity: measurements of ok cases, or counts, which are equal under every lowering."""
     rows = rows[rows[quantity.column] > 0]  # neither missing nor without a place on a logarithmic axis
     if quantity.measured:
         return rows[rows["status"] == "ok"]
     return rows.drop_duplicates(["run", "model", "resolution", "batch", "window"])
 
 
-def _draw_panel(panel: Axes, rows: pd.DataFrame, axis: str, quantity: Quantity, styles: dict[str, Any]) -> None:
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    for model, line in rows.groupby("model"):
-        line = line.iloc[np.argsort(places(line, axis), kind="stable")]
-        values = line[quantity.column].astype(float).to_numpy() / quantity.divisor
-        spread = _error_bars(line, quantity) if quantity.low else None
-        panel.errorbar(
-            places(line, axis), values, yerr=spread, label=model, capsize=2, elinewidth=0.8, **styles[str(model)]
-        )
-
-
-def _error_bars(line: pd.DataFrame, quantity: Quantity) -> np.ndarray:
-    """How far the interval reaches below and above, (2, points); no bar where there is no interval."""
-    columns = (quantity.column, quantity.low, quantity.high)
-    middle, low, high = (line[name].to_numpy(float) / quantity.divisor for name in columns)
-    return np.stack([middle - low, high - middle])
-
-
-def _ticks(axes: list[Axes], rows: pd.DataFrame, axis: str) -> None:
-    """The measured values as ticks, slanted where they would not fit side by side."""
-    named: Any = rows[axis].astype(str).groupby(places(rows, axis))
-    labels = {place: " / ".join(sorted(set(names))) for place, names in named}
-    where, lengths = np.log(list(labels)), np.array([len(label) for label in labels.values()])
-    gaps = np.diff(where) / np.ptp(where) * 0.7 * WIDTH
-    crowded = bool((gaps < LETTER * (1 + (lengths[:-1] + lengths[1:]) / 2)).any())
-    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
-    for panel in axes:
-        plain_ticks(panel.xaxis, list(labels), list(labels.values()))
-        for label in panel.get_xticklabels():
-            label.set(**slanted)
-        panel.margins(x=0.08, y=0.1)
-    plain_log_ticks(axes[0])
-
-
-def legend(figure: Figure, axes: list[Axes], styles: dict[str, Any], note: str) -> None:
-    """One legend below all panels, in the order of the styles, under the note as its title."""
-    handles = {bars.get_label(): bars[0] for panel in axes for bars in panel.containers}
-    shown = [name for name in styles if name in handles]
-    entry = 0.67 + LETTER * max(map(len, shown))  # a line, its name and the gap to the next column
-    columns = max(1, min(len(shown), int((figure.get_figwidth() + 0.22) / entry)))
-    title = wrapped(figure, note)
-    grow(figure, math.ceil(len(shown) / columns) + 1 + title.count("\n"))
-    figure.legend(
-        [handles[name] for name in shown],
-        shown,
-        loc="outside lower left",
-        ncols=columns,
-        handlelength=3.2,
-        title=title,
-        title_fontsize=7,
-        alignment="left",
-    )
-
-
 def _note(asked: pd.DataFrame, shown: pd.DataFrame, quantity: Quantity) -> str:
-    """What the bars are, what is missing and why, and which counts are lower bounds."""
-    notes = []
-    if quantity.column == "latency_ms":
-        kinds = [words for name, words in INTERVALS.items() if (shown["interval"] == name).any()]
-        notes += [f"Bars: {'; or '.join(kinds)}."] if kinds else []
-    if quantity.measured:
-        notes += [not_shown(asked, quantity.column)]
+    """What the bars are, how many cases are missing and why, and which counts are lower bounds."""
+    notes = [intervals_in_words(shown)] if quantity.low else []
+    if quantity in MEASURED and quantity.measured:
+        notes.append(_not_shown(asked, quantity.column))
     inexact = shown[~shown["counts_exact"].fillna(True).astype(bool)]["model"].unique()
     if not quantity.measured and len(inexact):
-        notes += [f"At least, some operations being uncounted: {', '.join(inexact)}."]
-    return " ".join(filter(None, [*notes, slopes.NOTE]))
+        notes.append(f"At least, some operations being uncounted: {', '.join(inexact)}.")
+    return " ".join(filter(None, notes))
 
 
-def not_shown(asked: pd.DataFrame, column: str) -> str:
+def intervals_in_words(rows: pd.DataFrame) -> str:
+    """What the bars of these rows are; empty where none has an interval."""
+    kinds = [words for name, words in INTERVALS.items() if (rows["interval"] == name).any()]
+    return f"Bars: {'; or '.join(kinds)}." if kinds else ""
+
+
+def _not_shown(asked: pd.DataFrame, column: str) -> str:
     """ "2 cases not shown: 1 unsupported, 1 oom." """
     counts = asked.loc[asked["status"] != "ok", "status"].value_counts().to_dict()
     if unmeasured := int((asked[column].isna() & (asked["status"] == "ok")).sum()):
@@ -164,3 +125,31 @@ def not_shown(asked: pd.DataFrame, column: str) -> str:
     total = sum(counts.values())
     reasons = ", ".join(f"{count} {status}" for status, count in counts.items())
     return f"{total} case{'s' * (total > 1)} not shown: {reasons}." if total else ""
+
+
+def ratio_curves(answers: Answers) -> Iterator[Chart]:
+    """Attention over convolution along each axis, a line a lowering, a panel a run."""
+    for pair, compared in answers.ratios.items():
+        known = compared[compared["ratio"].notna()]
+        for axis, titles in AXES.items():
+            slices = ranked_slices(known, axis)
+            if slices:
+                name = f"ratio_{axis}_{pair.attention}_over_{pair.convolution}"
+                title = f"{pair.attention} over {pair.convolution} against {axis}"
+                views = [_ratio_view(pair, chosen, axis) for chosen in slices]
+                x = Axis(titles[slices[0].rows["kind"].iloc[0]])
+                yield Chart(name, title, x, Axis("ratio of latencies"), views, static=False)
+
+
+def _ratio_view(pair: Pair, chosen: Slice, axis: str) -> View:
+    rows = chosen.rows.iloc[np.argsort(places(chosen.rows, axis), kind="stable")]
+    several = rows["run"].nunique() > 1
+    by_run: dict[str, list[Trace]] = {}
+    for names, line in panels(rows):
+        ratio, low, high = (line[f"ratio{end}"].tolist() for end in ("", "_low", "_high"))
+        x, ticks = places(line, axis).tolist(), line[axis].astype(str).tolist()
+        trace = Trace(names[-1], x, ratio, low=low, high=high, ticks=ticks)
+        by_run.setdefault(line["run"].iloc[0], []).append(trace)
+    note = f"{pair.fairness.capitalize()}. Above 1 {pair.convolution} is faster, below 1 {pair.attention}. "
+    shown = [Panel([run] * several, traces) for run, traces in by_run.items()]
+    return View(chosen.label(), shown, note + intervals_in_words(rows))

@@ -2,51 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mixprof.reports.answers import breakdown, roofline
-from mixprof.reports.answers.ratios import PAIRS
-from mixprof.reports.answers.slices import best_slice
-from mixprof.reports.charts import crossover_maps, curves, gains, heatmaps, published
-from mixprof.reports.charts.style import SETTINGS, model_styles, save
-from mixprof.reports.frame import ANCHOR
+from mixprof.reports.answers import Answers, answers
+from mixprof.reports.charts import breakdown, crossover_maps, gains, heatmaps, slopes
+from mixprof.reports.charts.clouds import accuracy, roofline
+from mixprof.reports.charts.curves import curves, ratio_curves
+from mixprof.reports.charts.draw import draw, finish
+from mixprof.reports.charts.spec import Chart
+from mixprof.reports.charts.style import SETTINGS, Styles, model_styles, save
+
+ON_PAGE = (ratio_curves, curves, roofline, breakdown.breakdown, accuracy)
 
 
-def write_figures(frame: pd.DataFrame, out: str | Path) -> list[Path]:
-    """Write what of this frame can be drawn into the folder `out`; the files written."""
-    folder = Path(out)
+def charts(answers: Answers) -> list[Chart]:
+    """Every chart that there is data for. A new one is a function of the answers and a place in ON_PAGE."""
+    return [chart for make in ON_PAGE for chart in make(answers)]
+
+
+def write_figures(answers: Answers, charts: Sequence[Chart], folder: Path) -> list[Path]:
+    """Write all figures into the folder; the files written."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(SETTINGS):
-        return [path for name, figure in figures(frame) for path in save(figure, folder, name)]
+        return [path for name, figure in all_figures(answers, charts) for path in save(figure, folder, name)]
 
 
 def figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """A name and a figure at a time: for each kind of model its curves and gains; then what compares models."""
-    styles = model_styles(frame)
-    for kind, rows in frame[frame["model"] != ANCHOR].groupby("kind"):
-        for axis in curves.AXES:
-            chosen = best_slice(rows, axis)
-            for quantity in curves.QUANTITIES:
-                figure = chosen and curves.draw(chosen, str(kind), axis, quantity, styles)
-                if figure:
-                    yield f"{quantity.name}_{axis}_{kind}s", figure
-        figure = gains.draw(frame, str(kind))
-        if figure:
-            yield f"gain_{kind}s", figure
-    figure = published.draw(frame, styles)
-    if figure:
-        yield "throughput_accuracy", figure
-    for pair in PAIRS:
-        figure = heatmaps.draw(frame, pair)
-        if figure:
-            yield f"speedup_{pair.attention}_over_{pair.convolution}", figure
-    yield from crossover_maps.maps(frame, styles)
-    for name, draw in (("roofline", roofline.draw), ("breakdown", breakdown.draw)):
-        figure = draw(frame)
-        if figure:
-            yield name, figure
+    """A name and a figure at a time, for what can be drawn of a frame or of any subset of its rows."""
+    known = answers(frame)
+    return all_figures(known, charts(known))
+
+
+def all_figures(answers: Answers, charts: Sequence[Chart]) -> Iterator[tuple[str, Figure]]:
+    """The first view of each chart that is a file, too; then what only a file shows."""
+    styles = model_styles(answers.cases)
+    for chart in charts:
+        if chart.static:
+            yield chart.name, _first_view(chart, answers, styles)
+    others = [(f"gain_{kind}s", gains.draw(answers, kind)) for kind in ("mixer", "network")]
+    for pair, compared in answers.ratios.items():
+        others.append((f"speedup_{pair.attention}_over_{pair.convolution}", heatmaps.draw(compared, pair)))
+    others.append(("breakdown", breakdown.draw(answers)))
+    yield from ((name, figure) for name, figure in others if figure)
+    yield from crossover_maps.maps(answers, styles)
+
+
+def _first_view(chart: Chart, answers: Answers, styles: Styles) -> Figure:
+    view = chart.views[0]
+    figure, axes = draw(chart, view, answers.cases, styles)
+    if not chart.metric:
+        return finish(figure, chart, view, styles)
+    for panel, content in zip(axes, view.panels, strict=True):
+        slopes.write(panel, content, chart, answers, styles)
+    return finish(figure, chart, view, styles, slopes.NOTE)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mixprof.reports.answers.ratios import Pair, ratios
+from mixprof.reports.answers.ratios import Pair
 from mixprof.reports.answers.slices import in_words, lowering_order, places
 from mixprof.reports.charts.style import caption, columns_for, grow, label_axes, panel_grid, wrapped
 
@@ -20,9 +20,11 @@ COLOURS = "PuOr_r"  # diverging, told apart by colour-blind people
 OTHER_AXIS = {"mixer": ("window", "batch"), "network": ("batch", "window")}  # the map's rows, and what splits panels
 
 
-def draw(frame: pd.DataFrame, pair: Pair) -> Figure | None:
-    """Resolution by window (mixers) or by batch (networks), a panel a lowering; None below two ratios."""
-    compared = ratios(frame, pair)
+def draw(compared: pd.DataFrame, pair: Pair) -> Figure | None:
+    """Resolution by window (mixers) or by batch (networks), a panel a lowering; None below two ratios.
+
+    compared: the pair's ratios, setting by setting.
+    """
     groups = [rows for _, rows in compared.groupby(HELD, dropna=False)]
     rows = max(groups, key=lambda group: group["ratio"].notna().sum(), default=compared)
     if rows["ratio"].notna().sum() < 2:
@@ -33,14 +35,14 @@ def draw(frame: pd.DataFrame, pair: Pair) -> Figure | None:
     abreast = columns_for(len(panels), rows["lowering"].nunique())
     wide = rows["ratio"].isna().any()  # room for a status
     size = 0.3 + (1.4 if wide else 1) * CELL[0] * len(places_x), 0.8 + CELL[1] * len(places_y)
-    figure, axes = panel_grid(len(panels), abreast, *size)
+    figure, axes = panel_grid(len(panels), abreast, size)
     figure.set_figwidth(figure.get_figwidth() + 1)  # the colour bar
     reach = max(float(np.abs(np.log2(rows["ratio"].dropna())).max()), 1.0)
     for panel, (names, part) in zip(axes, panels, strict=True):
         image = _draw_panel(panel, part, axis, places_x, places_y, reach)
         panel.set_title(_panel_title(names, rows, split))
     label_axes(axes, abreast, "resolution", axis)
-    _colour_bar(figure, axes, image, reach)
+    _colour_bar(figure, axes, image, int(4 * CELL[1] * len(places_y) * math.ceil(len(panels) / abreast)))
     fixed = ", ".join(in_words(name, rows[name].iloc[0]) for name in HELD if not pd.isna(rows[name].iloc[0]))
     caption(figure, f"Latency of {pair.attention} over {pair.convolution}", f"{pair.fairness}; {fixed}")
     cells = len(panels) * len(places_x) * len(places_y)
@@ -97,11 +99,13 @@ def _panel_title(names: tuple[Any, ...], rows: pd.DataFrame, split: str) -> str:
     return "\n".join([*parts, str(lowering) if pd.isna(value) else f"{lowering}, {in_words(split, value)}"])
 
 
-def _colour_bar(figure: Figure, axes: list[Axes], image: Any, reach: float) -> None:
+def _colour_bar(figure: Figure, axes: list[Axes], image: Any, room: int) -> None:
+    """Powers of two beside the colours, of which `room` labels fit."""
     bar = figure.colorbar(image, ax=axes, shrink=0.9, aspect=12)
-    step = math.ceil(reach / 3)
-    ticks = np.arange(-int(reach / step), int(reach / step) + 1) * step
-    bar.set_ticks(list(ticks), labels=[f"{2.0**tick:.4g}" for tick in ticks])
+    reach = int(image.norm.vmax)
+    step = math.ceil(reach / max(1, (room - 1) // 2))
+    ticks = [power * step for power in range(-(reach // step), reach // step + 1)]
+    bar.set_ticks(ticks, labels=[f"{2**tick}" if tick >= 0 else f"1/{2**-tick}" for tick in ticks])
     bar.set_label("ratio")
     bar.outline.set_visible(False)
 

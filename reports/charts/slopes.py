@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mixprof.reports.answers.exponents import METRICS, Growth, growth_of
+from mixprof.reports.answers import Answers
+from mixprof.reports.answers.exponents import WHO
+from mixprof.reports.answers.slices import HELD
+from mixprof.reports.charts.spec import Chart, Panel, Trace
+from mixprof.reports.charts.style import Styles
+from mixprof.reports.charts.ticks import SMALL, spread
 
 NOTE = "At the lines: exponents, of the part drawn pale."
 PALE: dict[str, Any] = {"alpha": 0.25, "linewidth": 4, "solid_capstyle": "butt", "zorder": 1}
-GAP = 0.07  # between two labels, as a share of the panel's height
+LINE = 0.11  # inches from one label to the next
 
 
-def write(
-    panel: Axes, rows: pd.DataFrame, axis: str, metric: str, divisor: float, styles: dict[str, dict[str, Any]]
-) -> None:
-    """Draw each model's fitted part behind its line and write the exponent beside the panel. Call with final limits."""
-    low, high = np.log(panel.get_ylim())
-    ends: list[float] = []
-    labels: list[tuple[str, Any]] = []
-    for model, line in rows.groupby("model"):
-        found = growth_of(line, axis, metric)
-        if found is None:
+def write(axes: Axes, panel: Panel, chart: Chart, answers: Answers, styles: Styles) -> None:
+    """Draw each line's fitted part behind it and write its exponent beside the panel. Call with final limits."""
+    fits = answers.exponents
+    fits = fits[(fits["metric"] == chart.metric) & (fits["axis"] == chart.axis)]
+    by_line = {_key(row, chart.axis): row for row in fits.to_dict("records")}
+    low, high = np.log(axes.get_ylim())
+    ends, labels = [], []
+    for trace in panel.traces:
+        keys = (_key(answers.cases.loc[row].to_dict(), chart.axis) for row in trace.rows)
+        fit = next((by_line[key] for key in keys if key in by_line), None)  # counts are of any lowering
+        if fit is None:
             continue
-        fitted = _fitted(found, metric, line) / divisor
-        colour = styles[str(model)]["color"]
-        along = np.exp(found.places[found.fit.used][[0, -1]])
-        panel.plot(along, fitted, color=colour, scalex=False, scaley=False, **PALE)
+        ends_of_line = np.array([fit["start"], fit["end"]])
+        fitted = _fitted(trace, fit, answers.cases)
+        colour = styles[trace.name]["color"]
+        axes.plot(ends_of_line, fitted, color=colour, scalex=False, scaley=False, **PALE)
         ends.append(float((np.log(fitted[-1]) - low) / (high - low)))
-        labels.append((f"{round(float(found.fit.slope), 2) + 0.0:.2f}", colour))  # no "-0.00"
-    for height, (text, colour) in zip(spread(ends), labels, strict=True):
-        look: dict[str, Any] = {"color": colour, "fontsize": 6.5, "va": "center", "transform": panel.transAxes}
-        panel.text(1.01, height, text, **look)
+        labels.append((f"{round(fit['slope'], 2) + 0.0:.2f}", colour))  # no "-0.00"
+    height = axes.figure.get_figheight() / axes.get_subplotspec().get_gridspec().nrows  # type: ignore[union-attr]
+    for place, (text, colour) in zip(spread(ends, LINE / (0.72 * height)), labels, strict=True):
+        look: dict[str, Any] = {"color": colour, "fontsize": SMALL, "va": "center", "transform": axes.transAxes}
+        axes.text(1.01, place, text, **look)
 
 
-def _fitted(found: Growth, metric: str, line: pd.DataFrame) -> np.ndarray:
-    """The fitted cost at the first and the last point used, in the metric's own unit. (2,)"""
-    used = found.fit.used
-    logs = np.log(line[METRICS[metric][0]].to_numpy(dtype=float, na_value=np.nan)[found.rows[used]])
-    along = found.places[used]
-    return np.exp(logs.mean() + float(found.fit.slope) * (along[[0, -1]] - along.mean()))
+def _key(row: Mapping[Any, Any], axis: str) -> tuple[Any, ...]:
+    """All settings of a line, missing ones as None."""
+    return tuple(None if name == axis or pd.isna(row[name]) else row[name] for name in (*WHO, *HELD))
 
 
-def spread(heights: list[float], gap: float = GAP) -> np.ndarray:
-    """Heights moved apart to at least the gap, in the order that they have, and no farther than needed from below."""
-    order = np.argsort(heights, kind="stable")
-    placed = np.array(heights, dtype=float)
-    for lower, upper in itertools.pairwise(order):
-        placed[upper] = max(placed[upper], placed[lower] + gap)
-    return placed - max(0.0, placed.max(initial=0.0) - 1.0) / 2
+def _fitted(trace: Trace, fit: Mapping[Any, Any], cases: pd.DataFrame) -> np.ndarray:
+    """The fitted cost at both ends of the part that the exponent is of, in the unit of the figure. (2,)"""
+    x, y = (trace.numbers(axis, cases) for axis in "xy")
+    used = (x > fit["start"] * (1 - 1e-6)) & (x < fit["end"] * (1 + 1e-6))
+    along, logs = np.log(x[used]), np.log(y[used])
+    return np.asarray(np.exp(logs.mean() + fit["slope"] * (np.log([fit["start"], fit["end"]]) - along.mean())))

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from mixprof.reports.charts.ticks import LETTER
 from mixprof.reports.frame import ANCHOR
 
 DPI = 150
@@ -43,27 +42,20 @@ SETTINGS: Any = {
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
-TICKS_PER_DECADE: tuple[Any, ...] = (
-    (1,),
-    (1, 3),
-    (1, 2, 5),
-    (1, 1.5, 2, 3, 5, 7),
-    (1, 1.2, 1.4, 1.7, 2, 2.5, 3, 4, 5, 6, 8),
-)
-TICKS_PER_DECADE += (np.arange(1, 10, 0.5), np.arange(1, 10, 0.1))
+Styles = dict[str, dict[str, Any]]  # of each model or lowering by its name
 
 
-def model_styles(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line of each model, the same in every figure of a report."""
+def model_styles(frame: pd.DataFrame) -> Styles:
+    """Colour, marker and line of each model, equal in every figure of a report; the markers of networks are hollow."""
     models = frame[frame["model"] != ANCHOR]
     return {
-        name: style
-        for _, rows in models.groupby("kind")
+        name: {**style, "fillstyle": "none" if kind == "network" else "full"}
+        for kind, rows in models.groupby("kind")
         for name, style in zip(sorted(rows["model"].unique()), _styles(), strict=False)
     }
 
 
-def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def styles_of(names: Iterable[str]) -> Styles:
     """A style for each of these names, in their order."""
     return dict(zip(names, _styles(), strict=False))
 
@@ -79,14 +71,14 @@ def _styles() -> Iterable[dict[str, Any]]:
         }
 
 
-def panel_grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels of this size in inches, outside of pyplot; unused places stay empty.
+def panel_grid(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels of this width and height in inches, outside of pyplot; unused places stay empty.
 
     A panel has tick labels, and room for a label, below if it is the last of its
     column and at the left if it is the first of its row.
     """
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(max(columns * width, NARROWEST), rows * height), layout="constrained")
+    figure = Figure(figsize=(max(columns * size[0], NARROWEST), rows * size[1]), layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten())
     for spare in axes[count:]:
@@ -122,25 +114,26 @@ def grow(figure: Figure, lines: float) -> None:
 
 
 def wrapped(figure: Figure, text: str) -> str:
-    return textwrap.fill(text, int(figure.get_figwidth() * LETTERS_PER_INCH))
+    """Text in lines that fit the figure; words with a number, as "window 7", stay on one."""
+    tied = re.sub(r" (?=\d+(,|$))|(?<=\d) (?=channels)", "\u00a0", text)
+    return textwrap.fill(tied, int(figure.get_figwidth() * LETTERS_PER_INCH)).replace("\u00a0", " ")
 
 
-def plain_ticks(axis: Any, values: Sequence[float], labels: Sequence[str]) -> None:
-    """Ticks at exactly these places, written as given."""
-    axis.set_major_locator(FixedLocator(list(values)))
-    axis.set_major_formatter(FixedFormatter(list(labels)))
-    axis.set_minor_locator(NullLocator())
+def legend(figure: Figure, axes: Iterable[Axes], styles: Styles, note: str) -> None:
+    """One legend below all panels, in the order of the styles, under the note as its title."""
+    handles = {bars.get_label(): bars[0] for panel in axes for bars in panel.containers}
+    shown = [name for name in styles if name in handles]
+    entry = 0.67 + LETTER * max(map(len, shown))  # a line, its name and the gap to the next column
+    columns = max(1, min(len(shown), int((figure.get_figwidth() + 0.22) / entry)))
+    add_legend(figure, [handles[name] for name in shown], shown, columns, note)
 
 
-def plain_log_ticks(axes: Axes) -> None:
-    """Round numbers on the logarithmic y axis, at least four of them, written plainly: 0.5, not 5e-1."""
-    low, high = axes.get_ylim()
-    decades = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in TICKS_PER_DECADE:
-        ticks = [t for t in np.outer(decades, steps).flatten() if low <= t <= high]
-        if len(ticks) >= 4:
-            break
-    plain_ticks(axes.yaxis, ticks, [f"{tick:,.10g}" for tick in ticks])
+def add_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int, note: str) -> None:
+    """A legend below all panels, for which the figure grows."""
+    title = wrapped(figure, note)
+    grow(figure, math.ceil(len(names) / columns) + 1 + title.count("\n"))
+    look: Any = {"loc": "outside lower left", "alignment": "left", "title_fontsize": 7, "handlelength": 3.2}
+    figure.legend(handles, names, ncols=columns, title=title, **look)
 
 
 def file_stem(name: str) -> str:

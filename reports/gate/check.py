@@ -14,7 +14,7 @@ from mixprof.reports.gate import history
 from mixprof.reports.gate.baseline import Baseline
 from mixprof.reports.gate.comparable import compare
 from mixprof.reports.gate.history import LEAST_RUNS, Level
-from mixprof.reports.gate.outcome import Judged, Outcome
+from mixprof.reports.gate.outcome import Judged, Outcome, exact_words
 from mixprof.reports.gate.stored import MACHINE_FAULTS, Kept, Stored
 from mixprof.reports.gate.thresholds import Thresholds
 from mixprof.reports.gate.verdicts import Verdict
@@ -102,7 +102,7 @@ def _timed(kept: Kept, now: Kept, level: Level, verdict: Verdict) -> Judged:
         said.append("stored runs vary too much to tell: `mixprof ab` compares within one job")
     more: dict[str, Any] = {
         "exact": exact,
-        "case": kept.case.to_json(),
+        "case": kept.case,
         "reason": "; ".join(filter(None, said)) or None,
     }
     return Judged.of(kept.case.label(), verdict, confirmed=verdict.verdict != "regressed", **more)
@@ -121,9 +121,8 @@ def _untimed(kept: Kept, now: Kept, base: Baseline) -> Judged:
     shift = _relative(now.log_ratio - level.center)
     exact = differing(kept, now)
     said = "; ".join(filter(None, [exact_words(exact), reason]))
-    return Judged(
-        kept.case.label(), "inconclusive", shift, rounds=level.runs, reason=said, exact=exact, case=kept.case.to_json()
-    )
+    details: dict[str, Any] = {"change": shift, "rounds": level.runs, "reason": said, "exact": exact}
+    return Judged.of_case(kept.case, "inconclusive", **details)
 
 
 def differing(before: Kept, now: Kept) -> dict[str, tuple[int, int]]:
@@ -132,16 +131,9 @@ def differing(before: Kept, now: Kept) -> dict[str, tuple[int, int]]:
     return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
 
 
-def exact_words(exact: Mapping[str, tuple[int, int]]) -> str:
-    return "; ".join(
-        f"{name} {before:,} -> {after:,}" + (f" ({after / before - 1:+.1%})" if before else "")
-        for name, (before, after) in exact.items()
-    )
-
-
 def _judged(case: Case, verdict: str, reason: str | None, kept: Kept, now: Kept | None) -> Judged:
     exact = differing(kept, now) if now else {}
-    return Judged(case.label(), verdict, reason=reason, exact=exact, case=case.to_json())
+    return Judged.of_case(case, verdict, reason=reason, exact=exact)
 
 
 def _relative(shift: float) -> float:
@@ -170,11 +162,11 @@ def _confirm(cases: Sequence[Judged], under_test: Collection[str]) -> list[str]:
     return [f"to confirm: mixprof ab {sides} {axes_of(alarms)}"]
 
 
-def axes_of(cases: Sequence[Mapping[str, Any]]) -> str:
+def axes_of(cases: Sequence[Case]) -> str:
     """The options of a product of axes that holds these cases."""
     words = []
     for name, option in AXES.items():
-        values = [_option(each[name]) for each in cases if each[name] is not None]
+        values = [_option(value) for case in cases if (value := getattr(case, name)) is not None]
         if values:
             words += [f"--{option}", shlex.quote(",".join(dict.fromkeys(values)))]
     return " ".join(words)

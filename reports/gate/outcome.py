@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
+from mixprof.data.pairs import Difference
+from mixprof.data.types import Case
 from mixprof.reports.gate.limits import Limit
 from mixprof.reports.gate.thresholds import Thresholds
 from mixprof.reports.gate.times import Time
@@ -28,22 +32,27 @@ class Judged:
     high: float | None = None
     rounds: int = 0
     reason: str | None = None
-    exact: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)  # metric -> (base, head), where they differ
+    exact: Mapping[str, Difference] = field(default_factory=dict)  # metric -> (base, head), where they differ
     more_rounds: int | None = None  # that would decide an inconclusive one
     more_s: float | None = None
     waived: str | None = None  # the reason of the waiver that lets it pass
     times: Mapping[str, Time] = field(default_factory=dict)  # of HEAD: metric -> milliseconds, or why there are none
     confirmed: bool = True  # False: an alarm against stored runs, which `ab` would confirm
-    case: Mapping[str, Any] | None = None
+    case: Case | None = None  # of BASE
 
     @classmethod
-    def of(cls, name: str, verdict: Verdict, **more: Any) -> Judged:
-        return cls(name, verdict.verdict, verdict.change, verdict.low, verdict.high, verdict.rounds, **more)
+    def of(cls, name: str, verdict: Verdict, **details: Any) -> Judged:
+        return cls(name, verdict.verdict, verdict.change, verdict.low, verdict.high, verdict.rounds, **details)
+
+    @classmethod
+    def of_case(cls, case: Case, verdict: str, *, base: Case | None = None, **details: Any) -> Judged:
+        """A case without a verdict on its time. base: as BASE ran it, where that differs."""
+        return cls(case.label(), verdict, case=base or case, **details)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job found."""
+    """A job's verdicts."""
 
     kind: str  # "ab", "check" or "exact"
     base: str
@@ -58,8 +67,27 @@ class Outcome:
     testbed_key: str | None = None  # of the machine that timed it
     canary_differences: Sequence[float] = ()  # log HEAD over BASE, a round each: what `calibrate --from` pools
 
+    @property
+    def judged(self) -> list[Judged]:
+        """Cases, families and the grid: what an exit code comes from."""
+        return [*self.cases, *self.families, *([self.grid] if self.grid else [])]
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the baseline differs from itself."""
+        return self.canary is not None and self.canary.verdict in ("regressed", "improved")
+
+    @property
+    def trusted(self) -> Sequence[Judged]:
+        """The cases, each inconclusive where the baseline differs from itself."""
+        if not self.flagged:
+            return self.cases
+        reason = "the baseline differs from itself: not to be trusted"
+        return [replace(judged, verdict="inconclusive", reason=reason) for judged in self.cases]
+
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **asdict(self)}
+        """The outcome as JSON values: what `ab.json` and `--json` hold."""
+        return {"schema": SCHEMA, **msgspec.to_builtins(self)}
 
 
 @dataclass(frozen=True)
@@ -83,9 +111,8 @@ class Policy:
 
 def exit_code(outcome: Outcome, policy: Policy) -> int:
     """Canary flagged 4, regressed or missing 1, incomparable 4, inconclusive 3, else 0. Waived cases do not count."""
-    judged = [*outcome.cases, *outcome.families, *([outcome.grid] if outcome.grid else [])]
-    verdicts = {each.verdict for each in judged if each.waived is None}
-    if is_flagged(outcome):
+    verdicts = {judged.verdict for judged in outcome.judged if judged.waived is None}
+    if outcome.flagged:
         return NOT_COMPARABLE
     if verdicts & set(FAILING):
         return REGRESSED
@@ -106,7 +133,7 @@ def in_words(outcome: Outcome, code: int) -> str:
     could = "" if outcome.detectable is None else f"; a slow-down of {outcome.detectable:.1%} would have been found"
     if outcome.kind == "ab" and outcome.detectable is None and outcome.cases:
         could = f"; no case had the {LOOKS[0]} undisturbed rounds that finding a slow-down takes"
-    flagged = code == NOT_COMPARABLE and is_flagged(outcome)
+    flagged = code == NOT_COMPARABLE and outcome.flagged
     trusted = " The baseline differs from itself: nothing here is to be trusted." if flagged else ""
     return f"{outcome.head} against {outcome.base}: {found}{could}.{trusted}"
 
@@ -115,6 +142,9 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def is_flagged(outcome: Outcome) -> bool:
-    """Whether the baseline differs from itself."""
-    return outcome.canary is not None and outcome.canary.verdict in ("regressed", "improved")
+def exact_words(exact: Mapping[str, Difference]) -> str:
+    """Counts that differ: "macs 1,000 -> 2,000 (+100.0%)"."""
+    return "; ".join(
+        f"{name} {base:,} -> {head:,}" + (f" ({head / base - 1:+.1%})" if base else "")
+        for name, (base, head) in exact.items()
+    )

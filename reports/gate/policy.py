@@ -25,8 +25,8 @@ def waived(policy: Policy, today: datetime.date) -> dict[str, str]:
     return {each.case: each.reason for each in policy.waivers if each.counts(today)}
 
 
-def settle(outcome: Outcome, policy: Policy, today: datetime.date) -> Outcome:
-    """What the policy makes of an outcome. Nothing that was measured is changed, a verdict at most for the worse."""
+def apply(outcome: Outcome, policy: Policy, today: datetime.date) -> Outcome:
+    """Apply a policy to an outcome. Nothing that was measured is changed, a verdict at most for the worse."""
     passing = waived(policy, today)
     cases = [_waive(_limited(each, policy.limits), passing) for each in outcome.cases]
     families = [_waive(each, passing) for each in outcome.families]

@@ -14,8 +14,7 @@ def as_text(outcome: Outcome) -> str:
 
 def rows(outcome: Outcome) -> list[dict[str, str]]:
     """Cases, families, grid and canary, in columns of equal names."""
-    judged = [*outcome.cases, *outcome.families, *([outcome.grid] if outcome.grid else [])]
-    return [_row(each) for each in [*judged, *([outcome.canary] if outcome.canary else [])]]
+    return [_row(judged) for judged in [*outcome.judged, *([outcome.canary] if outcome.canary else [])]]
 
 
 def _row(judged: Judged) -> dict[str, str]:
@@ -49,3 +48,13 @@ def what_else(judged: Judged) -> str:
     if judged.more_rounds is not None and judged.more_s is not None:
         said.append(f"about {judged.more_rounds} more rounds, {judged.more_s:.0f} s, would decide it")
     return "; ".join(said)
+
+
+def in_words(judged: Judged) -> str:
+    """A verdict: "regressed +12.0% [+10.0%, +14.0%] in 5 rounds (macs 1 -> 2)"."""
+    words = [judged.verdict]
+    if judged.change is not None and judged.low is not None:
+        words.append(f"{change_of(judged)} {interval_of(judged)} in {judged.rounds} rounds")
+    if judged.reason:
+        words.append(f"({judged.reason})")
+    return " ".join(words)

@@ -9,7 +9,7 @@ const drawn = new Map(); // figure element -> what redraws it
 /** Text that plotly shows as it is: it takes some tags for its own. */
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const namesOf = (view) => [...new Set(view.panels.flatMap((panel) => panel.traces.map((trace) => trace.name)))];
+const namesOf = (view) => [...new Set(view.panels.flatMap((panel) => panel.traces.filter((trace) => trace.shape !== "roof").map((trace) => trace.name)))];
 
 function styleOf(name, names) {
   const place = names.indexOf(name);
@@ -29,10 +29,11 @@ function plotlyTrace(trace, style, visible) {
   const bounds = trace.low && {
     type: "data", symmetric: false, array: between(trace.high, 1), arrayminus: between(trace.low, -1), thickness: 1, width: 3,
   };
+  const roof = trace.shape === "roof";
   return {
     name: plain(trace.name), x: trace.x, y: trace.y, visible, error_y: bounds ?? undefined,
-    type: trace.shape === "bar" ? "bar" : "scatter", mode: trace.shape === "bar" ? undefined : trace.shape,
-    line: { color: style.color, dash: style.dash, width: 1.8 },
+    type: trace.shape === "bar" ? "bar" : "scatter", mode: { bar: undefined, roof: "lines" }[trace.shape] ?? trace.shape,
+    line: roof ? { color: colour("--soft"), dash: trace.dashed ? "dash" : "solid", width: 1.2 } : { color: style.color, dash: style.dash, width: 1.8 },
     marker: { color: style.color, symbol: style.symbol, size: 8 },
     hoverinfo: "text",
     text: trace.y.map((y, i) => {
@@ -43,26 +44,52 @@ function plotlyTrace(trace, style, visible) {
   };
 }
 
-/** The range of y that all panels share, in logarithms on a logarithmic axis; undefined where plotly may choose. */
-function sharedRange(chart, panels) {
-  if (chart.y.scale !== "log") return undefined;
-  const all = panels.flat().flatMap((trace) => [...trace.y, ...(trace.low ?? []), ...(trace.high ?? [])]);
+/** The range that all panels share, in logarithms on a logarithmic axis; undefined where plotly may choose. */
+function sharedRange(axis, name, panels) {
+  if (axis.scale !== "log") return undefined;
+  const ends = (trace) => (name === "y" ? [...(trace.low ?? []), ...(trace.high ?? [])] : []);
+  const all = panels.flat().flatMap((trace) => [...trace[name], ...ends(trace)]);
   const logs = all.filter((value) => value > 0).map(Math.log10);
   const low = logs.reduce((a, b) => Math.min(a, b), Infinity), high = logs.reduce((a, b) => Math.max(a, b), -Infinity);
   const margin = Math.max(0.05 * (high - low), 0.02);
   return logs.length ? [low - margin, high + margin] : undefined;
 }
 
-function layout(chart, traces, range) {
+const STEPS = [[1, 2, 5], [1, 1.5, 2, 3, 5, 7], [1, 1.2, 1.4, 1.7, 2, 2.5, 3, 4, 5, 6, 8]];
+
+/** Round numbers within a range of logarithms: at least three a decade and three in all, where that is possible. */
+function roundNumbers([low, high]) {
+  let ticks = [];
+  for (const steps of STEPS) {
+    const powers = Array.from({ length: Math.ceil(high) - Math.floor(low) + 1 }, (_, i) => Math.floor(low) + i);
+    ticks = powers.flatMap((power) => steps.map((step) => Number(`${step}e${power}`)));
+    ticks = ticks.filter((tick) => Math.log10(tick) >= low && Math.log10(tick) <= high);
+    if (ticks.length >= Math.max(3, 3 * Math.floor(high - low))) break;
+  }
+  return { tickmode: "array", tickvals: ticks, ticktext: ticks.map(number) };
+}
+
+/** The names of roofs at their upper ends, where no case is. */
+function roofNames(traces) {
+  return traces.filter((trace) => trace.shape === "roof").map((trace) => {
+    const flat = trace.y[0] === trace.y.at(-1), end = flat ? trace.x.length - 1 : 0;
+    const place = { x: Math.log10(trace.x[end]), y: Math.log10(trace.y[end]), yanchor: "bottom", showarrow: false };
+    return { ...place, text: plain(trace.name), xanchor: flat ? "right" : "left", font: { size: 11, color: colour("--soft") } };
+  });
+}
+
+function layout(chart, traces, ranges) {
   const look = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, automargin: true };
   const axis = ({ title, scale }) => ({ ...look, title: { text: plain(title), standoff: 8 }, type: scale });
   const x = axis(chart.x);
   if (chart.x.scale === "log") {
     const places = new Map(traces.filter((trace) => trace.named).flatMap((trace) => trace.x.map((place, i) => [place, plain(trace.ticks[i])])));
     if (places.size) Object.assign(x, { tickvals: [...places.keys()], ticktext: [...places.values()] });
+    else Object.assign(x, { range: ranges.x, ...roundNumbers(ranges.x) });
   }
+  const y = { ...axis(chart.y), range: ranges.y, ...(ranges.y ? roundNumbers(ranges.y) : {}) };
   return {
-    xaxis: x, yaxis: { ...axis(chart.y), range, exponentformat: "none" }, barmode: "stack", showlegend: false,
+    xaxis: x, yaxis: y, annotations: roofNames(traces), barmode: "stack", showlegend: false,
     margin: { l: 10, r: 10, t: 30, b: 10 }, hovermode: "closest",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") },
@@ -87,9 +114,9 @@ function layPanels(state) {
   Promise.allSettled(state.pending).then(() => old.forEach(Plotly.purge));
   state.pending = [];
   state.panels.replaceChildren(...view.panels.map((panel) => {
-    const label = inWords(state.chart, panel.title, panel.traces.map(resolved));
+    const label = inWords(state.chart, panel.names.join(", "), panel.traces.map(resolved));
     const plot = element("div", { class: "plot", role: "img", "aria-label": label });
-    return element("div", { class: "panel" }, element("h4", {}, panel.title), plot);
+    return element("div", { class: "panel" }, element("h4", {}, panel.names.join(", ")), plot);
   }));
 }
 
@@ -98,10 +125,10 @@ function drawPanels(state) {
   const { chart, panels, hidden } = state;
   const view = chart.views[state.view], names = namesOf(view);
   const shown = view.panels.map((panel) => panel.traces.map(resolved));
-  const range = sharedRange(chart, shown);
+  const ranges = { x: sharedRange(chart.x, "x", shown), y: sharedRange(chart.y, "y", shown) };
   panels.querySelectorAll(".plot").forEach((plot, place) => {
     const traces = shown[place].map((trace) => plotlyTrace(trace, styleOf(trace.name, names), !hidden.has(trace.name)));
-    state.pending.push(Plotly.react(plot, traces, layout(chart, shown[place], range), CONFIG));
+    state.pending.push(Plotly.react(plot, traces, layout(chart, shown[place], ranges), CONFIG));
   });
 }
 
@@ -126,7 +153,7 @@ function legend(state) {
 function dataOf(state) {
   const points = state.chart.views[state.view].panels.flatMap((panel) => panel.traces.flatMap((raw) => {
     const trace = resolved(raw);
-    return trace.y.map((y, i) => ({ row: trace.rows[i], cells: [panel.title, trace.name, trace.ticks[i], y, trace.low?.[i], trace.high?.[i]] }));
+    return trace.y.map((y, i) => ({ row: trace.rows[i], cells: [panel.names.join(", "), trace.name, trace.ticks[i], y, trace.low?.[i], trace.high?.[i]] }));
   }));
   const columns = points.some((point) => point.row !== undefined) ? Object.keys(report.columns) : [];
   const head = ["panel", "line", state.chart.x.title, state.chart.y.title, "low", "high", ...columns];
@@ -143,7 +170,7 @@ function figure(chart) {
   const choice = element("select", {}, ...chart.views.map((view, place) => element("option", { value: place }, view.label)));
   const renew = () => {
     const view = chart.views[state.view];
-    note.textContent = [chart.note, view.note].filter(Boolean).join(" ");
+    note.textContent = view.note;
     legend(state);
     layPanels(state);
   };
@@ -184,7 +211,7 @@ made.forEach((each) => watcher.observe(each));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 addEventListener("beforeprint", () => {
   document.documentElement.toggleAttribute("data-printing", true);
-  for (const folded of document.querySelectorAll("#verdict details")) folded.open = true;
+  for (const folded of document.querySelectorAll("#verdict details, #case-table details")) folded.open = true;
   for (const entry of drawn.values()) entry.done = true;
   redraw();
 });

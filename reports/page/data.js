@@ -28,8 +28,8 @@ function number(value) {
 }
 
 /** "1.21 [1.19, 1.23]" */
-function withInterval(value, low, high) {
-  const bounds = low === null || low === undefined ? "" : ` [${number(low)}, ${number(high)}]`;
+function withInterval(value, low, high, space = " ") {
+  const bounds = low === null || low === undefined ? "" : `${space}[${number(low)}, ${number(high)}]`;
   return value === null ? "" : number(value) + bounds;
 }
 

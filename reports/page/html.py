@@ -6,8 +6,7 @@ import base64
 import hashlib
 import json
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from importlib import resources
@@ -19,18 +18,18 @@ import pandas as pd
 from markdown_it import MarkdownIt
 from matplotlib.colors import to_hex
 
-from mixprof.reports.answers.crossovers import crossovers
+from mixprof.reports.answers import Answers
+from mixprof.reports.charts.spec import Chart
 from mixprof.reports.charts.style import file_stem, model_styles
-from mixprof.reports.page.charts import charts, with_derived
-from mixprof.reports.text.summary import DIFFERS, constants, counts_in_words, varying
-from mixprof.reports.text.verdict import not_measured, verdict
+from mixprof.reports.text.markdown import Part, Section, Table
+from mixprof.reports.text.measurements import counts_in_words
+from mixprof.reports.text.method import Manifests
+from mixprof.reports.text.summary import details, first
 
 FOLDER = resources.files("mixprof.reports.page")
 SCRIPTS = ("data.js", "charts.js", "table.js")
-LONGEST, FOLDED = 1500, 60  # lines of a section of summary.md
-FIRST = ("## The mixer exchanged",)
-REPLACED = ("## Who is faster", "## Measurements", "## Cases that are not ok")  # by the verdict, charts and table
-SHOWN = 6  # items of the verdict that stand open
+LONGEST, FOLDED = 1500, 60  # rows of a section's tables: more are only in summary.md, or folded away
+OPEN = 12  # rows of the verdict that stand open
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"}
 SYMBOLS |= {"X": "x", "<": "triangle-left", ">": "triangle-right", "*": "star", "p": "pentagon"}
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
@@ -52,40 +51,40 @@ class Column:
 TABLE = (
     *(Column(name, name) for name in ("run", "model", "lowering", "device", "dtype", "layout", "mode", "batch")),
     Column("resolution", "resolution", sort="side"),
-    *(Column(name, name) for name in ("window", "channels", "status", "reason")),
+    *(Column(name, name) for name in ("window", "channels", "status")),
     Column("latency_ms", "latency (ms)", low="latency_low_ms", high="latency_high_ms"),
     Column("gain", "over eager", low="gain_low", high="gain_high"),
     Column("run_gain", "over first run", low="run_gain_low", high="run_gain_high"),
     Column("images_per_s", "images/s"),
     Column("launches", "launches"),
     Column("flops", "GFLOPs", 1e9),
-    Column("params", "parameters (M)", 1e6),
+    Column("params", "params (M)", 1e6),
     Column("allocator_peak_bytes", "peak (MiB)", MEBIBYTE),
     Column("attainable_share", "% of attainable", 0.01),
     Column("relative_error", "relative error"),
 )
+ONCE = ("run", "device", "dtype", "layout", "mode", "launches")  # a column only where it varies
 
 
-def page(frame: pd.DataFrame, manifests: Mapping[str, Mapping[str, Any]], text: str, files: Sequence[str] = ()) -> str:
-    """The page for these cases and the manifest of each run by its name.
+def page(answers: Answers, manifests: Manifests, charts: Sequence[Chart], files: Sequence[str] = ()) -> str:
+    """The page for these answers and charts, and the manifest of each run by its name.
 
-    text: summary.md, of which the page shows what it has nothing of its own for. files: names of what lies beside it,
-    to be linked; a chart's PNG and SVG from the chart.
+    files: names of what lies beside it, to be linked; a chart's PNG and SVG from the chart.
     """
-    first, rest = sections(text)
     scripts = [_plotly(), *(_text(name) for name in SCRIPTS)]
+    verdict, missing, *exchange = first(answers, manifests)
     return Template(_text("page.html")).substitute(
         title=escape(f"mixprof: {', '.join(manifests) or 'no run'}"),
         policy=escape(policy(scripts)),
         style=_text("page.css"),
-        counts=markdown([counts_in_words(frame)]),
-        verdict=_items(verdict(frame, crossovers(frame)), SHOWN),
-        not_measured=_items(not_measured(frame, manifests), 100),
-        constants=markdown(constants(frame)) if len(frame) else "",
-        first=first,
-        details=rest,
+        counts=as_html(counts_in_words(answers.cases)),
+        verdict=section_html(verdict, "verdict", OPEN),
+        not_measured=section_html(missing, "not-measured"),
+        exchange="".join(section_html(section) for section in exchange),
+        constants=as_html(_constants(answers.cases)),
+        details="\n".join(section_html(section) for section in details(answers, manifests)),
         files=" ".join(f'<li><a href="{quote(name)}">{escape(name)}</a></li>' for name in files),
-        data=embedded(data(frame, files)),
+        data=embedded(data(answers, charts, files)),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),
     )
 
@@ -119,21 +118,24 @@ def embedded(value: object) -> str:
     return text
 
 
-def data(frame: pd.DataFrame, files: Sequence[str] = ()) -> dict[str, Any]:
+def data(answers: Answers, charts: Sequence[Chart], files: Sequence[str] = ()) -> dict[str, Any]:
     """What the page's scripts work on: every case by column, the columns of the table, styles, charts."""
-    cases = with_derived(frame)
+    cases = answers.cases
     columns = {name: _column(cases[name]) for name in cases if name != "breakdown" and cases[name].notna().any()}
-    shown = {*varying(cases), *(name for name in ("run", "dtype") if cases[name].nunique() > 1)}
-    settings = {"run", "model", "lowering", "device", "dtype", "layout", "mode"}
-    table = [asdict(c) for c in TABLE if c.column in columns and (c.column not in settings or c.column in shown)]
-    drawn = [{**asdict(chart), "files": _files_of(chart.name, files)} for chart in charts(cases)]
+    shown = [c for c in TABLE if c.column in columns and (c.column not in ONCE or cases[c.column].nunique() > 1)]
     return {
         "columns": columns,
         "count": len(cases),
-        "table": table,
-        "styles": {name: _style(style) for name, style in model_styles(frame).items()},
-        "charts": _finite(drawn),
+        "table": [asdict(column) for column in shown],
+        "styles": {name: _style(style) for name, style in model_styles(cases).items()},
+        "charts": _finite([{**asdict(chart), "files": _files_of(chart.name, files)} for chart in charts]),
     }
+
+
+def _constants(cases: pd.DataFrame) -> str:
+    """What the table has no column for, since it is equal in all cases."""
+    equal = [str(cases[name].iloc[0]) for name in ONCE[1:-1] if cases[name].nunique() == 1]
+    return f"All of these: {', '.join(equal)}." if equal else ""
 
 
 def _files_of(chart: str, files: Sequence[str]) -> list[str]:
@@ -161,41 +163,45 @@ def _style(style: Mapping[str, Any]) -> dict[str, str]:
     """A model's style in plotly's words."""
     line = style["linestyle"]
     dash = DASHES.get(line) if isinstance(line, str) else ",".join(f"{2 * length}px" for length in line[1])
-    return {"color": to_hex(style["color"]), "symbol": SYMBOLS[style["marker"]], "dash": dash or "solid"}
+    hollow = "-open" * (style["fillstyle"] == "none")
+    return {"color": to_hex(style["color"]), "symbol": SYMBOLS[style["marker"]] + hollow, "dash": dash or "solid"}
 
 
-def markdown(parts: Iterable[str]) -> str:
-    """Markdown as summary.md holds it -> HTML. Nothing in it is a link, a picture or a tag."""
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+def as_html(part: Part) -> str:
+    """Markdown or a table -> HTML. Nothing in it is a link, a picture or a tag."""
+    if isinstance(part, Table):
+        return _table(part.shown(), part.lines(), part.differing)
+    reader = MarkdownIt("commonmark", {"html": False})
     reader.disable(["link", "image", "autolink", "html_inline", "html_block", "entity", "reference", "code", "fence"])
-    html = str(reader.render("\n\n".join(parts)))
-    html = html.replace("<table>", '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>')
-    html = html.replace("</table>", "</table></div>")
-    return re.sub(rf"<td>([^<]*{re.escape(DIFFERS)})</td>", r'<td class="differs">\1</td>', html)
+    return str(reader.render(part))
 
 
-def _items(items: Sequence[str], shown: int) -> str:
-    """A list of which what is beyond the first ones is folded away."""
-    if not items:
-        return "<p>Nothing that this report knows of.</p>"
-    first, rest = (markdown(["\n".join(f"- {item}" for item in part)]) for part in (items[:shown], items[shown:]))
-    more = f"<details><summary>{len(items) - shown} more</summary>{rest}</details>" if len(items) > shown else ""
-    return first + more
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]], differing: Collection[int] = ()) -> str:
+    marks = [' class="differs"' * (number in differing) for number in range(len(lines))]
+    rows = [
+        f"<tr{mark}>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>"
+        for mark, line in zip(marks, lines, strict=True)
+    ]
+    titles = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    table = f"<table><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="table">{table}</div>'
 
 
-def sections(text: str) -> tuple[str, str]:
-    """The sections of summary.md as HTML: those that come first, and the rest without what the page replaces."""
-    parts = re.split(r"\n+(?=## )", text)[1:]
-    first = [part for part in parts if part.startswith(FIRST)]
-    rest = [part for part in parts if not part.startswith((*FIRST, *REPLACED))]
-    return "\n".join(map(_section, first)), "\n".join(map(_section, rest))
+def section_html(section: Section, name: str = "", shown: int = LONGEST) -> str:
+    """A section, by this name. A long one is folded, one that is too long only named; so are rows after `shown`."""
+    rows = sum(len(part.rows) for part in section.parts if isinstance(part, Table))
+    inside = "".join(_folded(part, shown) for part in section.parts)
+    if rows > LONGEST:
+        inside = "<p>Too long for this page: it stands in <code>summary.md</code>.</p>"
+    elif rows > FOLDED:
+        inside = f"<details><summary>{rows} rows</summary>{inside}</details>"
+    named = f' id="{name}"' if name else ""
+    return f"<section{named}><h2>{escape(section.heading)}</h2>{inside}</section>"
 
 
-def _section(text: str) -> str:
-    """One section; a long one is folded, and one that is too long only named."""
-    heading, _, body = text.partition("\n")
-    lines = body.count("\n")
-    inside = markdown([body if lines <= LONGEST else "Too long for this page: it stands in `summary.md`."])
-    if FOLDED < lines <= LONGEST:
-        inside = f"<details><summary>{lines} lines</summary>{inside}</details>"
-    return f"<section>{markdown([heading])}{inside}</section>"
+def _folded(part: Part, shown: int) -> str:
+    if isinstance(part, str) or len(part.rows) <= shown:
+        return as_html(part)
+    head, lines = part.shown(), part.lines()
+    more = f"<details><summary>{len(lines) - shown} more</summary>{_table(head, lines[shown:])}</details>"
+    return _table(head, lines[:shown]) + more

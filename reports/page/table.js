@@ -3,7 +3,6 @@
 
 const PAGE = 100; // rows
 const CHOICES = ["status", "run", "model", "lowering"];
-const LONG = 160; // characters of a cell before it is folded
 const collator = new Intl.Collator("en", { numeric: true });
 const shownTable = { sort: null, descending: false, page: 0, rows: [] };
 const [head, body] = document.querySelectorAll("#case-table thead, #case-table tbody");
@@ -16,15 +15,18 @@ function cellText(spec, row) {
   const value = column(spec.column)[row];
   const at = (name) => (name in report.columns ? column(name)[row] : null);
   const scaled = typeof value === "number" ? value / spec.divisor : value;
-  return spec.low ? withInterval(scaled, at(spec.low), at(spec.high)) : number(scaled);
+  return spec.low ? withInterval(scaled, at(spec.low), at(spec.high), "\n") : number(scaled);
 }
+
+/** Why a case has no time, empty where it has one. */
+const reasonOf = (row) => ("reason" in report.columns && column("reason")[row]) || "";
 
 function matching() {
   const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
   const chosen = [...selects].filter(([, select]) => select.value !== "");
   if (wanted.length) {
     searched ??= Array.from({ length: report.count }, (_, row) =>
-      report.table.map((spec) => cellText(spec, row)).join(" ").toLowerCase());
+      [...report.table.map((spec) => cellText(spec, row)), reasonOf(row)].join(" ").toLowerCase());
   }
   return Array.from({ length: report.count }, (_, row) => row).filter((row) =>
     wanted.every((word) => searched[row].includes(word)) &&
@@ -45,12 +47,12 @@ function sorted(rows) {
 }
 
 function tableCell(spec, row) {
-  const text = cellText(spec, row);
-  if (spec.column === "reason") {
-    const inside = text.length > LONG ? element("details", {}, element("summary", {}, `${text.slice(0, LONG)}…`), text) : text;
-    return element("td", { class: "long" }, inside);
+  const text = cellText(spec, row), reason = reasonOf(row);
+  if (spec.column === "status" && reason) {
+    return element("td", {}, element("details", {}, element("summary", {}, text), reason));
   }
-  return element("td", typeof column(spec.column)[row] === "number" ? { class: "number" } : {}, text);
+  const isNumber = typeof column(spec.column)[row] === "number";
+  return element("td", isNumber ? { class: "number" } : ["model", "lowering", "run"].includes(spec.column) ? { class: "name" } : {}, text);
 }
 
 function showPage() {

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
-from mixprof.reports.answers.exponents import COLUMNS, exponents
-from mixprof.reports.answers.slices import HELD, in_words, lowering_order
-from mixprof.reports.text.markdown import number, table
+from mixprof.reports.answers import Answers
+from mixprof.reports.answers.exponents import COLUMNS
+from mixprof.reports.answers.slices import in_words, lowering_order
+from mixprof.reports.text.markdown import Part, Section, Table, bounded, number, section, words
 
 SETTING = [*COLUMNS[: COLUMNS.index("metric")], "axis"]
 GROWTH_METHOD = (
@@ -30,32 +30,32 @@ CROSSOVER_METHOD = (
 )
 
 
-def growth(frame: pd.DataFrame) -> list[str]:
+def growth(answers: Answers) -> list[Section]:
     """The section on exponents, a table an axis; nothing where no line has two places."""
-    found = exponents(frame)
-    if found.empty:
+    rows = answers.exponents
+    if rows.empty:
         return []
-    parts = ["## How cost grows", GROWTH_METHOD]
-    for axis in found["axis"].unique():
-        parts += [f"### Exponents along {axis}", growth_table(found[found["axis"] == axis])]
-    return parts
+    parts: list[Part] = [GROWTH_METHOD]
+    for axis in rows["axis"].unique():
+        parts += [f"### Exponents along {axis}", growth_table(rows[rows["axis"] == axis])]
+    return section("How cost grows", *parts)
 
 
-def growth_table(found: pd.DataFrame) -> str:
+def growth_table(exponents: pd.DataFrame) -> Table:
     """A line for each model and setting along one axis: latency, FLOPs and memory, and the gaps between them."""
-    lines = wide(found)
+    lines = wide(exponents)
     order = lines["lowering"].map(lowering_order)
     side = lines["resolution"].map(lambda name: float(str(name).split("x")[0]), na_action="ignore")
     lines = lines.assign(order=order, side=side).sort_values(
         ["run", "kind", "order", "model", "side", "batch", "window"]
     )
     shown = [name for name in SETTING if name not in ("axis", "kind", "model", "lowering") and _differs(lines[name])]
-    return table(_growth_cells(line, shown) for _, line in lines.iterrows())
+    return Table(tuple(_growth_cells(line, shown) for _, line in lines.iterrows()))
 
 
-def wide(found: pd.DataFrame) -> pd.DataFrame:
+def wide(exponents: pd.DataFrame) -> pd.DataFrame:
     """One row per line: the latency's columns, and the slope and expected slope of memory and FLOPs beside them."""
-    text = found.astype(dict.fromkeys(SETTING, object))  # missing values are joined as equal ones
+    text = exponents.astype(dict.fromkeys(SETTING, object))  # missing values are joined as equal ones
     sides = {metric: rows.drop(columns="metric") for metric, rows in text.groupby("metric")}
     joined = sides.get("latency", text.iloc[:0].drop(columns="metric"))
     for metric in ("memory", "flops"):
@@ -74,8 +74,8 @@ def _growth_cells(line: pd.Series, shown: list[str]) -> dict[str, str]:
     return {
         "model": line["model"],
         "lowering": line["lowering"],
-        **{name: setting(line[name]) for name in shown},
-        "latency": interval(line),
+        **{name: words(line[name]) for name in shown},
+        "latency": interval_text(line),
         "FLOPs": _slope(flops),
         "latency - FLOPs": _slope(line["slope"] - flops, signed=True),
         "memory": _slope(line["memory_slope"]),
@@ -96,50 +96,40 @@ def _note(line: pd.Series) -> str:
     return ", ".join(["curved"] * curved + [f"{host_bound} bound by enqueueing"] * (host_bound > 0))
 
 
-def setting(value: Any) -> str:
-    """A held setting, a whole number without decimals; empty where the model does not have it."""
-    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _slope(value: Any, signed: bool = False) -> str:
     return "" if pd.isna(value) else f"{value:{'+' if signed else ''}.2f}"
 
 
-def interval(line: pd.Series) -> str:
+def interval_text(line: pd.Series) -> str:
     """ "1.98 [1.95, 2.01]"; without the bounds where one launch gave none."""
     bounds = "" if pd.isna(line["low"]) else f" [{line['low']:.2f}, {line['high']:.2f}]"
     return _slope(line["slope"]) + bounds
 
 
-def crossings_section(frame: pd.DataFrame) -> list[str]:
+def crossings(answers: Answers) -> list[Section]:
     """The section on crossovers; nothing where no two models were run in the same settings."""
-    if next(pairings(comparable(frame)), None) is None:
+    rows = answers.crossovers
+    if not answers.comparable:
         return []
-    found = crossovers(frame)
-    if found.empty:
-        return ["## Crossovers", "No two models swap places along any axis beyond doubt.", CROSSOVER_METHOD]
-    ordered = found.assign(order=found["lowering"].map(lowering_order)).sort_values(
+    if rows.empty:
+        return section("Crossovers", "No two models swap places along any axis beyond doubt.", CROSSOVER_METHOD)
+    ordered = rows.assign(order=rows["lowering"].map(lowering_order)).sort_values(
         ["axis", "first", "second", "order"], kind="stable"
     )
-    shown = [name for name in ("run", "device", "dtype", "layout", "mode") if _differs(found[name])]
-    rows = (_crossing_cells(row, shown) for _, row in ordered.iterrows())
-    return ["## Crossovers", CROSSOVER_METHOD, table(rows)]
+    shown = [name for name in ("run", "device", "dtype", "layout", "mode") if _differs(rows[name])]
+    cells = tuple(_crossing_cells(row, shown) for _, row in ordered.iterrows())
+    return section("Crossovers", CROSSOVER_METHOD, Table(cells))
 
 
 def _crossing_cells(row: pd.Series, shown: list[str]) -> dict[str, str]:
-    held = [name for name in HELD if name in ("channels", "resolution", "batch", "window") and not pd.isna(row[name])]
+    fixed = [name for name in ("channels", "resolution", "batch", "window") if not pd.isna(row[name])]
     return {
         **{name: str(row[name]) for name in shown},
         "lowering": row["lowering"],
         "faster below": row["first"],
         "faster beyond": row["second"],
         "along": row["axis"],
-        "at": place_text(row),
-        "all else": ", ".join(in_words(name, setting(row[name])) for name in held),
+        "at": bounded(row["place"], row["low"], row["high"]),
+        "where": ", ".join(in_words(name, words(row[name])) for name in fixed),
         "note": "one launch: provisional" if row["interval"] == "within-launch" else "",
     }
-
-
-def place_text(row: pd.Series) -> str:
-    """ "24.1 [22.9, 25.6]"."""
-    return f"{row['place']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"

@@ -1,4 +1,4 @@
-"""The fair experiment: the mixer exchanged inside one network, all else equal."""
+"""The mixer exchanged inside one network, nothing else changed."""
 
 from __future__ import annotations
 
@@ -6,130 +6,51 @@ from typing import Any
 
 import pandas as pd
 
-from mixprof.reports.answers.ratios import beside
+from mixprof.reports.answers import Answers
 from mixprof.reports.answers.slices import in_words
-from mixprof.reports.latencies import points, ratio
-from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast, half_width
-from mixprof.reports.text.markdown import number, table
+from mixprof.reports.text.markdown import Section, Table, bounded, number, section, words
 
-# The mixer that a network has by itself: what a name without `mixer=` stands for.
-OWN = {
-    **dict.fromkeys(("swin_t", "swin_s", "swin_b"), "window_attention"),
-    **dict.fromkeys(("dwnet_t", "dwnet_b"), "depthwise_conv"),
-    **dict.fromkeys(("dynamic_dwnet_t", "dynamic_dwnet_b"), "dynamic_depthwise_conv"),
-    **dict.fromkeys(("i_dynamic_dwnet_t", "i_dynamic_dwnet_b"), "inhomogeneous_depthwise_conv"),
+COUNTS = {
+    "params": ("parameters (M)", 1e6),
+    "macs": ("MACs (M)", 1e6),
+    "allocator_peak_bytes": ("peak (MiB)", 2**20),
 }
-SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution"]
-MEBIBYTE, MILLION = 2**20, 1e6
-COUNTED = {
-    "params": ("parameters (M)", MILLION),
-    "macs": ("MACs (M)", MILLION),
-    "allocator_peak_bytes": ("peak (MiB)", MEBIBYTE),
-}
-SAID = (
-    "One network, its own mixer exchanged for another, everything else equal. Each line is the other mixer against the "
+NOTE = (
+    "One network, its own mixer exchanged for another, nothing else changed. Each line is the other mixer against the "
     "network's own: the ratio of the latencies (above 1: the other mixer is slower) and their difference, with 95 % "
-    "intervals; parameters and MACs are exact, and the allocator's peak is the largest over the launches, so "
-    "these have no interval."
+    "intervals; parameters and MACs are exact, and the allocator's peak is the largest over the launches, so these "
+    "have no interval."
 )
+ONE_LAUNCH = " Intervals of one launch say nothing of the next: these lines are provisional."
 
 
-def exchanges(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per network, other mixer and setting that both were run in.
-
-    SAME, `window`, `network`, `own`, `other`, `status` ("ok", or the first that is not, the own mixer's first), the
-    latencies, `ratio`, `ratio_low`, `ratio_high`, `difference_ms` with its bounds, `interval` ("launches",
-    "within-launch" or missing), and the difference of each count, other minus own, as `params`, `macs`,
-    `allocator_peak_bytes`.
-    """
-    rows = frame[frame["model"].str.split(":").str[0].isin(OWN)].reset_index(drop=True)
-    if rows.empty:
-        return pd.DataFrame(columns=COLUMNS)
-    parts = [_parts(model) for model in rows["model"]]
-    rows = rows.assign(network=[part[0] for part in parts], mixer=[part[1] for part in parts])
-    is_own = rows["mixer"] == rows["network"].str.split(":").str[0].map(OWN)
-    both = beside(rows[~is_own], rows[is_own], [*SAME, "network"])
-    other, own = rows.iloc[both["top"]].reset_index(drop=True), rows.iloc[both["bottom"]].reset_index(drop=True)
-    compared = pd.concat([both[[*SAME, "network"]], _compared(rows, both), _differences(other, own)], axis=1)
-    # A mixer without a window meets the network's own at every window.
-    same_window = (own["window"] == other["window"]) | own["window"].isna() | other["window"].isna()
-    return compared[same_window.fillna(True).astype(bool)][COLUMNS].reset_index(drop=True)
-
-
-COLUMNS = [
-    *(*SAME, "window", "network", "own", "other", "status", "own_ms", "other_ms"),
-    *("ratio", "ratio_low", "ratio_high", "difference_ms", "difference_low_ms", "difference_high_ms", "interval"),
-    *COUNTED,
-]
-
-
-def _parts(model: str) -> tuple[str, str]:
-    """The network with its other options, and its mixer: "swin_t:mixer=conv" -> ("swin_t", "conv")."""
-    base, *options = model.split(":")
-    mixer = next((each.removeprefix("mixer=") for each in options if each.startswith("mixer=")), OWN[base])
-    return ":".join([base, *(each for each in options if not each.startswith("mixer="))]), mixer
-
-
-def _compared(rows: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:
-    """The ratio of the latencies of two rows, and their difference, whose errors are those of logs times latencies."""
-    positions = both[["top", "bottom"]].to_numpy()
-    found = ratio(rows, positions[:, 0], positions[:, 1])
-    latencies = rows["latency_ms"].to_numpy()[positions]
-    half = half_width(*contrast(latencies * FIRST_OVER_SECOND, points(rows).at(positions)))
-    difference = latencies @ FIRST_OVER_SECOND
-    bounds = {"difference_low_ms": difference - half, "difference_high_ms": difference + half}
-    return found.assign(difference_ms=difference, **bounds)
-
-
-def _differences(other: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """What both sides are, and how their counts differ, other minus own."""
-    return pd.DataFrame({
-        "window": own["window"].fillna(other["window"]),
-        "own": own["mixer"],
-        "other": other["mixer"],
-        "status": own["status"].where(own["status"] != "ok", other["status"]),
-        "own_ms": own["latency_ms"],
-        "other_ms": other["latency_ms"],
-        **{name: other[name].astype(float) - own[name].astype(float) for name in COUNTED},
-    })  # fmt: skip
-
-
-def fair_table(frame: pd.DataFrame) -> list[str]:
-    """The report's first table; nothing where no network was run with two mixers."""
-    rows = exchanges(frame)
+def mixer_exchange(answers: Answers) -> list[Section]:
+    """The section with a line a network, other mixer and setting; nothing where no network was run with two mixers."""
+    rows = answers.exchanges
     if rows.empty:
         return []
     rows = rows.sort_values(["run", "network", "lowering", "device", "dtype", "resolution", "batch", "other"])
-    several = rows["run"].nunique() > 1
-    said = SAID
-    if (rows["interval"] == "within-launch").any():
-        said += " Intervals of one launch say nothing of the next: these lines are provisional."
-    return ["## The mixer exchanged, all else equal", said, table(_cells(row, several) for _, row in rows.iterrows())]
+    note = NOTE + ONE_LAUNCH * bool((rows["interval"] == "within-launch").any())
+    names = [*["run"] * answers.several_runs, "lowering", "device", "dtype", "batch"]
+    return section("The mixer exchanged", note, Table(tuple(_cells(row, names) for _, row in rows.iterrows())))
 
 
-def _cells(row: pd.Series, several_runs: bool) -> dict[str, str]:
-    setting = {name: str(row[name]) for name in (*["run"] * several_runs, "lowering", "device", "dtype", "batch")}
+def _cells(row: pd.Series, names: list[str]) -> dict[str, str]:
+    ok = row["status"] == "ok"
+    difference = (row[f"difference_{end}ms"] for end in ("", "low_", "high_"))
     return {
         "network": row["network"],
         "mixer": f"{row['other']} for {row['own']}",
-        **setting,
+        **{name: words(row[name]) for name in names},
         "at": in_words("resolution", row["resolution"]),
         "window": number(row["window"]),
         "latency, own (ms)": number(row["own_ms"]),
         "other (ms)": number(row["other_ms"]),
-        "ratio": _bounded(row, "ratio", "") if row["status"] == "ok" else row["status"],
-        "difference (ms)": _bounded(row, "difference", "_ms") if row["status"] == "ok" else "",
-        **{title: _signed(row[name], unit) for name, (title, unit) in COUNTED.items()},
+        "ratio": bounded(row["ratio"], row["ratio_low"], row["ratio_high"]) if ok else row["status"],
+        "difference (ms)": bounded(*difference) if ok else "",
+        **{title: _signed(row[name], unit) for name, (title, unit) in COUNTS.items()},
     }
 
 
-def _bounded(row: pd.Series, name: str, unit: str) -> str:
-    """ "1.2 [1.1, 1.3]"."""
-    value, low, high = row[f"{name}{unit}"], row[f"{name}_low{unit}"], row[f"{name}_high{unit}"]
-    if pd.isna(value):
-        return ""
-    return f"{value:.3g}" if pd.isna(low) else f"{value:.3g} [{low:.3g}, {high:.3g}]"
-
-
 def _signed(value: Any, divisor: float) -> str:
-    return "" if pd.isna(value) else ("+" if value > 0 else "") + number(value, divisor)
+    return "" if pd.isna(value) else "+" * bool(value > 0) + number(value, divisor)

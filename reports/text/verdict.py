@@ -1,79 +1,109 @@
-"""The verdict in words, and beside it what was not measured. Each item is one line of Markdown."""
+"""Who is faster: a line for each pair of models and way of running them; and every ratio behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from mixprof.reports.answers.ratios import PAIRS, Pair, ratios
-from mixprof.reports.answers.slices import LOWERINGS, USUAL, in_words
-from mixprof.reports.text.headline import TOGETHER, only_built, sentence, setting
-from mixprof.reports.text.markdown import cell
-from mixprof.reports.text.summary import DIFFERS, compared, uncounted, unfinished
+from mixprof.reports.answers import Answers
+from mixprof.reports.answers.ratios import Pair
+from mixprof.reports.answers.slices import USUAL, in_words
+from mixprof.reports.text.markdown import Part, Section, Table, bounded, section, words
 
-NO_KERNEL = {  # formulations that are put together from general operators where nothing fuses them
-    "explicit": "attention as two products around a softmax",
-    "baddbmm": "attention as two batched products around a softmax",
-    "matmul": "position-wise kernels as unfold and products",
-    "shift": "position-wise kernels as shifts and multiply-adds",
-    "shift_flat": "position-wise kernels as shifts and multiply-adds",
-    "unfold_rows": "position-wise kernels as unfold, multiply, sum",
-    "unfold_sum": "position-wise kernels as unfold, multiply, sum",
-}
-NO_RATIO = "no ratio of"
-NOTHING_FUSES = ("eager", "onnxruntime")
+TOGETHER = ["run", "lowering", "device", "dtype", "layout", "mode"]  # settings of one line
+PLACE = ["resolution", "batch", "window", "channels"]
+COMMON = {"layout": "channels_last", "mode": "hot"}  # which go without saying
 
 
-def verdict(frame: pd.DataFrame, crossings: pd.DataFrame | None = None) -> list[str]:
-    """Per pair of models and way of running them: which is how many times as fast at the most usual setting.
-
-    crossings: a row for each place along an axis where two models swap places, None where nobody looked: `first`
-    is faster below `place` (95 %: `low` to `high`), `second` beyond; `axis`, and the columns of a case held fixed.
-    """
-    if only_built(frame):
-        return ["Engines were built and none was run: nothing is known of which is faster."]
-    several, items = frame["run"].nunique() > 1, []
-    for pair in PAIRS:
-        for names, rows in ratios(frame, pair).groupby(TOGETHER, sort=False):
-            where = dict(zip(TOGETHER, names, strict=True))
-            said = _item(pair, where, rows, several)
-            items.append(said if crossings is None else said + _swaps(pair, where, rows, crossings))
-    items.sort(key=lambda item: NO_RATIO in item)
-    return items or ["No pair of attention and convolution was measured in the same setting."]
+def verdict(answers: Answers) -> list[Section]:
+    """The section with who is how many times as fast at the most usual setting, and how it is in all settings."""
+    if answers.only_built:
+        return section("Who is faster", "Engines were built and none was run: nothing is known of which is faster.")
+    lines = [
+        (bool(rows["ratio"].notna().any()), _line(pair, dict(zip(TOGETHER, names, strict=True)), rows, answers))
+        for pair, compared in answers.ratios.items()
+        for names, rows in compared.groupby(TOGETHER, sort=False)
+    ]
+    lines.sort(key=lambda line: not line[0])  # those without a ratio come last
+    table = Table(tuple(cells for _, cells in lines))
+    absent = "No pair of attention and convolution was measured in the same setting."
+    return section("Who is faster", table if lines else absent)
 
 
-def _item(pair: Pair, where: Mapping[str, Any], rows: pd.DataFrame, several: bool) -> str:
-    """ "On this machine, in float32 under eager, **depthwise_conv is 1.8 [1.7, 1.9] times as fast** ..." """
-    machine = f"In run {where['run']}" if several else "On this machine"
-    unusual = [name for name in (where["layout"], where["mode"]) if name not in ("channels_last", "hot")]
-    how = ", ".join([f"in {where['dtype']} under {where['lowering']} on {where['device']}", *unusual])
+def _line(pair: Pair, where: Mapping[str, Any], rows: pd.DataFrame, answers: Answers) -> dict[str, str]:
     known = rows[rows["ratio"].notna()]
+    best = _most_usual(known) if len(known) else None
+    under = [where[name] for name in ("dtype", "lowering", "device")]
+    under += [where[name] for name, common in COMMON.items() if where[name] != common]
+    swaps = _swaps(pair, where, answers.crossovers)
+    return {
+        **({"run": where["run"]} if answers.several_runs else {}),
+        "who": f"{_who(pair, best)} ({pair.fairness})",
+        "how much": "" if best is None else f"{_times(best)} times as fast",
+        "where": ", ".join([*under, *([] if best is None else [setting(best)])]),
+        "decided": decided(best),
+        "in all settings": "; ".join(filter(None, [_in_all(pair, known), _missing(rows), swaps])) + ".",
+    }
+
+
+def _who(pair: Pair, row: pd.Series | None) -> str:
+    """The faster one first, by its estimate."""
+    names = (pair.convolution, pair.attention)
+    if row is None:
+        return " and ".join(names[::-1])
+    return " over ".join(names if row["ratio"] >= 1 else names[::-1])
+
+
+def _times(row: pd.Series) -> str:
+    """The ratio, turned over where attention is the faster one."""
+    ratio, low, high = row["ratio"], row["ratio_low"], row["ratio_high"]
+    return bounded(ratio, low, high) if ratio >= 1 else bounded(1 / ratio, 1 / high, 1 / low)
+
+
+def decided(row: pd.Series | None) -> str:
+    """Whether the interval of the ratio leaves out 1, or why that is not known."""
+    if row is None or pd.isna(row["ratio"]):
+        return "no ratio"
+    if pd.isna(row["faster"]):
+        return "no interval"
+    answer = "not decided" if row["faster"] == "undecided" else "decided"
+    return answer + ", provisional: one launch" * (row["interval"] == "within-launch")
+
+
+def _in_all(pair: Pair, known: pd.DataFrame) -> str:
+    """ "depthwise_conv is faster in 3 of 4 settings, window_attention in 0, 1 undecided (ratios 1.2 to 2.1)" """
     if known.empty:
-        return f"{cell(machine)}, {cell(how)}: {NO_RATIO} {_names(pair)}; {sentence(rows, pair)}."
-    chosen = _most_usual(known)
-    said = f"{cell(machine)}, {cell(how)}, {_faster(chosen, pair)} at {cell(setting(chosen))} ({pair.fairness})"
-    return f"{said}. In all: {sentence(rows, pair)}." if len(rows) > 1 else f"{said}."
+        return ""
+    if len(known) == 1:
+        return "measured in this setting alone"
+    counts = {name: int((known["faster"] == name).sum()) for name in (pair.convolution, pair.attention, "undecided")}
+    counts["without an interval"] = int(known["faster"].isna().sum())
+    text = f"{pair.convolution} is faster in {counts.pop(pair.convolution)} of {len(known)} settings, "
+    text += f"{pair.attention} in {counts.pop(pair.attention)}"
+    text += "".join(f", {count} {name}" for name, count in counts.items() if count)
+    return f"{text} ({bounded(known['ratio'].min(), None, None)} to {bounded(known['ratio'].max(), None, None)} times)"
 
 
-def _swaps(pair: Pair, where: Mapping[str, Any], rows: pd.DataFrame, crossings: pd.DataFrame) -> str:
-    """ " They swap places at resolution 24.1 [22.9, 25.6] (batch 1, window 7), **window_attention** faster below." """
+def _missing(rows: pd.DataFrame) -> str:
+    """How many settings have no ratio, by the status that leaves none."""
+    statuses = rows.loc[rows["ratio"].isna(), "status"].value_counts()
+    return ", ".join(f"{count} without a ratio ({status})" for status, count in statuses.items())
+
+
+def _swaps(pair: Pair, where: Mapping[str, Any], crossings: pd.DataFrame) -> str:
+    """ "they swap places at resolution 24.1 [22.9, 25.6] (batch 1, window 7), window_attention faster below"."""
     both = {pair.attention, pair.convolution}
-    of_pair = crossings["first"].isin(both) & crossings["second"].isin(both)
-    same = crossings[TOGETHER].eq(pd.Series(where)).all(axis=1)
-    told = []
-    for axis, part in crossings[same & of_pair].groupby("axis"):
+    of_pair = crossings[crossings["first"].isin(both) & crossings["second"].isin(both)]
+    places = []
+    for axis, part in of_pair[of_pair[TOGETHER].eq(pd.Series(where)).all(axis=1)].groupby("axis"):
         row = _most_usual(part)
-        held = [name for name in ("resolution", "batch", "window") if name != axis and not pd.isna(row[name])]
-        at = f"{axis} {row['place']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-        more = f"; {len(part) - 1} more in other settings" if len(part) > 1 else ""
-        fixed = ", ".join(in_words(name, row[name]) for name in held)
-        told.append(f"{at} ({fixed}), **{cell(row['first'])}** faster below{more}")
-    if told:
-        return f" They swap places at {'; at '.join(told)}."
-    along = any(rows.loc[rows["ratio"].notna(), axis].nunique() > 1 for axis in ("resolution", "batch", "window"))
-    return " No place where they swap is beyond doubt." if along else ""
+        fixed = ", ".join(in_words(name, row[name]) for name in PLACE[:3] if name != axis and not pd.isna(row[name]))
+        more = f" and {len(part) - 1} more in other settings" if len(part) > 1 else ""
+        place = bounded(row["place"], row["low"], row["high"])
+        places.append(f"{axis} {place} ({fixed}), {row['first']} faster below{more}")
+    return f"they swap places at {', at '.join(places)}" if places else ""
 
 
 def _most_usual(rows: pd.DataFrame) -> pd.Series:
@@ -89,94 +119,25 @@ def _usual(row: pd.Series) -> tuple[int, int]:
     return agrees + 2 * at_side, 0 if pd.isna(row.get("height", pd.NA)) else int(row["height"])
 
 
-def _faster(row: pd.Series, pair: Pair) -> str:
-    """Which of the two is how many times as fast; the ratio is turned over where attention is."""
-    ratio, low, high = row["ratio"], row["ratio_low"], row["ratio_high"]
-    first, second = pair.convolution, pair.attention
-    if ratio < 1:
-        first, second, ratio, low, high = second, first, 1 / ratio, 1 / high, 1 / low
-    bounds = "" if pd.isna(low) else f" [{low:.3g}, {high:.3g}]"
-    if row["faster"] == "undecided":
-        told = f"{_names(pair)} are **not told apart**: {cell(first)} is {ratio:.3g}{bounds} times as fast"
-    else:
-        told = f"**{cell(first)} is {ratio:.3g}{bounds} times as fast as {cell(second)}**"
-    provisional = " (one launch: provisional)" if row["interval"] == "within-launch" else ""
-    return told + (provisional or (" (no interval)" if not bounds else ""))
+def setting(row: pd.Series) -> str:
+    """ "56x56, batch 1, window 7, 96 channels"."""
+    return ", ".join(in_words(name, row[name]) for name in PLACE if not pd.isna(row[name]))
 
 
-def _names(pair: Pair) -> str:
-    return f"{cell(pair.attention)} and {cell(pair.convolution)}"
+def every_ratio(answers: Answers) -> list[Section]:
+    """The section with every ratio, a table per pair."""
+    if answers.only_built:
+        return []
+    names = [*["run"] * answers.several_runs, *TOGETHER[1:], "batch", "resolution", "window", "channels"]
+    parts: list[Part] = []
+    for pair, rows in answers.ratios.items():
+        ordered = rows.sort_values([*TOGETHER, "height", "width", "batch", "window", "channels"])
+        cells = (_cells(row, names) for _, row in ordered.iterrows())
+        parts += [f"### {pair.attention} over {pair.convolution} ({pair.fairness})", Table(tuple(cells))]
+    return section("Attention over convolution, setting by setting", *parts)
 
 
-def not_measured(frame: pd.DataFrame, manifests: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What a reader of the verdict must know is missing from it, or holds only for this machine."""
-    found = (
-        *unfinished(frame, manifests),
-        *_differing(manifests),
-        *_by_status(frame),
-        *_absent(frame),
-        *_unfused(frame),
-        *_uncertain(frame),
-    )
-    return list(found)
-
-
-def _by_status(frame: pd.DataFrame) -> Iterator[str]:
-    """Each status that is not ok, with its commonest reasons."""
-    for status, rows in frame[frame["status"] != "ok"].groupby("status"):
-        reasons = rows["reason"].fillna("no reason was recorded").value_counts()
-        told = "; ".join(f"{cell(_short(reason))} ({count})" for reason, count in reasons.head(2).items())
-        more = f"; {len(reasons) - 2} other reasons, in the table" if len(reasons) > 2 else ""
-        yield f"{len(rows)} of {len(frame)} cases are **{status}**: {told}{more}."
-
-
-def _short(reason: str) -> str:
-    text = " ".join(str(reason).split()).rstrip(".")
-    return text if len(text) <= 200 else text[:200] + "…"
-
-
-def _absent(frame: pd.DataFrame) -> Iterator[str]:
-    """Lowerings and devices that no case was asked for, or that none ran on."""
-    asked = {name.split(":")[0] for name in frame["lowering"]}
-    if missing := [name for name in LOWERINGS if name not in asked]:
-        yield f"No case was asked for under **{', '.join(missing)}**: nothing here says how fast that is."
-    on_gpu = frame["device"].str.startswith("cuda")
-    if not on_gpu.any():
-        yield "**No GPU** was measured: which is faster there is not known from this."
-    elif not (on_gpu & (frame["status"] == "ok")).any():
-        yield "Cases for a **GPU** have records, and none of them ran on one."
-
-
-def _unfused(frame: pd.DataFrame) -> Iterator[str]:
-    """Mixers that ran as a plain implementation, not as a kernel made for them."""
-    base = frame["lowering"].str.split(":").str[0]
-    rows = frame[(frame["status"] == "ok") & base.isin(NOTHING_FUSES) & frame["formulation"].notna()]
-    rows = rows.assign(how=rows["formulation"].str.split(", ")).explode("how")
-    for how, part in rows.assign(how=rows["how"].map(NO_KERNEL)).groupby("how"):
-        models, lowerings = (_few(sorted(part[name].unique())) for name in ("model", "lowering"))
-        said = f"{cell(models)} under {cell(lowerings)}: {how}"
-        yield f"**Plain implementation**, no kernel of its own: {said}."
-
-
-def _few(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - 4} others" if len(names) > 5 else ""
-    return ", ".join(names[:4] if rest else names) + rest
-
-
-def _uncertain(frame: pd.DataFrame) -> Iterator[str]:
-    if count := int((frame["interval"] == "within-launch").sum()):
-        yield f"{count} latencies are of **one launch**: their intervals say nothing of the next."
-    if (frame["crosscheck"] == "disagreed").any():
-        yield f"{(frame['crosscheck'] == 'disagreed').sum()} engines **disagree** with trtexec."
-    if names := uncounted(frame):
-        yield f"Some MACs and FLOPs are **at least**: not counted are {names}."
-
-
-def _differing(manifests: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """In what the machines and versions of several runs differ: a difference between runs may be theirs."""
-    sides = {
-        part: {run: each.get(part) or {} for run, each in manifests.items()} for part in ("environment", "versions")
-    }
-    names = [row["setting"].removesuffix(DIFFERS) for row in compared(sides) if row["setting"].endswith(DIFFERS)]
-    if names:
-        yield f"The runs **differ** in {cell(', '.join(names))}: what differs between them may be due to that."
+def _cells(row: pd.Series, names: list[str]) -> dict[str, str]:
+    ratio = bounded(row["ratio"], row["ratio_low"], row["ratio_high"]) or str(row["status"])
+    faster = "" if pd.isna(row["faster"]) else str(row["faster"])
+    return {**{name: words(row[name]) for name in names}, "ratio": ratio, "faster": faster}

@@ -4,24 +4,27 @@ import sys
 
 from mixprof import reports
 from mixprof.data.errors import UsageError
-from mixprof.reports.answers.exponents import exponents
-from mixprof.reports.text.growth import crossings_section, growth_table
+from mixprof.reports.answers import answers
+from mixprof.reports.text.growth import crossings, growth_table
+from mixprof.reports.text.markdown import as_markdown
 
 
 def main(runs: list[str]) -> int:
     try:
-        frame = reports.load(*runs)
+        known = answers(reports.load(*runs))
     except UsageError as error:
         print(f"complexity: {error}", file=sys.stderr)
         return 2
-    found = exponents(frame)
-    if found.empty:
-        said = "expected a sweep of several resolutions, batches or windows: scripts/sweeps/complexity.toml is one"
-        print(f"complexity: got no two places along any axis in {', '.join(runs) or 'no run'}, {said}", file=sys.stderr)
+    if known.exponents.empty:
+        expected = "expected a sweep of several resolutions, batches or windows: scripts/sweeps/complexity.toml is one"
+        print(
+            f"complexity: got no two places along any axis in {', '.join(runs) or 'no run'}, {expected}",
+            file=sys.stderr,
+        )
         return 2
-    for axis, rows in found.groupby("axis", sort=False):
-        print(f"Along {axis}:\n\n{growth_table(rows)}\n")
-    print("\n\n".join(crossings_section(frame)))
+    for axis, rows in known.exponents.groupby("axis", sort=False):
+        print(f"Along {axis}:\n\n{as_markdown(growth_table(rows))}\n")
+    print("\n\n".join(section.markdown() for section in crossings(known)))
     return 0
 
 

@@ -2,16 +2,16 @@
 
     python scripts/proofs/gate_power.py [--rounds 24] [--slower 12] [--jobs 400]
 
-Records a pool of duels of a stage-1 depth-wise block (56x56, 96 channels, window 7, eager): twelve copies of it a
+Records a pool of pairs of a stage-1 depth-wise block (56x56, 96 channels, window 7, eager): twelve copies of it a
 round, each with a pair of processes of its own that take samples in turn, under servers executed afresh for each
 round and side, as `mixprof ab` does. First against itself, then with 2, 5 and 10 % of extra real work on one side
 (small matrix products, injected as `mixprof calibrate` does). Then plays jobs of twelve cases: round k of a job
-is a recorded round, drawn without replacement, its twelve duels given to the cases at random; looks, moderated
+is a recorded round, drawn without replacement, its twelve pairs given to the cases at random; looks, moderated
 variance and Benjamini-Hochberg are the real rule of reports/gate.py. An A/A job draws from the first pool alone; an
 A/B job one case from a slower pool and eleven from the first.
 
-The other rules get what they would get in CI: all samples of BASE in one duel and all of HEAD in another one, two
-processes at two times; "interleaved" rows give them both sides of one duel. pytest-benchmark: mean (or min) of HEAD
+The other rules get what they would get in CI: all samples of BASE in one pair and all of HEAD in another one, two
+processes at two times; "interleaved" rows give them both sides of one pair. pytest-benchmark: mean (or min) of HEAD
 over that of BASE above 1.05 or 1.10. Welch and Mann-Whitney: one-sided p < 0.01 on the samples. asv: ratio of medians
 above 1.1 and p < 0.002 of Mann-Whitney (its `compare`).
 
@@ -38,7 +38,8 @@ from pathlib import Path
 from scipy.stats import mannwhitneyu, ttest_ind
 
 from mixprof import models
-from mixprof.gate.rounds import Entry, Rounds
+from mixprof.data.types import Case
+from mixprof.gate.rounds import JOURNAL, Entry, Rounds
 from mixprof.gate.sides import Side
 from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Axes, Measure, expand
@@ -49,38 +50,45 @@ from mixprof.run.session import session
 COPIES = 12
 BURN = "import time\nwhile True:\n    end = time.time() + 0.1\n    while time.time() < end: pass\n    time.sleep(0.2)"
 SLOWER = (0.02, 0.05, 0.10)
-Samples = tuple[list[float], list[float]]  # of BASE and HEAD in one duel, milliseconds
-Duel = tuple[float, Samples]  # its difference and its samples
-Pool = list[list[Duel | None]]  # recorded rounds, each of twelve duels; None: given up
+Samples = tuple[list[float], list[float]]  # of BASE and HEAD in one pair, milliseconds
+PairSamples = tuple[float, Samples]  # its difference and its samples
+Pool = list[list[PairSamples | None]]  # recorded rounds, each of twelve pairs; None: given up
 
 
 def record(share: float, rounds: int, threads: int, *, most_lost: float = 1.0) -> tuple[Pool, float]:
     """Rounds of the block against itself with extra work, and the seconds that they took.
 
-    A duel that lost more of its CPU time than `most_lost` in each of three tries is None.
+    A pair that lost more of its CPU time than `most_lost` in each of three tries is None.
     """
     with session(Measure(), models) as asked:
         (planned,) = expand([Axes(models=("depthwise_conv",))], asked.describe, ["cpu"])
     copies = [replace(planned, case=replace(planned.case, model=f"copy {number}")) for number in range(COPIES)]
-    entries = [Entry(each.case.model, each, each) for each in copies]
+    entries = [Entry.itself(copy, copy.case) for copy in copies]
     side = Side("here", Path(__file__).parent, sys.executable)
     start, pool = time.monotonic(), Pool()
     with tempfile.TemporaryDirectory(prefix="mixprof-power-") as folder:
-        job = Rounds(side, side, Measure(seed=round(1000 * share), max_lost_cpu=most_lost), Path(folder), threads)
-        job.more = {"head": {"extra_work": share}} if share else {}
+        measure = Measure(seed=round(1000 * share), max_lost_cpu=most_lost, threads=threads)
+        job = Rounds((side, side), measure, Path(folder), share)
         for number in range(rounds):
-            before = {entry.key: len(job.pairs.differences.get(entry.key, [])) for entry in entries}
+            before = {entry.pair.case: len(entry.pair.differences) for entry in entries}
             job.run(entries, None, lambda: False)
-            lines = [json.loads(line) for line in (Path(folder) / "duels.jsonl").read_text().splitlines()]
-            last = {line["key"]: (line["difference"], (flat(line["base_ms"]), flat(line["head_ms"]))) for line in lines}
-            counted = {key for key, count in before.items() if len(job.pairs.differences.get(key, [])) > count}
-            pool.append([last[entry.key] if entry.key in counted else None for entry in entries])
+            lines = [json.loads(line) for line in (Path(folder) / JOURNAL).read_text().splitlines()]
+            last = {
+                Case.from_json(line["base"]): (line["difference"], (flat(line["base_ms"]), flat(line["head_ms"])))
+                for line in lines
+            }
+            pool.append(
+                [
+                    last[entry.pair.case] if len(entry.pair.differences) > before[entry.pair.case] else None
+                    for entry in entries
+                ]
+            )
             print(f"{number + 1} of {rounds} rounds", file=sys.stderr)
     return pool, time.monotonic() - start
 
 
 def differences_of(pool: Pool) -> list[float]:
-    return [duel[0] for duels in pool for duel in duels if duel]
+    return [pair[0] for pairs in pool for pair in pairs if pair]
 
 
 def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
@@ -90,29 +98,29 @@ def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
 def play(same: Pool, slower: Pool | None, generator: random.Random) -> list[str]:
     """The verdicts of a job of twelve cases. With `slower`, the first case draws from that pool."""
     rounds_of_job = [generator.sample(each, COPIES) for each in drawn(same, generator)]
-    differences = [[duels[case] for duels in rounds_of_job] for case in range(COPIES)]
+    differences = [[pairs[case] for pairs in rounds_of_job] for case in range(COPIES)]
     if slower is not None:
         differences[0] = [generator.choice(each) for each in drawn(slower, generator)]
     decided: dict[int, str] = {}
     rounds = [gate.LOOKS[0]] * COPIES  # a case that is decided gets no more
     for look in gate.LOOKS:
         rounds = [number if case in decided else look for case, number in enumerate(rounds)]
-        known = {case: [duel[0] for duel in duels[: rounds[case]] if duel] for case, duels in enumerate(differences)}
+        known = {case: [pair[0] for pair in pairs[: rounds[case]] if pair] for case, pairs in enumerate(differences)}
         enough = {case: values for case, values in known.items() if len(values) >= gate.LOOKS[0]}
         found = gate.judge(enough) if enough else {}
         decided = {case: verdict.verdict for case, verdict in found.items() if not verdict.open} | decided
     return [decided.get(case, "inconclusive") for case in range(COPIES)]
 
 
-def drawn(pool: Pool, generator: random.Random) -> list[list[Duel | None]]:
+def drawn(pool: Pool, generator: random.Random) -> list[list[PairSamples | None]]:
     """Recorded rounds for all of a job's: each once, again from the start only when there are no more."""
     order = generator.sample(pool, len(pool))
     return [order[number % len(order)] for number in range(gate.LOOKS[-1])]
 
 
 def one(pool: Pool, generator: random.Random) -> Samples:
-    """Both sides' samples in one recorded duel."""
-    return generator.choice([duel for duels in pool for duel in duels if duel])[1]
+    """Both sides' samples in one recorded pair."""
+    return generator.choice([pair for pairs in pool for pair in pairs if pair])[1]
 
 
 def alarms(base: Sequence[float], head: Sequence[float]) -> dict[str, bool]:
@@ -191,10 +199,10 @@ def burned(rounds: int) -> int:
         burner.kill()
         burner.wait()
     jobs = [play(pool, None, random.Random(seed)) for seed in range(1000)]
-    given_up = sum(duel is None for duels in pool for duel in duels) / (COPIES * len(pool))
+    given_up = sum(pair is None for pairs in pool for pair in pairs) / (COPIES * len(pool))
     blamed = sum("regressed" in verdicts for verdicts in jobs)
     open_ones = sum(verdicts.count("inconclusive") for verdicts in jobs) / (COPIES * len(jobs))
-    print(f"{given_up:.0%} of {COPIES * len(pool)} duels given up: too much of their CPU time was lost to others")
+    print(f"{given_up:.0%} of {COPIES * len(pool)} pairs given up: too much of their CPU time was lost to others")
     print(
         f"{blamed} of {len(jobs)} jobs of {COPIES} cases called one regressed; {open_ones:.0%} of verdicts inconclusive"
     )

@@ -10,38 +10,22 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from mixprof import reports
+from mixprof import models, reports
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import read_manifest
 from mixprof.reports.text.markdown import number, table
 
-
-@dataclass(frozen=True)
-class Published:
-    """Figures of Han et al. (arXiv 2106.04263) for DWNet, and of FocalNet's table 1 for throughput."""
-
-    swin: str  # what its throughput is a ratio to
-    size: str = ""  # parameters and MACs as printed there, rounded up
-    top1: str = ""  # per cent on ImageNet
-    images_per_s: int | None = None  # one V100, batch 128, 224x224
+NETWORKS = {name: entry for name, entry in models.MODELS.items() if entry.kind == "network" and entry.mixer is not None}
 
 
-NETWORKS = {
-    "swin_t": Published("swin_t", images_per_s=760),
-    "swin_s": Published("swin_s", images_per_s=435),
-    "swin_b": Published("swin_b", images_per_s=291),
-    "dwnet_t": Published("swin_t", "24M / 3.8G", "81.2", 1030),
-    "dwnet_b": Published("swin_b", "74M / 12.9G", "83.2", 370),
-    "dynamic_dwnet_t": Published("swin_t", "51M / 3.8G", "81.8"),
-    "dynamic_dwnet_b": Published("swin_b", "162M / 13.0G", "83.2"),
-    "i_dynamic_dwnet_t": Published("swin_t"),
-    "i_dynamic_dwnet_b": Published("swin_b"),
-}
+def throughput_published(name: str) -> int | None:
+    """Images per second of one V100, batch 128, 224x224."""
+    published = NETWORKS[name].published
+    return None if published is None else published.images_per_s
 
 
 def measure(run: Path, options: argparse.Namespace) -> None:
@@ -53,25 +37,24 @@ def measure(run: Path, options: argparse.Namespace) -> None:
 
 def rows(frame: pd.DataFrame) -> list[dict[str, str]]:
     by_name = {row["model"]: row for _, row in frame.iterrows()}
-    found = []
-    for name, published in NETWORKS.items():
-        here, swin = by_name[name], by_name[published.swin]
-        theirs = NETWORKS[published.swin].images_per_s
-        ratio = published.images_per_s / theirs if published.images_per_s and theirs else None
-        found.append(
-            {
-                "network": name,
-                "parameters": f"{here['params']:,}",
-                "MACs": f"{here['macs'] // here['batch']:,}",
-                "published parameters / MACs": published.size,
-                "published top-1 (%)": published.top1,
-                "here (img/s)": _throughput(here),
-                "V100, published (img/s)": "" if published.images_per_s is None else str(published.images_per_s),
-                "here, over Swin of its size": number(here["images_per_s"] / swin["images_per_s"]),
-                "published, over Swin of its size": "" if ratio is None else number(ratio),
-            }
-        )
-    return found
+    return [_row(name, by_name[name], by_name[f"swin_{name[-1]}"]) for name in NETWORKS]
+
+
+def _row(name: str, here: pd.Series, swin: pd.Series) -> dict[str, str]:
+    """A network's figures here and as published. swin: the row of Swin of its size."""
+    published, theirs = NETWORKS[name].published, throughput_published(str(swin["model"]))
+    images_per_s = throughput_published(name)
+    return {
+        "network": name,
+        "parameters": f"{here['params']:,}",
+        "MACs": f"{here['macs'] // here['batch']:,}",
+        "published parameters / MACs": "" if published is None else published.size,
+        "published top-1 (%)": "" if published is None else f"{published.top1_percent}",
+        "here (img/s)": _throughput(here),
+        "V100, published (img/s)": "" if images_per_s is None else str(images_per_s),
+        "here, over Swin of its size": number(here["images_per_s"] / swin["images_per_s"]),
+        "published, over Swin of its size": number(images_per_s / theirs) if images_per_s and theirs else "",
+    }
 
 
 def _throughput(row: pd.Series) -> str:

@@ -1,16 +1,20 @@
-"""Mixers and networks as one would first write them: what bench_mixers.py measures ours against.
+"""Mixers as one would first write them, by themselves and in networks: bench_mixers.py measures ours against them.
 
 Explicit softmax attention with the relative bias gathered at each call, roll and window partition by contiguous
 copies; batch norm unfolded, NHWC <-> NCHW copies around every convolutional mixer, 1x1 convolutions as Conv2d;
 dynamic kernels as a grouped convolution; position-wise kernels as unfold and einsum. Parameters have the published
-names, so a state dict fits both. Only maps that windows, merges and reductions divide.
+names, so a state dict fits both. Only maps that windows, merges and reductions divide. Each name in MODELS is also a
+factory of this module: `plain_formulations:swin_t`.
 """
 
+import importlib
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mixprof import models
 
 Mixer = Callable[..., nn.Module]  # (dim, resolution, window, heads, stage, shifted)
 
@@ -241,108 +245,6 @@ class PlainSpatialMlp(nn.Module):
         return mixed.transpose(1, 2).contiguous().view(x.shape)
 
 
-class Mlp(nn.Module):
-    def __init__(self, dim: int):
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class SwinBlock(nn.Module):
-    def __init__(self, mixer: nn.Module, dim: int):
-        super().__init__()
-        self.norm1, self.attn, self.norm2, self.mlp = nn.LayerNorm(dim), mixer, nn.LayerNorm(dim), Mlp(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
-
-
-class DWBlock(nn.Module):
-    def __init__(self, mixer: nn.Module, dim: int):
-        super().__init__()
-        self.attn2conv, self.mlp, self.bn = mixer, Mlp(dim), nn.BatchNorm1d(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn2conv(x)
-        return x + self.mlp(self.bn(x.flatten(0, 2)).view(x.shape))
-
-
-class PatchEmbed(nn.Module):
-    def __init__(self, dim: int):
-        super().__init__()
-        self.proj, self.norm = nn.Conv2d(3, dim, 4, 4), nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.proj(x).permute(0, 2, 3, 1).contiguous())
-
-
-class Merge(nn.Module):
-    def __init__(self, dim: int):
-        super().__init__()
-        self.norm, self.reduction = nn.LayerNorm(4 * dim), nn.Linear(4 * dim, 2 * dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        return self.reduction(self.norm(torch.cat(corners, dim=-1)))
-
-
-class Stage(nn.Module):
-    def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None):
-        super().__init__()
-        self.blocks = nn.Sequential(*blocks)
-        if downsample is not None:
-            self.downsample = downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(x)
-        return self.downsample(x) if hasattr(self, "downsample") else x
-
-
-class PlainHierarchy(nn.Module):
-    """Swin or DWNet, by block and mixer, at 224 x 224 with window 7. (B, 3, 224, 224) -> (B, 1000)."""
-
-    def __init__(self, block: Callable[[nn.Module, int], nn.Module], mixer: Mixer, dim: int, depths: tuple[int, ...]):
-        super().__init__()
-        self.patch_embed = PatchEmbed(dim)
-        stages = []
-        for stage, depth in enumerate(depths):
-            width, size = dim << stage, (56 >> stage, 56 >> stage)
-            mixers = [mixer(width, size, 7, width // 32, stage, index % 2 == 1) for index in range(depth)]
-            blocks = [block(each, width) for each in mixers]
-            stages.append(Stage(blocks, Merge(width) if stage < len(depths) - 1 else None))
-        self.layers = nn.Sequential(*stages)
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 1000)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(self.layers(self.patch_embed(x))).mean(dim=(1, 2)))
-
-
-class PlainViT(nn.Module):
-    """ViT of DeiT's layout, patches of 16. (B, 3, 224, 224) -> (B, 1000)."""
-
-    def __init__(self, dim: int, depth: int = 12):
-        super().__init__()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + 14 * 14, dim))
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(3, dim, 16, 16)
-        blocks = [SwinBlock(PlainAttention(dim, (14, 14), 0, dim // 64, 0, False), dim) for _ in range(depth)]
-        self.blocks = nn.Sequential(*blocks)
-        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, 1000)
-        for part in self.modules():
-            if isinstance(part, nn.LayerNorm):
-                part.eps = 1e-6
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed.proj(x).flatten(2).transpose(1, 2)  # type: ignore[operator]
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
-        return self.head(self.norm(self.blocks(x))[:, 0])
-
-
 MIXERS: dict[str, Mixer] = {
     "window_attention": PlainWindowAttention,
     "global_attention": PlainAttention,
@@ -356,17 +258,29 @@ MIXERS: dict[str, Mixer] = {
     "local_mlp": PlainLocalMlp,
     "spatial_mlp": PlainSpatialMlp,
 }
-TINY, DEEP = (2, 2, 6, 2), (2, 2, 18, 2)
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "swin_t": lambda: PlainHierarchy(SwinBlock, PlainWindowAttention, 96, TINY),
-    "swin_s": lambda: PlainHierarchy(SwinBlock, PlainWindowAttention, 96, DEEP),
-    "swin_b": lambda: PlainHierarchy(SwinBlock, PlainWindowAttention, 128, DEEP),
-    "dwnet_t": lambda: PlainHierarchy(DWBlock, PlainDepthwise, 96, TINY),
-    "dwnet_b": lambda: PlainHierarchy(DWBlock, PlainDepthwise, 128, DEEP),
-    "dynamic_dwnet_t": lambda: PlainHierarchy(DWBlock, PlainDynamicDepthwise, 96, TINY),
-    "dynamic_dwnet_b": lambda: PlainHierarchy(DWBlock, PlainDynamicDepthwise, 128, DEEP),
-    "i_dynamic_dwnet_t": lambda: PlainHierarchy(DWBlock, PlainInhomogeneousDepthwise, 96, TINY),
-    "i_dynamic_dwnet_b": lambda: PlainHierarchy(DWBlock, PlainInhomogeneousDepthwise, 128, DEEP),
-    "vit_s": lambda: PlainViT(384),
-    "vit_b": lambda: PlainViT(768),
-}
+
+
+def build(name: str, resolution: int, window: int, channels: int = 96) -> nn.Module:
+    """A mixer, or a network as published around the plain one of its own mixer; a ViT has explicit attention."""
+    base, _, option = name.partition(":")
+    entry = models.MODELS[base]
+    sides = (resolution, resolution)
+    if entry.kind == "mixer":
+        return MIXERS[base](channels, sides, window, channels // 32, 0, option == "shifted=true")
+    if entry.mixer is None:
+        return models.build(f"{name}:attention=explicit", resolution=resolution)
+    module, _, attribute = entry.factory.partition(":")
+    network = getattr(importlib.import_module(module), attribute)
+    return network(sides, window, 1000, mixer=MIXERS[entry.mixer], **entry.settings)
+
+
+def _mixer(name: str) -> Callable[..., nn.Module]:
+    return lambda resolution, window, channels: build(name, resolution, window, channels)
+
+
+def _network(name: str) -> Callable[..., nn.Module]:
+    return lambda resolution, window: build(name, resolution, window)
+
+
+MODELS = [name for name in models.MODELS if name in MIXERS or models.kind(name) == "network"]
+globals().update({name: (_mixer if name in MIXERS else _network)(name) for name in MODELS})

@@ -38,7 +38,11 @@ SWEEP = Path(__file__).parents[1] / "sweeps" / "prediction.toml"
 CALIBRATED = ("window_attention", "depthwise_conv", "vit_s")
 BOUNDS = [*[(math.log(0.02), 0.0)] * 3, (0.0, math.log(100.0))]  # of the logarithms: a peak is not exceeded
 MOST_ERROR, MOST_RATIO_ERROR = 0.25, 0.20
-PUBLISHED = {"swin_t": 760, "swin_s": 435, "swin_b": 291, "dwnet_t": 1030, "dwnet_b": 370}  # FocalNet, table 1: img/s
+PUBLISHED = {  # images per second
+    name: images
+    for name, entry in models.MODELS.items()
+    if entry.published and (images := entry.published.images_per_s)
+}
 RATIOS = (("dwnet_t", "swin_t"), ("dwnet_b", "swin_b"))
 # As the published code of 2021 ran it: no fused attention existed for it.
 FORMULATIONS = {"explicit attention": ":attention=explicit", "fused attention": ""}

@@ -18,7 +18,8 @@ from typing import Any
 
 from mixprof import reports
 from mixprof.data.run_folder import read_manifest
-from mixprof.reports.charts.figures import write_figures
+from mixprof.reports.answers import answers
+from mixprof.reports.charts.figures import charts, write_figures
 from mixprof.reports.export import write_tables
 from mixprof.reports.page.html import page
 from mixprof.reports.text.summary import summary
@@ -73,10 +74,12 @@ def main() -> int:
             os.sched_setaffinity(0, {min(all_cores)})
         frame = timed("records to frame", lambda: reports.load(run))
         manifests = {"run": read_manifest(run)}
-        markdown = timed("summary.md", lambda: summary(frame, manifests))
+        known = timed("answers", lambda: answers(frame))
+        drawn = timed("charts", lambda: charts(known))
+        timed("summary.md", lambda: summary(known, manifests))
         timed("csv and parquet", lambda: write_tables(frame, folder))
-        timed("figures", lambda: write_figures(frame, folder / "figures"))
-        text = timed("index.html", lambda: page(frame, manifests, markdown))
+        timed("figures", lambda: write_figures(known, drawn, folder / "figures"))
+        text = timed("index.html", lambda: page(known, manifests, drawn))
         total, cpu = (sum(times) for times in zip(*SPENT.values(), strict=True))
         for part, (seconds, used) in SPENT.items():
             print(f"{part:20} {seconds:7.2f} s, {used:6.2f} s of CPU {used / cpu:6.1%}")

@@ -1,7 +1,7 @@
 """Formulas against counts at random points, and a plan of 10,000 cases against fvcore.
 
     python scripts/proofs/symbolic_proof.py [--points 200] [--models A,B] [--sample 40]
-    python scripts/proofs/symbolic_proof.py --write     derives the formulas that come with the package anew
+    python scripts/proofs/symbolic_proof.py --write     renews those that come with the package
 
 Every registered network and mixer, at points that are drawn anew with --seed: small maps, wide windows, padding of
 every kind, batch 1. Exact means equal MACs, parameters and minimal bytes. The plan runs as a user would run it, start
@@ -64,16 +64,14 @@ def source_of(name: str) -> Source:
 def write() -> int:
     """Derive the formulas of all registered models and put them into the package."""
     found = {}
+    old = shelf.shipped()["formulas"] if shelf.SHIPPED.exists() else {}
     for name in models.MODELS:
         start = time.perf_counter()
-        answer = jobs.derive({"source": source_request(source_of(name))})
+        answer = jobs.derive({"source": source_request(source_of(name)), "formulas": old.get(name)})
         print(f"{name:32} {time.perf_counter() - start:6.1f} s  {answer.get('reason', 'ok')}", flush=True)
         if answer["status"] == "ok":
-            key = shelf.key(source_of(name))
-            assert key is not None
-            found[key] = answer["formulas"]
-    lines = [f"{json.dumps(key)}: {json.dumps(formulas, ensure_ascii=False)}" for key, formulas in found.items()]
-    shelf.SHIPPED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+            found[name] = answer["formulas"]
+    shelf.SHIPPED.write_text(shelf.written(found))
     return 0 if len(found) == len(models.MODELS) else 1
 
 
@@ -108,10 +106,7 @@ def counted(name: str, point: Point, dtype: str) -> dict[str, int]:
 
 def prove(name: str, seed: int, number: int) -> list[str]:
     """The points at which the formulas of a model are not what is counted, in words."""
-    kept = shelf.shipped().get(shelf.key(source_of(name)) or "")
-    if kept is None:
-        return ["no formulas come with these sources and this torch: run this with --write"] * number
-    found, wrong = shelf.from_json(kept), []
+    found, wrong = shelf.from_json(shelf.shipped()["formulas"][name]), []
     for index, point in enumerate(random_points(name, seed, number)):
         dtype = list(BYTES)[index % len(BYTES)]
         if values_at(found, point, dtype) != counted(name, point, dtype):

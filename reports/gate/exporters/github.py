@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixprof.reports.gate.outcome import Judged, Outcome, Policy, exit_code, in_words, is_flagged
+from mixprof.reports.gate.outcome import Judged, Outcome, Policy, exit_code, in_words
 from mixprof.reports.gate.tables import change_of, interval_of, what_else
 
 MOST = 10  # of one level that GitHub shows for a step
@@ -11,7 +11,7 @@ MOST = 10  # of one level that GitHub shows for a step
 def as_annotations(outcome: Outcome, policy: Policy) -> str:
     """A command for each verdict that is not good, failures first; one that tells of the rest where there are many."""
     lines: dict[str, list[str]] = {"error": [], "warning": [], "notice": []}
-    if is_flagged(outcome):
+    if outcome.flagged:
         lines["error"].append(_command("error", "canary", in_words(outcome, exit_code(outcome, policy))))
     judged = [*outcome.cases, *outcome.families, *([outcome.grid] if outcome.grid else [])]
     for each in sorted(judged, key=lambda each: each.verdict not in ("regressed", "missing")):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from mixprof.reports.gate.outcome import Judged, Outcome, Policy, is_flagged
+from mixprof.reports.gate.outcome import Judged, Outcome, Policy
 from mixprof.reports.gate.tables import change_of, interval_of, what_else
 
 NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -75,7 +75,7 @@ def _properties(outcome: Outcome, members: Sequence[Judged]) -> list[tuple[str, 
 def _kind(judged: Judged, suite: str, outcome: Outcome, policy: Policy) -> str | None:
     """The element that a verdict becomes; None for a test that passed. What fails here fails the job."""
     if suite == "canary":
-        return "error" if is_flagged(outcome) else None
+        return "error" if outcome.flagged else None
     if judged.waived is not None:
         return "skipped"
     if judged.verdict in ("regressed", "missing"):

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 LOCK = Path(tempfile.gettempdir()) / f"mixprof-gate-{os.getuid()}.lock"
 
 
 @contextlib.contextmanager
-def only_one() -> Iterator[None]:
+def only_one(say: Callable[[str], None]) -> Iterator[None]:
     """Hold this machine for one gate; wait, and say so, while another one of this user measures."""
-    with LOCK.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("mixprof: another gate measures on this machine: waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("another gate measures on this machine: waiting for it")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

@@ -1,0 +1,150 @@
+"""The commands as functions: `import mixprof` offers what stands here, and loads it when it is asked for."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import time as clock
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mixprof import models as registry
+from mixprof.gate import ab as gate
+from mixprof.gate.ab import Spec
+from mixprof.gate.sides import HERE
+from mixprof.models import build as build
+from mixprof.models import load_published as load_published
+from mixprof.plan import sweep_file
+from mixprof.plan.files import Given
+from mixprof.plan.settings import Axes, Measure
+from mixprof.reports.answers.refine import next_cases
+from mixprof.reports.frame import load as load
+from mixprof.reports.gate.exporters import write
+from mixprof.reports.gate.judge import Judge
+from mixprof.reports.gate.outcome import Outcome, Policy
+from mixprof.run import counting
+from mixprof.run.counting import Counted
+from mixprof.run.progress import Unstopped
+from mixprof.run.sweep import Sweep, carry_out, passing
+
+VERDICTS = "ab.json"  # in the folder of a job
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def _with_settings(function: Function) -> Function:
+    """The function, whose help lists every axis and setting that its keywords can be."""
+    own = [each for each in inspect.signature(function).parameters.values() if each.kind != each.VAR_KEYWORD]
+    names = {each.name for each in own}
+    more = [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
+        for each in (*fields(Axes), *fields(Measure))
+        if each.name not in names
+    ]
+    function.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
+    return function
+
+
+@_with_settings
+def sweep(
+    file: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    refine: bool = False,
+    given: Given | None = None,
+    **settings: object,
+) -> Path:
+    """Run a sweep file, axes and settings by keywords, or both; without any, the default comparison. The run folder.
+
+    out: a new folder, runs/<time> by default. refine: add cases where two models swap places. given: what files are
+    fed with. Raises UsageError for what cannot be, NotTrusted for a run of another environment that is to go on.
+    """
+    groups, measure = sweep_file.read(Path(file) if file else None, settings, "{}=".format)
+    run = Path(out or clock.strftime("runs/%Y%m%d-%H%M%S"))
+    more = (lambda folder: next_cases(load(folder))) if refine else None
+    carry_out(Sweep(groups, measure, given or Given()), run, registry, Unstopped(sys.stderr), resume, more)
+    return run
+
+
+@_with_settings
+def time(*models: str, given: Given | None = None, **settings: object) -> pd.DataFrame:
+    """Measure models now, and keep nothing: a row per case, as `load` gives it. Raises UsageError."""
+    groups, measure = sweep_file.read(None, {**settings, "models": models}, "{}=".format)
+    with passing(Sweep(groups, measure, given or Given()), registry, Unstopped(sys.stderr)) as run:
+        return load(run)
+
+
+def count(
+    model: str,
+    *,
+    resolution: int | str | tuple[int, int] | None = None,
+    batch: int | None = None,
+    window: int | None = None,
+    channels: int | None = None,
+    given: Given | None = None,
+) -> Counted:
+    """Parameters, MACs and bytes of one forward, counted without running it. Raises UsageError."""
+    single: dict[str, object] = {"resolution": resolution, "batch": batch, "window": window, "channels": channels}
+    return counting.count(counting.axes_of(model, single, "{}="), registry, given or Given())[1]
+
+
+def figures(frame: pd.DataFrame) -> dict[str, Figure]:
+    """Every figure that a frame, or any subset of its rows, has data for, by its name."""
+    from mixprof.reports.charts import figures as charts
+
+    return dict(charts.figures(frame))
+
+
+def compare(
+    spec: Spec, policy: Policy | None = None, *, isolated: bool = False, say: Callable[[str], None] | None = None
+) -> Outcome:
+    """Run an `ab` job; its verdicts, before what the policy makes of them, also in `ab.json` of spec.out.
+
+    isolated: in a process of its own. say: takes lines of progress, which go to standard error by default.
+    Raises UsageError where there is nothing to compare.
+    """
+    if isolated:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(compare, spec, policy).result()
+    outcome = gate.ab(spec, Judge(policy or Policy()), registry, say or _say)
+    if spec.out is not None:
+        write(spec.where / spec.out / VERDICTS, json.dumps(outcome.to_json(), indent=1) + "\n")
+    return outcome
+
+
+@_with_settings
+def ab(
+    base: str = HERE,
+    head: str = HERE,
+    *,
+    base_set: Mapping[str, str] | None = None,
+    head_set: Mapping[str, str] | None = None,
+    exact_only: bool = False,
+    budget_s: float | None = None,
+    prepare: str | None = None,
+    out: str | Path | None = None,
+    isolated: bool = False,
+    **settings: object,
+) -> Outcome:
+    """Compare two revisions, environments or settings, interleaved in one job; an outcome with a verdict per case.
+
+    base, head: a revision, merge-base, python:PATH, or '.', the folder as it is. base_set, head_set: settings of one
+    side, {"lowering": "compile"}. out: a new folder for samples. isolated: in a process of its own. Raises UsageError.
+    """
+    groups, measure = sweep_file.read(None, settings, "{}=".format)
+    spec = Spec(groups, base, head, measure, base_set or {}, head_set or {}, prepare, exact_only, budget_s)
+    return compare(replace(spec, out=None if out is None else Path(out)), isolated=isolated)
+
+
+def _say(line: str) -> None:
+    print(f"mixprof: {line}", file=sys.stderr, flush=True)

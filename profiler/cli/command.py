@@ -1,0 +1,105 @@
+"""A command of the command line, and the options that several share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from mixprof.data.errors import UsageError
+from mixprof.plan import sweep_file
+from mixprof.plan.files import Given, parse_shapes
+from mixprof.plan.settings import AXES, MEASURE, Scope, Setting
+from mixprof.run.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Command:
+    """What it is for, its options, what runs it, and two examples, each a line of arguments."""
+
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    examples: tuple[str, str]
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Says the default of every option that does not say it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        help = action.help or ""
+        if not action.option_strings or action.default is argparse.SUPPRESS or "default" in help:
+            return help
+        if action.required:
+            return f"{help} (required)"
+        default = action.default
+        words = "no" if default is False else "none" if default in (None, []) else "%(default)s"
+        return f"{help} (default: {words})"
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for an error, exit code 2, no abbreviated options."""
+
+    def __init__(self, prog: str, description: str, epilog: str | None = None):
+        super().__init__(
+            prog, description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` lists what is expected")
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+
+
+def add_axes(command: argparse.ArgumentParser, but: Sequence[str] = ()) -> None:
+    """An option for each axis, a list with commas."""
+    for axis in AXES.values():
+        if axis.name not in but:
+            _add(command, axis, "A,B")
+
+
+def add_measure(command: argparse.ArgumentParser, *scopes: Scope) -> None:
+    """An option for each measuring setting of these scopes."""
+    for setting in MEASURE.values():
+        if setting.scope in scopes:
+            _add(command, setting, setting.name[0].upper())
+
+
+def _add(command: argparse.ArgumentParser, setting: Setting, metavar: str) -> None:
+    help = f"{setting.words} (default: {setting.default})"
+    if setting.is_switch:
+        command.add_argument(setting.option, action="store_true", help=help)
+    else:
+        command.add_argument(setting.option, metavar=metavar, help=help)
+
+
+def add_files(command: argparse.ArgumentParser) -> None:
+    """What models that are files are fed with."""
+    command.add_argument("--shape", action="append", metavar="INPUT:1x3x224x224", help="of an input of a file")
+    command.add_argument("--inputs", metavar="FILE.npz", help="what a file is fed with (default: random)")
+
+
+def read_sweep(arguments: argparse.Namespace) -> Sweep:
+    """Groups and settings from a sweep file, the command line, or both; the command line wins."""
+    values = {name: getattr(arguments, name, None) for name in (*AXES, *MEASURE)}
+    given = {name: value for name, value in values.items() if value is not None and value is not False}
+    file = getattr(arguments, "file", None)
+    groups, measure = sweep_file.read(Path(file) if file else None, given, _spelled)
+    return Sweep(groups, measure, read_files(arguments))
+
+
+def read_files(arguments: argparse.Namespace) -> Given:
+    return Given(parse_shapes(getattr(arguments, "shape", None) or ()), getattr(arguments, "inputs", None))
+
+
+def _spelled(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value, indent=1))

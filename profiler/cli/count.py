@@ -1,0 +1,65 @@
+"""`mixprof count`: parameters and MACs, as numbers or as formulas."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from mixprof import models
+from mixprof.cli.command import Command, add_files, add_json, print_json, read_files
+from mixprof.data.errors import UsageError
+from mixprof.plan.settings import AXES
+from mixprof.run import counting
+from mixprof.run.counting import SINGLE, Counted
+from mixprof.symbolic import words
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help=AXES["models"].help)
+    for name, axis in SINGLE.items():
+        setting = AXES[axis]
+        command.add_argument(f"--{name}", metavar=name[0].upper(), help=f"{setting.words} (default: {setting.default})")
+    command.add_argument(
+        "--symbolic", action="store_true", help="exact formulas in batch, resolution, window, channels"
+    )
+    add_files(command)
+    add_json(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    axes = counting.axes_of(arguments.model, {name: getattr(arguments, name) for name in SINGLE}, "--{}")
+    if arguments.symbolic:
+        return _symbolic(arguments)
+    label, counted = counting.count(axes, models, read_files(arguments))
+    print_json(asdict(counted)) if arguments.json else print(_as_text(label, counted))
+    return 0
+
+
+def _as_text(label: str, counted: Counted) -> str:
+    at_least = "at least " if counted.uncounted_ops else ""
+    lines = [f"{label}: {counted.params:,} parameters, {at_least}{counted.macs:,} MACs"]
+    if counted.min_bytes is not None:
+        lines.append(f"  {'minimal bytes moved, the rest fused':48} {counted.min_bytes:>18,}")
+    for name, macs in sorted(counted.macs_by_op.items(), key=lambda item: -item[1]):
+        lines.append(f"  {name:48} {macs:>18,}")
+    if at_least:
+        lines.append(f"  not counted: {', '.join(counted.uncounted_ops)}")
+    return "\n".join(lines)
+
+
+def _symbolic(arguments: argparse.Namespace) -> int:
+    given = [name for name in SINGLE if getattr(arguments, name) is not None]
+    if given:
+        raise UsageError(f"got --{given[0]} with --symbolic, expected it alone: formulas hold for all sizes")
+    proven = counting.formulas(arguments.model, models, read_files(arguments))
+    name = arguments.model
+    print_json(words.as_json(name, proven)) if arguments.json else print(words.as_text(name, proven))
+    return 0
+
+
+COMMAND = Command(
+    "parameters and MACs of one forward; runs nothing on a device",
+    add_options,
+    run,
+    ("count swin_t --resolution 224 --batch 1 --window 7", "count depthwise_conv --symbolic"),
+)

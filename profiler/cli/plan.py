@@ -1,0 +1,51 @@
+"""`mixprof plan`: what a sweep would run."""
+
+from __future__ import annotations
+
+import argparse
+
+from mixprof import models
+from mixprof.cli.command import Command, add_axes, add_files, add_json, add_measure, print_json, read_sweep
+from mixprof.plan import prediction
+from mixprof.run import outlook
+from mixprof.run.session import planned_cases, session
+
+
+def add_sweep(command: argparse.ArgumentParser) -> None:
+    """A sweep file, axes, settings and inputs of files, as `plan` and `sweep` take them."""
+    command.add_argument("file", nargs="?", metavar="SWEEP.toml", help="groups of axes (default: a comparison)")
+    add_axes(command)
+    add_measure(command, "any", "launches")
+    add_files(command)
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    add_sweep(command)
+    command.add_argument("--on", metavar="GPU", help="predict latencies for a data sheet's GPU: V100, A100, H100, …")
+    add_json(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.on is not None and arguments.devices is None:
+        arguments.devices = "cuda:0"  # and with it the dtype that is usual there
+    sweep = read_sweep(arguments)
+    with session(sweep.measure, models, sweep.given) as asked:
+        planned, environment = planned_cases(sweep.groups, asked)
+        expected = outlook.predict(planned, sweep.measure, asked.count, asked.formulas, environment)
+        if arguments.on is not None:
+            prediction.add_to_plan(expected, planned, arguments.on, asked.operators)
+    if arguments.json:
+        print_json(expected)
+        return 0
+    print(outlook.as_text(expected))
+    if arguments.on is not None:
+        print(prediction.as_text(expected))
+    return 0
+
+
+COMMAND = Command(
+    "what a sweep would run; runs nothing",
+    add_options,
+    run,
+    ("plan mine.toml", "plan --models swin_t,dwnet_t --batches 1,64 --on A100"),
+)

@@ -1,0 +1,80 @@
+"""`mixprof sweep`: a run folder of records."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from mixprof import lowerings, models
+from mixprof.cli.command import Command, add_measure, read_sweep
+from mixprof.cli.plan import add_sweep
+from mixprof.cli.watch import Interruptible
+from mixprof.data import cache, run_folder
+from mixprof.data.errors import UsageError
+from mixprof.data.types import Case, Record
+from mixprof.run.sweep import carry_out
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    add_sweep(command)
+    command.add_argument("--out", metavar="RUN", help="a new folder (default: runs/<time>)")
+    command.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    add_measure(command, "sweep")
+    command.add_argument(
+        "--refine", choices=("crossover",), help="then add cases between those where two models swap places"
+    )
+    command.add_argument("--strict", action="store_true", help="exit code 4 unless every case is ok")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    sweep = read_sweep(arguments)
+    if arguments.resume and arguments.out is None:
+        raise UsageError("got --resume without --out, expected --out RUN, the run to go on with")
+    folder = Path(arguments.out or time.strftime("runs/%Y%m%d-%H%M%S"))
+    watch = Interruptible()
+    next_cases = _between_crossovers if arguments.refine else None
+    planned = carry_out(sweep, folder, models, watch, arguments.resume, next_cases)
+    records = run_folder.read_records(folder)
+    cases = {entry.case for entry in planned} | {record.case for record in records}
+    _print_outcome(folder, len(cases), [record.status for record in records])
+    _print_engines(records)
+    if watch.interrupted:
+        return watch.exit_code
+    return 4 if arguments.strict and any(record.status != "ok" for record in records) else 0
+
+
+def _between_crossovers(folder: Path) -> list[Case]:
+    from mixprof.reports.answers.refine import next_cases
+    from mixprof.reports.frame import load
+
+    return next_cases(load(folder))
+
+
+def _print_outcome(folder: Path, cases: int, statuses: list[str]) -> None:
+    counts = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
+    left = cases - len(statuses)
+    more = f", {left} not yet run: mixprof sweep … --out {folder} --resume" if left else ""
+    print(f"{folder}: {counts or 'no case'}{more}")
+    if not left:
+        print(f"next: mixprof report {folder} --out {folder}/report")
+
+
+def _print_engines(records: list[Record]) -> None:
+    """How many engines a run built and how many it took from the cache, and what was wrong with those there."""
+    engines = [record for record in records if lowerings.parse(record.case.lowering)[0].engine and record.proof]
+    if engines:
+        cached = sum(record.build_cached is True for record in engines)
+        print(f"engines: {len(engines) - cached} built, {cached} found in {cache.folder()}")
+    for record in engines:
+        if warning := (record.proof or {}).get("warning"):
+            print(f"mixprof: warning: {warning}", file=sys.stderr)
+
+
+COMMAND = Command(
+    "run a sweep into a run folder",
+    add_options,
+    run,
+    ("sweep", "sweep mine.toml --launches 8 --out runs/mine --resume"),
+)

@@ -1,0 +1,36 @@
+"""`mixprof time`: the quick look."""
+
+from __future__ import annotations
+
+import argparse
+
+from mixprof import models
+from mixprof.cli.command import Command, add_axes, add_files, add_measure, read_sweep
+from mixprof.cli.watch import Interruptible
+from mixprof.plan.settings import AXES
+from mixprof.run.sweep import passing
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("models", nargs="+", metavar="MODEL", help=AXES["models"].help)
+    add_axes(command, but=("models",))
+    add_measure(command, "any", "launches")
+    add_files(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from mixprof.reports.text import summary
+
+    arguments.models = ",".join(arguments.models)
+    watch = Interruptible()
+    with passing(read_sweep(arguments), models, watch) as folder:
+        print(summary.short(folder))
+    return watch.exit_code
+
+
+COMMAND = Command(
+    "measure now, print one table, leave nothing behind",
+    add_options,
+    run,
+    ("time depthwise_conv window_attention --resolutions 14,28", "time my.zoo:net --lowerings eager,compile --quick"),
+)

@@ -1,0 +1,165 @@
+"""Every axis and measuring setting, declared once: type, default, bounds, help.
+
+The command line's options, the keys of a sweep file, the keywords of `mixprof.sweep` and the list in docs/axes.md
+follow from the fields of `Axes` and `Measure`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+from mixprof.data.errors import UsageError
+from mixprof.plan.values import (
+    BYTES,
+    DEVICE,
+    NAME,
+    RESOLUTION,
+    SECONDS,
+    SHARE,
+    SWITCH,
+    Kind,
+    one_of,
+    whole_number,
+)
+
+Scope = Literal["any", "launches", "sweep"]  # which commands have it: all that time, those with launches, `sweep` alone
+Default = TypeVar("Default")
+
+DTYPES = ("float32", "tf32", "float16", "bfloat16")
+LAYOUTS = ("contiguous", "channels_last")
+USUAL_LOWERING = "eager"
+SIDES = {"network": 224, "mixer": 56}  # of the usual resolution
+QUICK, USUAL, PUBLICATION = 1, 3, 8  # launches
+
+
+def usual_dtype(device: str) -> str:
+    return "float32" if device == "cpu" else "float16"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One axis or measuring setting."""
+
+    name: str
+    kind: Kind
+    help: str
+    default: str  # in words
+    scope: Scope
+
+    @property
+    def option(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def words(self) -> str:
+        """What it is for and what it takes."""
+        return self.help if self.kind in (NAME, SWITCH) else f"{self.help}: {self.kind.expected}"
+
+    @property
+    def is_switch(self) -> bool:
+        return self.kind is SWITCH
+
+
+def setting(default: Default, kind: Kind, help: str, words: str | None = None, scope: Scope = "any") -> Default:
+    """A field of `Axes` or `Measure`. words: the default for people, where the value does not say it."""
+    declared: Default = field(default=default, metadata={"kind": kind, "help": help, "words": words, "scope": scope})
+    return declared
+
+
+@dataclass(frozen=True)
+class Axes:
+    """A product of experiments. None stands for the default of the model or the device."""
+
+    models: tuple[str, ...] = setting(
+        (), NAME, "names, timm:NAME, package.module:factory, net.onnx or net.plan", "none"
+    )
+    lowerings: tuple[str, ...] | None = setting(
+        None, NAME, "eager, compile, onnxruntime, tensorrt or tensorrt_rtx, options after colons", USUAL_LOWERING
+    )
+    devices: tuple[str, ...] | None = setting(None, DEVICE, "where it runs", "the first CUDA device, else cpu")
+    dtypes: tuple[str, ...] | None = setting(
+        None,
+        one_of(*DTYPES),
+        "element type; float32 leaves TF32 off",
+        f"{usual_dtype('cpu')} on a CPU, {usual_dtype('cuda:0')} on CUDA",
+    )
+    layouts: tuple[str, ...] = setting(
+        ("channels_last",), one_of(*LAYOUTS), "of a network's input and convolution weights"
+    )
+    modes: tuple[str, ...] = setting(("hot",), one_of("hot", "cold"), "cold flushes caches before each sample")
+    batches: tuple[int, ...] | None = setting(None, whole_number(1), "images in one forward", "1")
+    resolutions: tuple[tuple[int, int], ...] | None = setting(
+        None,
+        RESOLUTION,
+        "pixels of a network, positions of a mixer",
+        ", ".join(f"{side} for {kind}s" for kind, side in SIDES.items()),
+    )
+    windows: tuple[int, ...] = setting((7,), whole_number(1), "side of the window or kernel")
+    channels: tuple[int, ...] = setting((96,), whole_number(1), "of a mixer, 32 for each head")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How every case of a run is measured."""
+
+    launches: int | None = setting(
+        None,
+        whole_number(1),
+        "worker processes for each case",
+        f"{USUAL}; {QUICK} with --quick, {PUBLICATION} with --publication",
+        "launches",
+    )
+    quick: bool = setting(False, SWITCH, "one short launch a case", scope="launches")
+    publication: bool = setting(False, SWITCH, "eight launches, narrow intervals", scope="launches")
+    seconds: float | None = setting(
+        None, SECONDS, "sampling in one launch's steady state, at most", "10; 1 with --quick", "launches"
+    )
+    timeout: float = setting(600.0, SECONDS, "for one launch, building included")
+    seed: int = setting(0, whole_number(0), "of the order of cases")
+    threads: int | None = setting(None, whole_number(1), "of the CPU, for every lowering", "one for each core")
+    allocator: str = setting("pinned", one_of("pinned", "system"), "pinned keeps its memory between samples")
+    energy: bool = setting(False, SWITCH, "joules per image, some seconds more a launch", scope="launches")
+    layers: bool = setting(
+        False, SWITCH, "one more launch per engine or eager case: where its time goes, by role", scope="sweep"
+    )
+    max_lost_cpu: float = setting(0.1, SHARE, "of a launch's CPU time that others may take before it is repeated")
+    max_memory: int | None = setting(
+        None, BYTES, "that a case may use beyond an idle worker, on the CPU", "this machine's memory", "launches"
+    )
+
+    @property
+    def rounds(self) -> int:
+        return self.launches or (QUICK if self.quick else PUBLICATION if self.publication else USUAL)
+
+
+def _table(declared: type[Axes] | type[Measure]) -> dict[str, Setting]:
+    return {
+        each.name: Setting(
+            each.name,
+            each.metadata["kind"],
+            each.metadata["help"],
+            each.metadata["words"] or _in_words(each.default),
+            each.metadata["scope"],
+        )
+        for each in fields(declared)
+        if each.default is not MISSING
+    }
+
+
+def _in_words(default: object) -> str:
+    if isinstance(default, bool):
+        return "no"
+    return f"{default[0] if isinstance(default, tuple) else default:{'g' if isinstance(default, float) else ''}}"
+
+
+AXES: dict[str, Setting] = _table(Axes)
+MEASURE: dict[str, Setting] = _table(Measure)
+
+
+def parse_axis(name: str, value: object, where: str) -> tuple[Any, ...]:
+    """One axis from "1,2,4", a value or a list; `where` names its place in an error."""
+    items = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    if not items:
+        raise UsageError(f"{where}: got an empty list, expected at least one value")
+    return tuple(AXES[name].kind.parse(item.strip() if isinstance(item, str) else item, where) for item in items)

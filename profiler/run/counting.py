@@ -1,0 +1,78 @@
+"""What one forward of one model costs, counted on the `meta` device; and its formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mixprof.data.errors import UsageError
+from mixprof.plan.axes import expand
+from mixprof.plan.files import Given
+from mixprof.plan.settings import AXES, Axes, Measure
+from mixprof.plan.sources import Registry
+from mixprof.run.session import refuse_unused, session
+from mixprof.symbolic.derive import Formulas
+
+# One value of an axis, by the name that it has where only one makes sense.
+SINGLE = {"resolution": "resolutions", "batch": "batches", "window": "windows", "channels": "channels"}
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One forward's costs, its batch included."""
+
+    model: str
+    params: int
+    macs: int
+    flops: int
+    macs_by_op: dict[str, int]
+    min_bytes: int | None  # operands and results of what multiplies and accumulates, each once
+    uncounted_ops: list[str]  # operators that no formula covers: the counts are then "at least"
+
+
+def axes_of(model: str, single: dict[str, object], where: str) -> Axes:
+    """The axes of one case. single: a value for each name of `SINGLE`, None for the default; where: "--{}", say."""
+    parsed = {}
+    for name, axis in SINGLE.items():
+        value = single.get(name)
+        values = value.split(",") if isinstance(value, str) else [value]
+        if value is not None and len(values) > 1:
+            raise UsageError(
+                f"{where.format(name)}: got {len(values)} values, expected one: `mixprof plan` counts many cases"
+            )
+        if value is not None:
+            parsed[axis] = (AXES[axis].kind.parse(values[0], where.format(name)),)
+    return Axes(models=(model,), devices=("cpu",), **parsed)
+
+
+def count(axes: Axes, registry: Registry, given: Given) -> tuple[str, Counted]:
+    """The label of the one case and its costs. UsageError where it cannot be built or counted."""
+    with session(Measure(), registry, given) as asked:
+        entry = expand([axes], asked.describe, ["cpu"])[0]
+        refuse_unused(asked.given, [entry])
+        counts = asked.count(entry.case, entry.source)
+    if counts["status"] != "ok":
+        raise UsageError(counts["reason"])
+    return entry.case.label(), Counted(
+        model=entry.case.model,
+        params=counts["params"],
+        macs=counts["macs"],
+        flops=counts["flops"],
+        macs_by_op=counts["macs_by_op"],
+        min_bytes=counts.get("min_bytes"),
+        uncounted_ops=counts["uncounted_ops"],
+    )
+
+
+def formulas(model: str, registry: Registry, given: Given) -> Formulas:
+    """A model's exact costs in its sizes. UsageError where none was proven."""
+    with session(Measure(), registry, given) as asked:
+        source = asked.describe(model)
+        if source.artifact is not None:
+            raise UsageError(
+                f"got '{model}' with --symbolic, expected a model that is built for each size: a file has its own; "
+                "count it without --symbolic"
+            )
+        proven, reason = asked.formulas(source)
+    if proven is None:
+        raise UsageError(f"{model}: {reason}; count single cases without --symbolic")
+    return proven

@@ -1,0 +1,48 @@
+"""How far a sweep has come: counts of outcomes, the slowest case, the time that is left."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from mixprof.data.types import Case, Launch
+
+
+class Tally:
+    """Counts of outcomes, the slowest case, and the time that is left."""
+
+    def __init__(self, launches: int):
+        self.launches, self.start = launches, time.monotonic()
+        self.outcomes: Counter[str] = Counter()
+        self.slowest: tuple[float, str] | None = None  # median ms, case
+
+    @property
+    def done(self) -> int:
+        return self.outcomes.total()
+
+    def add(self, case: Case, launch: Launch) -> str:
+        """Count an ended launch; what it came to, in words."""
+        self.outcomes[launch.status] += 1
+        words = launch.status if launch.reason is None else f"{launch.status}: {launch.reason}"
+        median_ms = _median_ms(launch)
+        if median_ms is None:
+            return f"{case.label()}  {words}"
+        self.slowest = max(self.slowest or (0.0, ""), (median_ms, case.label()))
+        return f"{case.label()}  {words}  {median_ms:.3g} ms"
+
+    def clock(self) -> str:
+        """ "elapsed 2:34, 1:02 left"."""
+        elapsed = time.monotonic() - self.start
+        left = _minutes(elapsed / self.done * max(0, self.launches - self.done)) if self.done else "?"
+        return f"elapsed {_minutes(elapsed)}, {left} left"
+
+
+def _median_ms(launch: Launch) -> float | None:
+    times = launch.gpu_ms or launch.host_ms
+    if times is None or launch.status != "ok":
+        return None
+    return sorted(times.samples)[len(times.samples) // 2]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,77 @@
+"""One network with its own mixer and with another: latencies, parameters, MACs and memory compared."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mixprof.reports.answers.ratios import beside
+from mixprof.reports.latencies import points, ratio
+from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast, half_width
+
+# The mixer that a network has by itself: what a name without `mixer=` stands for.
+OWN = {
+    **dict.fromkeys(("swin_t", "swin_s", "swin_b"), "window_attention"),
+    **dict.fromkeys(("dwnet_t", "dwnet_b"), "depthwise_conv"),
+    **dict.fromkeys(("dynamic_dwnet_t", "dynamic_dwnet_b"), "dynamic_depthwise_conv"),
+    **dict.fromkeys(("i_dynamic_dwnet_t", "i_dynamic_dwnet_b"), "inhomogeneous_depthwise_conv"),
+}
+SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution"]
+COUNTED = ("params", "macs", "allocator_peak_bytes")
+COLUMNS = [
+    *(*SAME, "window", "network", "own", "other", "status", "own_ms", "other_ms"),
+    *("ratio", "ratio_low", "ratio_high", "difference_ms", "difference_low_ms", "difference_high_ms", "interval"),
+    *COUNTED,
+]
+
+
+def exchanges(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per network, other mixer and setting that both were run in.
+
+    SAME, `window`, `network`, `own`, `other`, `status` ("ok", or the first that is not, the own mixer's first), the
+    latencies, `ratio`, `ratio_low`, `ratio_high`, `difference_ms` with its bounds, `interval` ("launches",
+    "within-launch" or missing), and the difference of each count, other minus own, as `params`, `macs`,
+    `allocator_peak_bytes`.
+    """
+    rows = frame[frame["model"].str.split(":").str[0].isin(OWN)].reset_index(drop=True)
+    if rows.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    parts = [_parts(model) for model in rows["model"]]
+    rows = rows.assign(network=[part[0] for part in parts], mixer=[part[1] for part in parts])
+    is_own = rows["mixer"] == rows["network"].str.split(":").str[0].map(OWN)
+    both = beside(rows[~is_own], rows[is_own], [*SAME, "network"])
+    other, own = rows.iloc[both["top"]].reset_index(drop=True), rows.iloc[both["bottom"]].reset_index(drop=True)
+    compared = pd.concat([both[[*SAME, "network"]], _compared(rows, both), _differences(other, own)], axis=1)
+    # A mixer without a window meets the network's own at every window.
+    same_window = (own["window"] == other["window"]) | own["window"].isna() | other["window"].isna()
+    return compared[same_window.fillna(True).astype(bool)][COLUMNS].reset_index(drop=True)
+
+
+def _parts(model: str) -> tuple[str, str]:
+    """The network with its other options, and its mixer: "swin_t:mixer=conv" -> ("swin_t", "conv")."""
+    base, *options = model.split(":")
+    mixer = next((each.removeprefix("mixer=") for each in options if each.startswith("mixer=")), OWN[base])
+    return ":".join([base, *(each for each in options if not each.startswith("mixer="))]), mixer
+
+
+def _compared(rows: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:
+    """The ratio of the latencies of two rows, and their difference, whose errors are those of logs times latencies."""
+    positions = both[["top", "bottom"]].to_numpy()
+    compared = ratio(rows, positions[:, 0], positions[:, 1])
+    latencies = rows["latency_ms"].to_numpy()[positions]
+    half = half_width(*contrast(latencies * FIRST_OVER_SECOND, points(rows).at(positions)))
+    difference = latencies @ FIRST_OVER_SECOND
+    bounds = {"difference_low_ms": difference - half, "difference_high_ms": difference + half}
+    return compared.assign(difference_ms=difference, **bounds)
+
+
+def _differences(other: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """What both sides are, and how their counts differ, other minus own."""
+    return pd.DataFrame({
+        "window": own["window"].fillna(other["window"]),
+        "own": own["mixer"],
+        "other": other["mixer"],
+        "status": own["status"].where(own["status"] != "ok", other["status"]),
+        "own_ms": own["latency_ms"],
+        "other_ms": other["latency_ms"],
+        **{name: other[name].astype(float) - own[name].astype(float) for name in COUNTED},
+    })  # fmt: skip
