@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mixprof.data.errors import UsageError
+from mixprof.data.facts import lowering_facts, model_facts
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
 from mixprof.data.types import Case, Record, Samples
 from mixprof.reports import latencies, peaks, statistics
@@ -104,6 +105,11 @@ COLUMNS = {
     "breakdown": TEXT,  # JSON: a list of stage, role, ms, macs, bytes, kernels
     "crosscheck": TEXT,  # "agreed", "disagreed" or "not checked" by trtexec
     "crosscheck_ratio": REAL,  # our time over trtexec's
+    "own_mixer": TEXT,  # this and the next: of a network in which it can be exchanged, as published and as run
+    "mixer": TEXT,
+    "compared_with": TEXT,  # JSON: the models that this one is compared with, and what differs
+    "top1_percent": REAL,  # published, not measured
+    "plain": TEXT,  # semicolon-separated: what ran without a kernel of its own
 }
 IN_PROOF = (
     *("graph_breaks", "recompiles", "kernels", "flavour", "tensorrt_version", "attentions", "intermediate_bytes"),
@@ -118,9 +124,9 @@ def load(*runs: str | Path) -> pd.DataFrame:
     Raises UsageError for a folder that is no run, a run that is given twice, and a case with two records.
     """
     rows = [
-        {**row(name, record), **_crosscheck(record, marks)}
+        {**row(name, record), **_crosscheck(record, marks), **_facts(record, manifest)}
         for name, run in run_names(runs).items()
-        for marks in [read_crosscheck(run)]
+        for marks, manifest in [(read_crosscheck(run), read_manifest(run))]
         for record in records_of(run)
     ]
     columns = {name: pd.Series([r.get(name) for r in rows], dtype=dtype) for name, dtype in COLUMNS.items()}
@@ -200,6 +206,21 @@ def _crosscheck(record: Record, marks: Mapping[Case, Mapping[str, Any]]) -> dict
     if entry is None or entry.get("engine_sha256") != (record.proof or {}).get("engine_sha256"):
         return {}
     return {"crosscheck": entry["mark"], "crosscheck_ratio": entry.get("ratio")}
+
+
+def _facts(record: Record, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a record's model that matter to it. The published accuracy is at 224x224 and window 7."""
+    case, facts = record.case, model_facts(manifest, record.case.model)
+    published = facts.get("published") if (case.resolution, case.window) == ((224, 224), 7) else None
+    plain = facts.get("plain_formulations") or {}
+    fuses = (lowering_facts(manifest).get(case.lowering.split(":")[0]) or {}).get("fuses", True)
+    ran = (record.proof or {}).get("formulation") or ()
+    return {
+        **{name: facts.get(name) for name in ("own_mixer", "mixer")},
+        "compared_with": json.dumps(facts["compared_with"]) if facts.get("compared_with") else None,
+        "top1_percent": (published or {}).get("top1_percent"),
+        "plain": "; ".join(dict.fromkeys(plain[how] for how in ran if how in plain and not fuses)) or None,
+    }
 
 
 def _counted(record: Record) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def ratio(frame: pd.DataFrame, top: np.ndarray, bottom: np.ndarray) -> pd.DataFr
     middle, factor = latencies[top] / latencies[bottom], np.exp(half_width(*contrast(FIRST_OVER_SECOND, pairs)))
     kinds = frame["interval"].to_numpy()
     kind = np.where((kinds[top] == "launches") & (kinds[bottom] == "launches"), "launches", "within-launch")
-    columns = (middle, middle / factor, middle * factor, np.where(np.isnan(factor), None, kind))
+    columns = (middle, middle / factor, middle * factor, pd.Series(kind, dtype=object).where(~np.isnan(factor), None))
     return pd.DataFrame(dict(zip(RATIO, columns, strict=True)))
 
 

@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.stats
 
@@ -16,7 +15,7 @@ from mixprof.data.types import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.breakdown import breakdown as parts
 from mixprof.reports.answers.exchanges import exchanges
-from mixprof.reports.charts import breakdown
+from mixprof.reports.charts.breakdown import breakdown
 from mixprof.reports.charts.figures import figures
 from mixprof.reports.text.mixer_exchange import mixer_exchange
 from mixprof.reports.text.summary import summary
@@ -174,13 +173,12 @@ def test_a_breakdown_is_drawn_as_shares_of_each_stage(tmp_path):
     rows = parts(frame)
     assert len(rows) == 3
     assert set(rows["model"]) == {"swin_t"}
-    figure = breakdown.draw(answers(frame))
-    assert figure is not None
+    figure = dict(figures(frame))["breakdown"]
     time, macs, moved = figure.axes
     widths = {bars.get_label(): [bar.get_width() for bar in bars] for bars in time.containers}
-    assert widths == {"mixer": [0.75, 0.0], "reshape": [0.25, 0.0], "head": [0.0, 1.0]}
+    assert widths == {"mixer": [75.0, 0.0], "reshape": [25.0, 0.0], "head": [0.0, 100.0]}
     assert [label.get_text() for label in time.get_yticklabels()] == ["swin_t, stage 1", "swin_t, outside"]
-    assert {bars.get_label(): bars[0].get_width() for bars in moved.containers}["reshape"] == 0.75
+    assert {bars.get_label(): bars[0].get_width() for bars in moved.containers}["reshape"] == 75.0
     assert macs.get_title() == "MACs"
     text = summary(answers(frame), {"run": MANIFEST})
     assert "## Where the time goes" in text
@@ -188,10 +186,11 @@ def test_a_breakdown_is_drawn_as_shares_of_each_stage(tmp_path):
     assert json.loads(frame["breakdown"].dropna().iloc[0])[0]["kernels"] == 2
 
 
-def test_many_bars_are_cut_and_said(tmp_path):
+def test_many_bars_are_several_views_of_which_the_first_is_drawn(tmp_path):
     records = [broken_down("depthwise_conv", 96, batch=batch) for batch in range(1, 30)]
-    figure = breakdown.draw(answers(load(tmp_path, *records)))
-    assert figure is not None
-    assert len(figure.axes[0].get_yticks()) == breakdown.MOST_BARS
-    assert f"{29 - breakdown.MOST_BARS} more bars" in figure.get_suptitle()
-    assert isinstance(parts(reports.load(tmp_path / "run")), pd.DataFrame)
+    frame = load(tmp_path, *records)
+    (chart,) = breakdown(answers(frame))
+    assert [view.label for view in chart.views] == ["bars 1 to 16", "bars 17 to 29"]
+    assert chart.views[1].panels[0].traces[0].x[-1] == "depthwise_conv, batch 29"
+    figure = dict(figures(frame))["breakdown"]
+    assert len(figure.axes[0].get_yticks()) == 16

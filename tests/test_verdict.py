@@ -29,12 +29,12 @@ def lines(frame, crossings=None):
     if crossings is not None:
         known = dataclasses.replace(known, crossovers=crossings)
     (section,) = verdict(known)
-    return section.parts[0].rows
+    return section.tables()[0].rows
 
 
 def not_measured(frame, manifests):
     (section,) = missing.not_measured(answers(frame), manifests)
-    return section.parts[0].split("\n")
+    return section.markdown().split("\n")
 
 
 def test_the_verdict_is_a_small_table(tmp_path):
@@ -68,7 +68,7 @@ def test_the_most_usual_setting_is_shown_and_all_are_counted(tmp_path):
 
 def test_without_a_pair_the_verdict_says_so(tmp_path):
     (section,) = verdict(answers(load(tmp_path, ok(case(), [1.0]))))
-    assert "No pair" in section.parts[0]
+    assert "No pair" in section.markdown()
 
 
 def test_what_was_not_measured_is_said(tmp_path):

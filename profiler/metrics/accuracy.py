@@ -35,9 +35,9 @@ def initialize(module: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> None
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for each in module.modules():
-            _fill(each, generator)
-        handles = [each.register_forward_hook(_unit_scale()) for each in module.modules() if _is_weighted(each)]
+        for part in module.modules():
+            _fill(part, generator)
+        handles = [part.register_forward_hook(_unit_scale()) for part in module.modules() if _is_weighted(part)]
         try:
             module(*inputs)
         finally:
@@ -49,7 +49,7 @@ def _is_weighted(module: nn.Module) -> bool:
     """A layer without layers of its own whose output is a product with its parameters."""
     is_leaf = next(module.children(), None) is None
     own = list(module.parameters(recurse=False))
-    return is_leaf and any(each.dim() > 1 for each in own) and not isinstance(module, (nn.Embedding, *NORMS))
+    return is_leaf and any(parameter.dim() > 1 for parameter in own) and not isinstance(module, (nn.Embedding, *NORMS))
 
 
 def _fill(module: nn.Module, generator: torch.Generator) -> None:
@@ -90,15 +90,15 @@ def _unit_scale() -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | 
 
 def reference(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     """The output of the first and the last image in float64 on the CPU; float32 where that does not fit."""
-    ends = tuple(each[[0, -1]] if each.shape[0] > 1 else each for each in inputs)
+    ends = tuple(x[[0, -1]] if x.shape[0] > 1 else x for x in inputs)
     try:
         with torch.inference_mode():
-            output: Tensor = module.double()(*(each.double() for each in ends))
+            output: Tensor = module.double()(*(x.double() for x in ends))
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
             raise
         with torch.inference_mode():
-            output = module.float()(*(each.float() for each in ends))
+            output = module.float()(*(x.float() for x in ends))
     return output
 
 

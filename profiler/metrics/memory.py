@@ -45,7 +45,9 @@ def reserved_cuda() -> dict[str, int | None]:
     """What PyTorch has of the current CUDA device: most it gave out since the last reset (weights and inputs
     included), all blocks it keeps, and those of them in pools of CUDA graphs."""
     segments = torch.cuda.memory_snapshot()
-    in_graphs = sum(each["total_size"] for each in segments if tuple(each.get("segment_pool_id", (0, 0))) != (0, 0))
+    in_graphs = sum(
+        segment["total_size"] for segment in segments if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0)
+    )
     return {
         "cuda_allocated_bytes": torch.cuda.max_memory_allocated(),
         "cuda_reserved_bytes": torch.cuda.memory_reserved(),

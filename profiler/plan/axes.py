@@ -27,6 +27,7 @@ class Source:
     user: bool = False  # imported from the current folder
     check: Callable[..., str | None] = field(default=lambda **_: None, compare=False)  # why values are impossible
     artifact: files.Artifact | None = None  # the file that it is, in a factory's place
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)  # of a registered model: see models.facts
 
 
 @dataclass(frozen=True)

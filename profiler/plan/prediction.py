@@ -97,8 +97,8 @@ def _arithmetic_s(operator: Operator, hardware: Hardware, efficiency: Efficiency
 
 def latency_s(operators: Sequence[Operator], hardware: Hardware, efficiency: Efficiency = Efficiency()) -> float:
     """Seconds of a forward: its operators one after the other. Weights stay in the cache if all of them fit it."""
-    resident = sum(each["weight_bytes"] for each in operators) <= hardware.cache_bytes
-    return sum(operator_s(each, hardware, efficiency, resident=resident) for each in operators)
+    resident = sum(operator["weight_bytes"] for operator in operators) <= hardware.cache_bytes
+    return sum(operator_s(operator, hardware, efficiency, resident=resident) for operator in operators)
 
 
 def add_to_plan(
@@ -125,16 +125,16 @@ def _predicted(
         return {"latency_ms": None, "reason": "only eager operators are predicted: what a lowering fuses is not known"}
     if entry.source.artifact is not None:
         return {"latency_ms": None, "reason": "operators of a file are not predicted"}
-    found = operators(entry.case, entry.source)
-    if found["status"] != "ok":
-        return {"latency_ms": None, "reason": found["reason"]}
-    seconds = latency_s(found["operators"], hardware)
-    memory = [each for each in found["operators"] if _memory_bound(each, hardware)]
+    answer = operators(entry.case, entry.source)
+    if answer["status"] != "ok":
+        return {"latency_ms": None, "reason": answer["reason"]}
+    seconds = latency_s(answer["operators"], hardware)
+    memory = [operator for operator in answer["operators"] if _memory_bound(operator, hardware)]
     return {
         "latency_ms": 1000 * seconds,
         "images_per_s": entry.case.batch / seconds,
         "memory_bound_share": latency_s(memory, hardware) / seconds,
-        "kernels": len(found["operators"]),
+        "kernels": len(answer["operators"]),
         "reason": None,
     }
 
@@ -146,17 +146,19 @@ def _memory_bound(operator: Operator, hardware: Hardware) -> bool:
 
 def as_text(plan: dict[str, Any]) -> str:
     """The predictions of a plan for a person."""
-    said = plan["predicted_on"]
+    device = plan["predicted_on"]
     lines = [
-        f"Predicted for {said['device']} from its data sheet, not measured: roofline of each eager operator, "
-        f"{1e6 * said['kernel_s']:g} µs a kernel.",
+        f"Predicted for {device['device']} from its data sheet, not measured: roofline of each eager operator, "
+        f"{1e6 * device['kernel_s']:g} µs a kernel.",
         f"{'case':64} {'ms':>9} {'images/s':>9} {'memory':>7} {'kernels':>7}",
     ]
     for row in plan["cases"]:
-        label, found = Case.from_json(row["case"]).label(), row["prediction"]
-        if found["latency_ms"] is None:
-            lines.append(f"{label:64} none: {found['reason']}")
+        label, predicted = Case.from_json(row["case"]).label(), row["prediction"]
+        if predicted["latency_ms"] is None:
+            lines.append(f"{label:64} none: {predicted['reason']}")
             continue
-        share, kernels = f"{found['memory_bound_share']:.0%}", found["kernels"]
-        lines.append(f"{label:64} {found['latency_ms']:>9.3f} {found['images_per_s']:>9.0f} {share:>7} {kernels:>7}")
+        share, kernels = f"{predicted['memory_bound_share']:.0%}", predicted["kernels"]
+        lines.append(
+            f"{label:64} {predicted['latency_ms']:>9.3f} {predicted['images_per_s']:>9.0f} {share:>7} {kernels:>7}"
+        )
     return "\n".join(lines)

@@ -132,6 +132,8 @@ def manifest_of(planned: list[Planned], measure: Measure, environment: dict[str,
         "environment": {"testbed": environment["testbed"], "informing": environment["informing"]},
         "versions": environment["versions"],
         "artifacts": _artifacts(planned),
+        "models": {entry.case.model: {"kind": entry.source.kind, **entry.source.facts} for entry in planned},
+        "lowerings": lowerings.facts(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

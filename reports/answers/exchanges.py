@@ -8,13 +8,6 @@ from mixprof.reports.answers.ratios import beside
 from mixprof.reports.latencies import points, ratio
 from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast, half_width
 
-# The mixer that a network has by itself: what a name without `mixer=` stands for.
-OWN = {
-    **dict.fromkeys(("swin_t", "swin_s", "swin_b"), "window_attention"),
-    **dict.fromkeys(("dwnet_t", "dwnet_b"), "depthwise_conv"),
-    **dict.fromkeys(("dynamic_dwnet_t", "dynamic_dwnet_b"), "dynamic_depthwise_conv"),
-    **dict.fromkeys(("i_dynamic_dwnet_t", "i_dynamic_dwnet_b"), "inhomogeneous_depthwise_conv"),
-}
 SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution"]
 COUNTED = ("params", "macs", "allocator_peak_bytes")
 COLUMNS = [
@@ -32,25 +25,17 @@ def exchanges(frame: pd.DataFrame) -> pd.DataFrame:
     "within-launch" or missing), and the difference of each count, other minus own, as `params`, `macs`,
     `allocator_peak_bytes`.
     """
-    rows = frame[frame["model"].str.split(":").str[0].isin(OWN)].reset_index(drop=True)
+    rows = frame[frame["own_mixer"].notna()].reset_index(drop=True)
     if rows.empty:
         return pd.DataFrame(columns=COLUMNS)
-    parts = [_parts(model) for model in rows["model"]]
-    rows = rows.assign(network=[part[0] for part in parts], mixer=[part[1] for part in parts])
-    is_own = rows["mixer"] == rows["network"].str.split(":").str[0].map(OWN)
+    rows["network"] = rows["model"].str.replace(r":mixer=\w+", "", regex=True)
+    is_own = rows["mixer"] == rows["own_mixer"]
     both = beside(rows[~is_own], rows[is_own], [*SAME, "network"])
     other, own = rows.iloc[both["top"]].reset_index(drop=True), rows.iloc[both["bottom"]].reset_index(drop=True)
     compared = pd.concat([both[[*SAME, "network"]], _compared(rows, both), _differences(other, own)], axis=1)
     # A mixer without a window meets the network's own at every window.
     same_window = (own["window"] == other["window"]) | own["window"].isna() | other["window"].isna()
     return compared[same_window.fillna(True).astype(bool)][COLUMNS].reset_index(drop=True)
-
-
-def _parts(model: str) -> tuple[str, str]:
-    """The network with its other options, and its mixer: "swin_t:mixer=conv" -> ("swin_t", "conv")."""
-    base, *options = model.split(":")
-    mixer = next((each.removeprefix("mixer=") for each in options if each.startswith("mixer=")), OWN[base])
-    return ":".join([base, *(each for each in options if not each.startswith("mixer="))]), mixer
 
 
 def _compared(rows: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,14 +32,15 @@ class Pair:
     fairness: str  # what differs between the two
 
 
-MIXER_ONLY, PUBLISHED = "only the mixer differs", "two networks as published"
-PAIRS = (
-    Pair("window_attention", "depthwise_conv", "the two mixers by themselves"),
-    *(Pair(name, f"{name}:mixer=depthwise_conv", MIXER_ONLY) for name in ("swin_t", "swin_s", "swin_b")),
-    *(Pair(f"{name}:mixer=window_attention", name, MIXER_ONLY) for name in ("dwnet_t", "dwnet_b")),
-    Pair("swin_t", "dwnet_t", PUBLISHED),
-    Pair("swin_b", "dwnet_b", PUBLISHED),
-)
+def pairs(frame: pd.DataFrame) -> list[Pair]:
+    """The pairs of models that a frame's models name themselves: mixers before networks."""
+    rows = frame.loc[frame["compared_with"].notna(), ["kind", "model", "compared_with"]].drop_duplicates()
+    listed = [
+        (kind, Pair(model, other, fairness))
+        for kind, model, compared_with in rows.itertuples(index=False)
+        for other, fairness in json.loads(compared_with).items()
+    ]
+    return [pair for _, pair in sorted(listed, key=lambda pair: (pair[0], pair[1].fairness, pair[1].attention))]
 
 
 def ratios(frame: pd.DataFrame, pair: Pair) -> pd.DataFrame:
@@ -56,7 +58,7 @@ def ratios(frame: pd.DataFrame, pair: Pair) -> pd.DataFrame:
     compared.insert(0, "status", np.where(status[top] == "ok", status[bottom], status[top]))
     faster = np.where(compared["ratio_high"] < 1, pair.attention, "undecided")
     faster = np.where(compared["ratio_low"] > 1, pair.convolution, faster)
-    compared["faster"] = np.where(compared["interval"].isna(), None, faster)
+    compared["faster"] = pd.Series(faster, dtype=object).where(compared["interval"].notna(), None)
     return pd.concat([both[SAME], compared], axis=1)
 
 
@@ -65,5 +67,4 @@ def beside(top: pd.DataFrame, bottom: pd.DataFrame, same: list[str]) -> pd.DataF
 
     top, bottom: rows of one frame, whose index is 0, 1, 2, ...
     """
-    sides = (rows[same].assign(**{name: rows.index}) for name, rows in (("top", top), ("bottom", bottom)))
-    return pd.merge(*sides, on=same)
+    return top[same].assign(top=top.index).merge(bottom[same].assign(bottom=bottom.index), on=same)
