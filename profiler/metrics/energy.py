@@ -12,7 +12,9 @@ from mixprof.machine.streams import Stream
 WINDOW_S = 3.0  # energy counters are renewed every 20 to 100 ms: a window must hold many of them
 
 
-def measure(forward: Callable[[], object], device: str, batch: int, stream: Stream | None = None) -> dict[str, Any]:
+def measure(
+    forward: Callable[[], object], device: str, batch: int, stream: Stream | None = None
+) -> dict[str, float | str]:
     """Joules per image of the whole GPU, or of all CPU packages with their DRAM, idle draw included.
 
     Unavailable where zeus is not installed or the machine has no counter that this user may read.

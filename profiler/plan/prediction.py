@@ -25,6 +25,7 @@ else:
 TABLE = Path(__file__).with_name("hardware.toml")
 KERNEL_S = 3e-6  # assumed of each kernel on a GPU, work queued ahead: start, ramp and tail
 Operator = Mapping[str, Any]  # as metrics.operators.Operator.to_json() has it
+Ask = Callable[[Case, Source], Mapping[str, Any]]  # a case's operators, or status and reason why there are none
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def on(name: str, dtype: str) -> Hardware:
     """A data sheet's device. UsageError for an unknown one and for a dtype that it does not have."""
     table = tomllib.loads(TABLE.read_text())
     if name not in table:
-        raise UsageError(f"--on: got '{name}', expected {nearest(name, table)}; profiler/hardware.toml lists all")
+        raise UsageError(f"--on: got '{name}', expected {nearest(name, table)}; profiler/plan/hardware.toml lists all")
     row = table[name]
     if dtype not in row["matrix"]:
         known = ", ".join(row["matrix"])
@@ -105,11 +106,11 @@ def add_to_plan(
     plan: dict[str, Any],
     planned: list[Planned],
     name: str,
-    operators: Callable[[Case, Source], dict[str, Any]],
+    operators: Ask,
 ) -> None:
     """Give each case of a plan its `prediction`: the latency on a device that is not here, or why there is none."""
     hardware = {dtype: on(name, dtype) for dtype in {entry.case.dtype for entry in planned if entry.reason is None}}
-    known: dict[str, dict[str, Any]] = {}
+    known: dict[str, dict[str, object]] = {}
     plan["predicted_on"] = {"device": next(iter(hardware.values())).name, "measured": False, "kernel_s": KERNEL_S}
     for row, entry in zip(plan["cases"], planned, strict=True):
         key = digest({**entry.case.to_json(), "mode": None})
@@ -118,9 +119,7 @@ def add_to_plan(
         row["prediction"] = known.get(key, {"latency_ms": None, "reason": entry.reason})
 
 
-def _predicted(
-    entry: Planned, hardware: Hardware, operators: Callable[[Case, Source], dict[str, Any]]
-) -> dict[str, Any]:
+def _predicted(entry: Planned, hardware: Hardware, operators: Ask) -> dict[str, object]:
     if entry.case.lowering != "eager":
         return {"latency_ms": None, "reason": "only eager operators are predicted: what a lowering fuses is not known"}
     if entry.source.artifact is not None:
