@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from mixprof import lowerings
-from mixprof.data import cache, run_folder
+from mixprof.data import run_folder
+from mixprof.data.files import write_whole
 from mixprof.data.types import Record
 from mixprof.machine import cuda_driver
 from mixprof.plan.settings import DTYPES
@@ -163,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     checks = run_tests(options.tests.resolve())
     checks += run_sweep() if device else [Check("sweep", "skipped", NO_DEVICE)]
     found = assemble(checks, environment(), device=device)
-    cache.write(options.out.resolve(), json.dumps(found, indent=1).encode() + b"\n")
+    write_whole(options.out.resolve(), json.dumps(found, indent=1).encode() + b"\n")
     for each in found["checks"]:
         if each["outcome"] == "failed":
             print(f"failed: {each['name']}: {each['message']}")

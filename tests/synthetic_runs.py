@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from mixprof.data.json import decode
+from mixprof.data.manifest import Manifest
 from mixprof.data.run_folder import RECORDS, append_record, write_manifest
 from mixprof.data.types import Case, Launch, Memory, Record, Samples
 
 MANIFEST: dict[str, Any] = {
     "sweep": {},
-    "environment": {"cpu": {"model": "A | B <cpu>", "threads": 2}, "governor": None},
+    "environment": {"testbed": {"cpu": {"model": "A | B <cpu>", "threads": 2}}, "informing": {"governor": None}},
     "versions": {"torch": "2.13.0"},
     "measure": {"launches": 3},
 }
@@ -41,7 +43,7 @@ def ok(of: Case, medians: Sequence[float] | np.ndarray, **fields: Any) -> Record
 
 def write_run(folder: Path, records: Iterable[Record], manifest: dict[str, Any] = MANIFEST) -> Path:
     folder.mkdir(parents=True)
-    write_manifest(folder, manifest)
+    write_manifest(folder, decode(manifest, Manifest))
     for record in records:
         append_record(folder, record)
     return folder
@@ -103,7 +105,7 @@ def _record(of: Case, milliseconds: float, random: np.random.Generator, launches
 def write_lines(folder: Path, records: Iterable[Record], manifest: dict[str, Any] = MANIFEST) -> Path:
     """The same folder as `write_run` makes, without putting every line on disk before the next."""
     folder.mkdir(parents=True)
-    write_manifest(folder, manifest)
+    write_manifest(folder, decode(manifest, Manifest))
     with (folder / RECORDS).open("w") as file:
         file.writelines(json.dumps(record.to_json()) + "\n" for record in records)
     return folder

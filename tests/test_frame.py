@@ -10,6 +10,7 @@ import scipy.stats
 
 from mixprof import reports
 from mixprof.data.errors import UsageError
+from mixprof.data.manifest import Checked, CrossCheck
 from mixprof.data.run_folder import write_crosscheck
 from mixprof.data.types import Launch, Memory, Record
 from mixprof.reports.answers.ratios import PAIRS, ratio_interval, ratios
@@ -132,8 +133,8 @@ def test_what_an_engine_proves_has_its_columns_and_is_missing_elsewhere(tmp_path
 def test_a_mark_of_crosscheck_is_of_the_engine_that_it_timed(tmp_path, sha256, mark):
     record = Record(case(lowering="tensorrt"), "ok", proof={"engine_sha256": "a"})
     run = write_run(tmp_path / "run", [record, ok(case(), MEDIANS)])
-    entry = {"case": record.case.to_json(), "mark": "agreed", "ratio": 1.01, "engine_sha256": sha256}
-    write_crosscheck(run, {"cases": [entry]})
+    entry = Checked(record.case, "agreed", ratio=1.01, engine_sha256=sha256)
+    write_crosscheck(run, CrossCheck((entry,)))
     frame = reports.load(run)
     assert [None if pd.isna(each) else each for each in frame["crosscheck"]] == [mark, None]
     assert frame["crosscheck_ratio"].notna().sum() == (mark is not None)

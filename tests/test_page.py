@@ -11,6 +11,7 @@ from PIL import Image
 
 from chromium import MISSING, Chromium, Page, program
 from mixprof import reports
+from mixprof.data.manifest import Peaks
 from mixprof.data.run_folder import write_peaks
 from mixprof.data.types import Record
 from mixprof.reports.answers import answers
@@ -321,7 +322,7 @@ def test_roofs_and_ticks_of_the_page_are_written(browser, tmp_path):
     records = [ok(case(resolution=(s, s)), [s, 1.1 * s], min_bytes=10**5 * s, **counts) for s in (2, 14, 900)]
     run = write_run(tmp_path / "run", records)
     rates = {"matrix_flops_per_s": 5e10, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e9}
-    write_peaks(run, [{"device": "cpu", "dtype": "float32", **rates}])
+    write_peaks(run, [Peaks("cpu", "float32", **rates)])
     path, _ = report(tmp_path / "report", run)
     page = Page(browser)
     page.open(path)

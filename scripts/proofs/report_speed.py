@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mixprof import reports
+from mixprof.data.json import to_builtins
 from mixprof.data.run_folder import read_manifest
 from mixprof.reports.answers import answers
 from mixprof.reports.charts.figures import charts, write_figures
@@ -73,7 +74,7 @@ def main() -> int:
         if all_cores:
             os.sched_setaffinity(0, {min(all_cores)})
         frame = timed("records to frame", lambda: reports.load(run))
-        manifests = {"run": read_manifest(run)}
+        manifests = {"run": to_builtins(read_manifest(run))}
         known = timed("answers", lambda: answers(frame))
         drawn = timed("charts", lambda: charts(known))
         timed("summary.md", lambda: summary(known, manifests))
