@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from mixprof.data.json import to_builtins
 from mixprof.data.run_folder import read_manifest
 from mixprof.reports.answers import answers
 from mixprof.reports.charts.figures import charts, write_figures
@@ -24,7 +23,7 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     Raises UsageError, before anything is written, for a folder that is no run.
     """
     frame = load(*runs)
-    manifests = {name: to_builtins(read_manifest(run)) for name, run in run_names(runs).items()}
+    manifests = {name: read_manifest(run) for name, run in run_names(runs).items()}
     known, folder = answers(frame), Path(out)
     drawn = charts(known)
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixprof.data.json import decode
-from mixprof.data.manifest import Manifest
+from mixprof.data.manifest import Environment, Manifest, Sweep
 from mixprof.data.run_folder import RECORDS, append_record, write_manifest
 from mixprof.data.types import Case, Launch, Memory, Record, Samples
 
-MANIFEST: dict[str, Any] = {
-    "sweep": {},
-    "environment": {"testbed": {"cpu": {"model": "A | B <cpu>", "threads": 2}}, "informing": {"governor": None}},
-    "versions": {"torch": "2.13.0"},
-    "measure": {"launches": 3},
-}
+MANIFEST = Manifest(
+    sweep=Sweep(),
+    environment=Environment({"cpu": {"model": "A | B <cpu>", "threads": 2}}, {"governor": None}),
+    versions={"torch": "2.13.0"},
+    measure={"launches": 3},
+)
 
 
 def case(model: str = "depthwise_conv", **changes: Any) -> Case:
@@ -37,13 +37,13 @@ def launch(samples: Iterable[float], time: str = "host_ms", forwards: int = 1) -
 
 def ok(of: Case, medians: Sequence[float] | np.ndarray, **fields: Any) -> Record:
     """A record whose launches have these medians: three samples each."""
-    launches = tuple(launch((0.9 * m, m, 1.5 * m)) for m in medians)
+    launches = tuple(replace(launch((0.9 * m, m, 1.5 * m)), round=k) for k, m in enumerate(medians))
     return Record(case=of, status="ok", launches=launches, **fields)
 
 
-def write_run(folder: Path, records: Iterable[Record], manifest: dict[str, Any] = MANIFEST) -> Path:
+def write_run(folder: Path, records: Iterable[Record], manifest: Manifest = MANIFEST) -> Path:
     folder.mkdir(parents=True)
-    write_manifest(folder, decode(manifest, Manifest))
+    write_manifest(folder, manifest)
     for record in records:
         append_record(folder, record)
     return folder
@@ -102,10 +102,10 @@ def _record(of: Case, milliseconds: float, random: np.random.Generator, launches
     return Record(of, "ok", None, tuple(samples), uncounted_ops=uncounted, memory=memory, **counts)
 
 
-def write_lines(folder: Path, records: Iterable[Record], manifest: dict[str, Any] = MANIFEST) -> Path:
+def write_lines(folder: Path, records: Iterable[Record], manifest: Manifest = MANIFEST) -> Path:
     """The same folder as `write_run` makes, without putting every line on disk before the next."""
     folder.mkdir(parents=True)
-    write_manifest(folder, decode(manifest, Manifest))
+    write_manifest(folder, manifest)
     with (folder / RECORDS).open("w") as file:
         file.writelines(json.dumps(record.to_json()) + "\n" for record in records)
     return folder

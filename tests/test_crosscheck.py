@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from mixprof import models
 from mixprof.data import cache, run_folder
 from mixprof.data.errors import UsageError
-from mixprof.data.manifest import Checked, CrossCheck
+from mixprof.data.manifest import Checked, CrossCheck, Environment
 from mixprof.data.types import Launch, Record, Samples
 from mixprof.plan.axes import Axes, Measure, Planned, expand
 from mixprof.run import agreement, crosscheck
@@ -233,7 +234,7 @@ def test_a_device_that_is_not_here_is_found_by_a_worker(own_cache, tool, tmp_pat
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    manifest = {**MANIFEST, "environment": {"testbed": {"gpus": ["A sm_80"]}}, "measure": {"quick": True}}
+    manifest = replace(MANIFEST, environment=Environment({"gpus": ["A sm_80"]}), measure={"quick": True})
     run = write_run(tmp_path / "run", [engine_record(lowering="tensorrt")], manifest)
     done = mixprof("crosscheck", run, "--with", tool, "--json")
     assert done.returncode == 4, done.stderr

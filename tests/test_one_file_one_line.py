@@ -98,6 +98,14 @@ def test_the_lowering_says_what_ran(records):
     assert records["toy", "toy"]["proof"]["times"] == 1
 
 
+def test_their_facts_are_in_the_manifest(package, records):
+    manifest = json.loads((package.folder / "work" / "run" / "manifest.json").read_text())
+    assert manifest["lowerings"]["toy"] == {"fuses": False, "engine": False, "layouts": [], "layers": None}
+    assert manifest["models"]["toy"]["kind"] == "mixer"
+    network = manifest["models"]["swin_t:mixer=toy"]
+    assert (network["own_mixer"], network["mixer"], network["published"]) == ("window_attention", "toy", None)
+
+
 def test_an_option_that_the_line_does_not_have_is_refused(package):
     done = package.run("plan", "--models", "toy", "--lowerings", "toy:thrice")
     assert (done.returncode, done.stdout) == (2, "")

@@ -7,6 +7,7 @@ import os
 import time
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from chromium import MISSING, Chromium, Page, program
@@ -337,7 +338,7 @@ def test_roofs_and_ticks_of_the_page_are_written(browser, tmp_path):
 def test_runs_are_compared_and_their_differences_marked(browser, tmp_path):
     records = [ok(case(resolution=(s, s)), [s, 1.02 * s]) for s in (14, 28)]
     slower = [ok(case(resolution=(s, s)), [2 * s, 2.04 * s]) for s in (14, 28)]
-    other = {**MANIFEST, "versions": {"torch": "2.6.0"}}
+    other = replace(MANIFEST, versions={"torch": "2.6.0"})
     runs = [write_run(tmp_path / "old", slower), write_run(tmp_path / "new", records, other)]
     path, _ = report(tmp_path / "report", *runs)
     page = Page(browser)

@@ -31,13 +31,15 @@ class Content(Message, frozen=True):
 
 
 class Manifest(Message, frozen=True):
-    """The sweep, settings, machine, versions and files of a run."""
+    """The sweep, settings, machine, versions, files and models of a run."""
 
     sweep: Sweep
     measure: Json  # the fields of Measure, of whichever version wrote them
     environment: Environment
     versions: dict[str, str]
     artifacts: dict[str, Content] = msgspec.field(default_factory=dict)
+    models: dict[str, Json] | None = None  # the facts of each; None in a run that is older than these
+    lowerings: dict[str, Json] | None = None
     created: str | None = None  # 2026-01-31T12:00:00+0000
 
 

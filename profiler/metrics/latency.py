@@ -39,14 +39,14 @@ def measure(lowered: Lowered, device: str, mode: str, budget: Budget) -> Times:
     repeats = 1 if before else streams.forwards_per_sample(forward, stream)
     compiled = lowered.compilations()
     if stream is None:
-        found = _on_cpu(forward, repeats, before, budget)
+        times = _on_cpu(forward, repeats, before, budget)
     else:
-        found = _on_cuda(forward, stream, int(device.split(":")[1]), repeats, before, budget)
+        times = _on_cuda(forward, stream, int(device.split(":")[1]), repeats, before, budget)
     recompiles = lowered.compilations() - compiled
     if not recompiles:
-        return found
+        return times
     reason = f"{recompiles} recompilation(s) among the samples: every launch must see one static shape"
-    return replace(found, recompiles=recompiles, unsteady=reason)
+    return replace(times, recompiles=recompiles, unsteady=reason)
 
 
 def stream_of(lowered: Lowered, device: str) -> streams.Stream | None:

@@ -45,7 +45,7 @@ def _macs(node: Any, shapes: dict[str, Shape]) -> int | None:
     output = shapes.get(node.output[0])
     if output is None or None in inputs:
         return None
-    return FORMULAS[node.op_type](inputs, output, {each.name: each for each in node.attribute})
+    return FORMULAS[node.op_type](inputs, output, {attribute.name: attribute for attribute in node.attribute})
 
 
 def _convolution(weight: int) -> Callable[..., int]:

@@ -63,13 +63,13 @@ def measure(device: str, dtype: str) -> dict[str, Any]:
 
 def _best(candidates: Iterator[Candidate], synchronize: Callable[[], None]) -> tuple[str, float]:
     """The name and the rate, in work per second, of the fastest."""
-    found = ("", 0.0)
+    best = ("", 0.0)
     for name, run, work in candidates:
         seconds = least_s(run, synchronize)
-        found = max(found, (name, work / seconds), key=lambda each: each[1])
+        best = max(best, (name, work / seconds), key=lambda candidate: candidate[1])
         if seconds > SLOW_S:
             break
-    return found
+    return best
 
 
 def least_s(run: Callable[[], object], synchronize: Callable[[], None], look_s: float = LOOK_S) -> float:

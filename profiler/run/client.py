@@ -47,7 +47,7 @@ class ServerDied(Exception):
 def source_request(source: Source) -> dict[str, Any]:
     """A source as a worker is told of it."""
     fields = asdict(source)
-    del fields["check"]
+    del fields["check"], fields["facts"]
     return fields
 
 

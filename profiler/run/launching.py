@@ -37,7 +37,11 @@ class Bench:
 
 def request_of(entry: Planned) -> Json:
     """A case as a worker is told of it."""
-    return {"source": source_request(entry.source), "case": entry.case.to_json()}
+    return {
+        "source": source_request(entry.source),
+        "case": entry.case.to_json(),
+        "layout_is_default": entry.layout_is_default,
+    }
 
 
 def reference_of(server: Server, case: Case) -> Path:

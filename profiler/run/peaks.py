@@ -13,7 +13,8 @@ from mixprof.data.files import write_whole
 from mixprof.data.json import decode, digest, to_builtins
 from mixprof.data.manifest import Peaks
 from mixprof.machine.cpu_contention import TRIES
-from mixprof.plan.axes import Measure, Planned
+from mixprof.plan.axes import Planned
+from mixprof.plan.settings import Measure
 
 VERSION = 2  # of how they are measured: another one is measured anew
 MOST_LOST = Measure.max_lost_cpu
@@ -28,16 +29,16 @@ class Asked(Protocol):
 
 def of_cases(planned: list[Planned], asked: Asked, environment: dict[str, Any]) -> list[Peaks]:
     """The peaks of each device and dtype among these cases that is here; a failure is said and costs nothing else."""
-    wanted = {(each.case.device, each.case.dtype) for each in planned if each.reason is None}
-    found = []
+    wanted = {(entry.case.device, entry.case.dtype) for entry in planned if entry.reason is None}
+    measured = []
     for device, dtype in sorted(wanted):
         if device not in environment["devices"]:
             continue
         try:
-            found.append(of(device, dtype, asked, environment))
+            measured.append(of(device, dtype, asked, environment))
         except UsageError as error:
             print(f"mixprof: no peaks of {device} in {dtype}, so no roofline: {error}", file=sys.stderr)
-    return found
+    return measured
 
 
 def of(device: str, dtype: str, asked: Asked, environment: dict[str, Any]) -> Peaks:
@@ -61,13 +62,13 @@ def of(device: str, dtype: str, asked: Asked, environment: dict[str, Any]) -> Pe
 
 def _measure(device: str, dtype: str, asked: Asked) -> tuple[Peaks, bool]:
     """The peaks, and whether each of some tries lost too much of its CPU time to others; the fastest of these then."""
-    found: list[Peaks] = []
+    disturbed: list[Peaks] = []
     for _ in range(TRIES):
         peaks = decode(asked.ask("peaks", device=device, dtype=dtype)["peaks"], Peaks)
         if (peaks.lost_cpu_share or 0.0) <= MOST_LOST:
             return peaks, False
-        found.append(peaks)
-    return max(found, key=lambda peaks: peaks.matrix_flops_per_s or 0.0), True
+        disturbed.append(peaks)
+    return max(disturbed, key=lambda peaks: peaks.matrix_flops_per_s or 0.0), True
 
 
 def _path(device: str, dtype: str, environment: dict[str, Any]) -> Path:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from mixprof import reports
-from mixprof.data.json import to_builtins
 from mixprof.data.run_folder import read_manifest
 from mixprof.reports.answers import answers
 from mixprof.reports.charts.figures import charts, write_figures
@@ -39,11 +38,11 @@ def timed(name: str, work: Callable[[], Any]) -> Any:
 def open_page(path: Path, folder: Path) -> None:
     from chromium import MISSING, Chromium, Page, program
 
-    found = program()
-    if found is None:
+    path_of_browser = program()
+    if path_of_browser is None:
         print(MISSING)
         return
-    browser = Chromium(found, folder / "profile")
+    browser = Chromium(path_of_browser, folder / "profile")
     try:
         tab = Page(browser)
         print(f"page opened {tab.open(path):8.2f} s")
@@ -74,7 +73,7 @@ def main() -> int:
         if all_cores:
             os.sched_setaffinity(0, {min(all_cores)})
         frame = timed("records to frame", lambda: reports.load(run))
-        manifests = {"run": to_builtins(read_manifest(run))}
+        manifests = {"run": read_manifest(run)}
         known = timed("answers", lambda: answers(frame))
         drawn = timed("charts", lambda: charts(known))
         timed("summary.md", lambda: summary(known, manifests))

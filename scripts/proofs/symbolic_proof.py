@@ -63,16 +63,16 @@ def source_of(name: str) -> Source:
 
 def write() -> int:
     """Derive the formulas of all registered models and put them into the package."""
-    found = {}
+    formulas = {}
     old = shelf.shipped()["formulas"] if shelf.SHIPPED.exists() else {}
     for name in models.MODELS:
         start = time.perf_counter()
         answer = jobs.derive({"source": source_request(source_of(name)), "formulas": old.get(name)})
         print(f"{name:32} {time.perf_counter() - start:6.1f} s  {answer.get('reason', 'ok')}", flush=True)
         if answer["status"] == "ok":
-            found[name] = answer["formulas"]
-    shelf.SHIPPED.write_text(shelf.written(found))
-    return 0 if len(found) == len(models.MODELS) else 1
+            formulas[name] = answer["formulas"]
+    shelf.SHIPPED.write_text(shelf.written(formulas))
+    return 0 if len(formulas) == len(models.MODELS) else 1
 
 
 def random_points(name: str, seed: int, number: int) -> Iterator[Point]:
@@ -80,12 +80,12 @@ def random_points(name: str, seed: int, number: int) -> Iterator[Point]:
     source = source_of(name)
     is_mixer = source.kind == "mixer"
     drawn = Points(random.Random(seed), "window" in source.accepts, is_mixer, 1 if is_mixer else models.SMALLEST_IMAGE)
-    found = 0
-    while found < number:
+    yielded = 0
+    while yielded < number:
         point = drawn.small()
         sides = (point.height, point.width)
         if models.check(name, resolution=sides, window=point.window, channels=point.channels) is None:
-            found += 1
+            yielded += 1
             yield point
 
 
@@ -100,16 +100,16 @@ def counted(name: str, point: Point, dtype: str) -> dict[str, int]:
         ).to(BYTES[dtype])
     with torch.inference_mode():
         counts = flops.count(module, torch.empty(shape, dtype=BYTES[dtype], device="meta"))
-    params = sum(each.numel() for each in module.parameters())
+    params = sum(parameter.numel() for parameter in module.parameters())
     return {"macs": counts.macs, "params": params, "min_bytes": counts.min_bytes}
 
 
 def prove(name: str, seed: int, number: int) -> list[str]:
     """The points at which the formulas of a model are not what is counted, in words."""
-    found, wrong = shelf.from_json(shelf.shipped()["formulas"][name]), []
+    formulas, wrong = shelf.from_json(shelf.shipped()["formulas"][name]), []
     for index, point in enumerate(random_points(name, seed, number)):
         dtype = list(BYTES)[index % len(BYTES)]
-        if values_at(found, point, dtype) != counted(name, point, dtype):
+        if values_at(formulas, point, dtype) != counted(name, point, dtype):
             wrong.append(f"{in_words(point)}, {dtype}")
     return wrong
 
@@ -162,12 +162,12 @@ def race(sample: int, seed: int) -> tuple[str, bool]:
     fvcore_s = [fvcore_seconds(row) for row in taken]
     per_case_s = plan_s / len(rows)
     ratio = statistics.mean(fvcore_s) / per_case_s
-    said = (
+    words = (
         f"plan: {len(rows):,} cases in {plan_s:.1f} s of one core ({wall_s:.1f} s by the clock), "
         f"{1e3 * per_case_s:.2f} ms a case; "
         f"fvcore: {1e3 * statistics.mean(fvcore_s):.0f} ms a case (mean of {sample}); ratio {ratio:,.0f}"
     )
-    return said, len(rows) >= 10_000 and plan_s <= 10 and ratio >= 500
+    return words, len(rows) >= 10_000 and plan_s <= 10 and ratio >= 500
 
 
 def main() -> int:
@@ -190,8 +190,8 @@ def main() -> int:
         print(f"{name:32} {options.points:>7} {exact:>7} {time.perf_counter() - start:>7.1f}  {'; '.join(wrong[:2])}")
         sys.stdout.flush()
     if options.sample:
-        said, is_fast = race(options.sample, options.seed)
-        print(said)
+        words, is_fast = race(options.sample, options.seed)
+        print(words)
     return 0 if is_fast and not failed else 1
 
 

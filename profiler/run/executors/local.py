@@ -17,6 +17,7 @@ from mixprof.data.cache import own_folder
 from mixprof.data.case import Case
 from mixprof.data.launch import Launch
 from mixprof.machine.device import default_threads
+from mixprof.metrics import METRICS
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, ServerDied
@@ -39,8 +40,8 @@ def preload(planned: Iterable[Planned]) -> tuple[str, ...]:
     names = [name for entry in planned for name in lowerings.parse(entry.case.lowering)[0].preload]
     # What building on `meta` imports at its first call: a second for each launch, once for a server.
     names = ["torch._dynamo", *names]
-    metrics = ("latency", "accuracy", "memory", "memory_plan", "flops")
-    return tuple(dict.fromkeys((*names, "mixprof.worker.jobs", *(f"mixprof.metrics.{name}" for name in metrics))))
+    metrics = (metric.module for metric in METRICS.values())
+    return tuple(dict.fromkeys((*names, "mixprof.worker.jobs", *metrics)))
 
 
 def check_cache(planned: Iterable[Planned]) -> None:
