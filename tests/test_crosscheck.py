@@ -15,7 +15,8 @@ from mixprof.data import cache, run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.manifest import Checked, CrossCheck, Environment
 from mixprof.data.types import Launch, Record, Samples
-from mixprof.plan.axes import Axes, Measure, Planned, expand
+from mixprof.plan.axes import Planned, expand
+from mixprof.plan.settings import Axes, Measure
 from mixprof.run import agreement, crosscheck
 from mixprof.run.agreement import AGREED, DISAGREED, OURS, THEIRS, UNCHECKED
 from mixprof.run.session import session
@@ -98,6 +99,7 @@ def test_an_entry_holds_the_times_their_medians_and_the_runs_own_figure():
     entry = agreement.checked(engine_record(), [block(2.0, 1.9)] * 5, "trtexec --x")
     assert (entry.ours_ms, entry.trtexec_ms, entry.recorded_ms) == (2.0, 1.9, pytest.approx(4.0))
     assert (entry.mark, entry.ratio, entry.command) == (DISAGREED, pytest.approx(2 / 1.9), "trtexec --x")
+    assert entry.times_ms is not None
     assert entry.times_ms[0][0] == (OURS, 2.0)
     (row,) = agreement.rows(CrossCheck((entry,)))
     assert (row["flavour"], row["ours / trtexec"], row["mark"]) == ("tensorrt_rtx 1.7.1", "1.053", DISAGREED)
@@ -178,7 +180,7 @@ def test_a_block_takes_turns_between_worker_processes_and_the_program(tool, tmp_
     from mixprof.plan import sources
 
     def describe(name):
-        return sources.describe(name, models, lambda _: [])
+        return sources.describe(name, models, lambda _: sources.Described((), ""))
 
     (entry,) = expand([Axes(models=("depthwise_conv",), resolutions=((7, 7),), channels=(32,))], describe, ["cpu"])
     planned = Planned(entry.case, entry.source)
@@ -206,8 +208,8 @@ def test_an_engine_is_timed_by_both_and_marked(own_cache, tool, monkeypatch):
     with session(measure, models) as asked:
         entry = crosscheck._timed(record, asked, {"tensorrt": tool}, measure, agreement.schedule(5, seed=0))
     assert (entry.mark, entry.ratio) == (AGREED, pytest.approx(1.01))
-    assert [len(block) for block in entry.times_ms] == [4] * 5
-    assert entry.command.startswith(f"{tool} --loadEngine={cache.engine_path(KEY)} --device=0")
+    assert [len(block) for block in entry.times_ms or ()] == [4] * 5
+    assert str(entry.command).startswith(f"{tool} --loadEngine={cache.engine_path(KEY)} --device=0")
 
 
 def mixprof(*arguments):

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from mixprof import reports
 from mixprof.data.errors import UsageError
-from mixprof.data.manifest import Checked, CrossCheck
+from mixprof.data.manifest import Checked, CrossCheck, Sweep
 from mixprof.data.run_folder import write_crosscheck
 from mixprof.data.types import Record
 from mixprof.reports.answers import answers
@@ -138,8 +138,10 @@ def test_the_environment_and_the_way_of_measuring_are_told(tmp_path):
 
 def test_cases_without_a_record_are_not_forgotten(tmp_path):
     known = answers(reports.load(write_run(tmp_path / "run", [ok(case(), [1.0])])))
-    assert "**run is not finished**: 2 of its cases were not run." in summary(known, {"run": {"sweep": {"cases": 3}}})
-    assert "not finished" not in summary(known, {"run": {"sweep": {"cases": 1}}})
+    assert "**run is not finished**: 2 of its cases were not run." in summary(
+        known, {"run": replace(MANIFEST, sweep=Sweep(3))}
+    )
+    assert "not finished" not in summary(known, {"run": replace(MANIFEST, sweep=Sweep(1))})
 
 
 def test_the_short_table_has_a_line_a_case(tmp_path):

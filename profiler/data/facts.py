@@ -8,6 +8,7 @@ from importlib import resources
 
 from mixprof.data.json import Json
 from mixprof.data.manifest import Manifest
+from mixprof.data.record import Record
 
 
 @lru_cache(maxsize=1)
@@ -35,3 +36,18 @@ def model_facts(manifest: Manifest, model: str) -> Json:
 def lowering_facts(manifest: Manifest) -> dict[str, Json]:
     """The facts of every lowering that there was when a run was made: see mixprof.lowerings.facts."""
     return manifest.lowerings or _before()["lowerings"]
+
+
+def record_facts(record: Record, manifest: Manifest) -> Json:
+    """The facts of a record's model that matter to it. The published accuracy is at 224x224 and window 7."""
+    case, facts = record.case, model_facts(manifest, record.case.model)
+    published = facts.get("published") if (case.resolution, case.window) == ((224, 224), 7) else None
+    plain = facts.get("plain_formulations") or {}
+    fuses = (lowering_facts(manifest).get(case.lowering.split(":")[0]) or {}).get("fuses", True)
+    ran = (record.proof or {}).get("formulation") or ()
+    return {
+        **{name: facts.get(name) for name in ("own_mixer", "mixer")},
+        "compared_with": json.dumps(facts["compared_with"]) if facts.get("compared_with") else None,
+        "top1_percent": (published or {}).get("top1_percent"),
+        "plain": "; ".join(dict.fromkeys(plain[how] for how in ran if how in plain and not fuses)) or None,
+    }

@@ -48,9 +48,9 @@ class Peaks(Message, frozen=True):
 
     device: str
     dtype: str
-    matrix_flops_per_s: float | None = None
-    vector_flops_per_s: float | None = None
-    copy_bytes_per_s: float | None = None
+    matrix_flops_per_s: float
+    vector_flops_per_s: float
+    copy_bytes_per_s: float
     cached_copy_bytes_per_s: float | None = None
     cache_bytes: int | None = None
     overhead_s: float | None = None  # of one operator

@@ -68,7 +68,7 @@ def _measure(device: str, dtype: str, asked: Asked) -> tuple[Peaks, bool]:
         if (peaks.lost_cpu_share or 0.0) <= MOST_LOST:
             return peaks, False
         disturbed.append(peaks)
-    return max(disturbed, key=lambda peaks: peaks.matrix_flops_per_s or 0.0), True
+    return max(disturbed, key=lambda peaks: peaks.matrix_flops_per_s), True
 
 
 def _path(device: str, dtype: str, environment: dict[str, Any]) -> Path:
