@@ -14,6 +14,7 @@ import pandas as pd
 
 from mixprof.data.errors import UsageError
 from mixprof.data.facts import record_facts
+from mixprof.data.manifest import Checked
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
 from mixprof.data.types import Case, Record, Samples
 from mixprof.reports import latencies, peaks, statistics
@@ -206,12 +207,12 @@ def _proven(proof: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _crosscheck(record: Record, marks: Mapping[Case, Mapping[str, Any]]) -> dict[str, Any]:
+def _crosscheck(record: Record, marks: Mapping[Case, Checked]) -> dict[str, Any]:
     """The mark that `mixprof crosscheck` gave this record's engine; nothing for another engine of the same case."""
     entry = marks.get(record.case)
-    if entry is None or entry.get("engine_sha256") != (record.proof or {}).get("engine_sha256"):
+    if entry is None or entry.engine_sha256 != (record.proof or {}).get("engine_sha256"):
         return {}
-    return {"crosscheck": entry["mark"], "crosscheck_ratio": entry.get("ratio")}
+    return {"crosscheck": entry.mark, "crosscheck_ratio": entry.ratio}
 
 
 def _counted(record: Record) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from mixprof import models
 from mixprof.cli import main
 from mixprof.data import calibrations
-from mixprof.data.run_folder import testbed_key as key_of
+from mixprof.data.testbed import testbed_key as key_of
 from mixprof.gate.itself import cases_against_themselves
 from mixprof.gate.rounds import Entry, Rounds
 from mixprof.gate.sides import HERE, side

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from mixprof import reports
+from mixprof.data.manifest import Peaks
 from mixprof.data.run_folder import write_peaks
 from mixprof.data.types import Record
 from mixprof.reports.answers import answers
@@ -222,7 +223,7 @@ def every_figure(tmp_path_factory):
     broken_down = [ok(case(batch=8, window=w), [1.0, 1.1], proof={"breakdown": parts}) for w in (3, 5)]
     run = write_run(tmp_path_factory.mktemp("runs") / "run", [*map(with_traffic, realistic()), *broken_down])
     rates = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e9}
-    write_peaks(run, [{"device": "cpu", "dtype": "float32", **rates}])
+    write_peaks(run, [Peaks("cpu", "float32", *rates.values())])
     with matplotlib.rc_context(SETTINGS):
         made = dict(figures(reports.load(run)))
         for figure in made.values():

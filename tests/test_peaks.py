@@ -100,12 +100,12 @@ def test_peaks_of_a_busy_machine_are_measured_again_and_never_kept(own_cache, ca
             return {"peaks": {**found, "matrix_flops_per_s": rate, "lost_cpu_share": 0.5 if busy else 0.01}}
 
     always = Busy(3)
-    assert machine_peaks.of("cpu", "float32", always, ENVIRONMENT)["matrix_flops_per_s"] == 3  # the fastest of three
+    assert machine_peaks.of("cpu", "float32", always, ENVIRONMENT).matrix_flops_per_s == 3  # the fastest of three
     assert len(always.asked) == 3
     assert "too low, and not kept" in capsys.readouterr().err
     for _ in range(2):
         once = Busy(1)
-        assert machine_peaks.of("cpu", "float32", once, ENVIRONMENT)["matrix_flops_per_s"] == 10
+        assert machine_peaks.of("cpu", "float32", once, ENVIRONMENT).matrix_flops_per_s == 10
     assert once.asked == []  # kept by the first
 
 
@@ -115,7 +115,7 @@ def test_what_is_damaged_is_measured_anew(own_cache):
     (kept,) = (own_cache / "peaks").iterdir()
     for content in ("{", "[]", json.dumps({**PEAKS, "copy_bytes_per_s": None})):
         kept.write_text(content)
-        assert machine_peaks.of("cpu", "float32", asked, ENVIRONMENT)["copy_bytes_per_s"] == 1.0
+        assert machine_peaks.of("cpu", "float32", asked, ENVIRONMENT).copy_bytes_per_s == 1.0
     assert len(asked.asked) == 4
 
 
@@ -123,7 +123,7 @@ def test_a_folder_that_others_can_write_is_not_trusted(own_cache, capsys):
     asked = Counting()
     machine_peaks.of("cpu", "float32", asked, ENVIRONMENT)
     (own_cache / "peaks").chmod(0o777)
-    assert machine_peaks.of("cpu", "float32", asked, ENVIRONMENT)["copy_bytes_per_s"] == 1.0
+    assert machine_peaks.of("cpu", "float32", asked, ENVIRONMENT).copy_bytes_per_s == 1.0
     assert len(asked.asked) == 2
     assert "not kept" in capsys.readouterr().err
 

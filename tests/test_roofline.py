@@ -10,6 +10,7 @@ import scipy.stats
 
 from mixprof import reports
 from mixprof.data.errors import UsageError
+from mixprof.data.manifest import Peaks
 from mixprof.data.run_folder import read_peaks, write_peaks
 from mixprof.data.types import Record
 from mixprof.reports.answers import answers
@@ -22,7 +23,7 @@ from mixprof.reports.text.summary import summary
 from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
 RATES = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e10}
-PEAKS = [{"device": "cpu", "dtype": "float32", **RATES}]
+PEAKS = [Peaks("cpu", "float32", *RATES.values())]
 COUNTS: dict[str, Any] = {
     "macs": 600_000_000,
     "flops": 1_200_000_000,

@@ -13,7 +13,8 @@ from typing import Protocol, TypeVar
 
 from mixprof.data.errors import UsageError
 from mixprof.data.pairs import Measured
-from mixprof.data.run_folder import make_folder, testbed_key
+from mixprof.data.run_folder import make_folder
+from mixprof.data.testbed import testbed_key
 from mixprof.gate import grid
 from mixprof.gate.git import merge_base, resolve, uncommitted
 from mixprof.gate.lock import only_one

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mixprof.data import cache
+from mixprof.data.files import write_whole
 from mixprof.data.types import digest
 from mixprof.plan.axes import Source
 from mixprof.symbolic.derive import COSTS, Formulas
@@ -99,7 +100,7 @@ def _read(name: str) -> Fields:
 def _keep(name: str, formulas: Fields) -> None:
     with contextlib.suppress(OSError):  # a plan needs no cache
         cache.own_folder(_path(name).parent)
-        cache.write(_path(name), written({name: formulas}).encode())
+        write_whole(_path(name), written({name: formulas}).encode())
 
 
 def written(formulas: dict[str, Fields]) -> str:
