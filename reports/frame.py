@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from mixprof.data.errors import UsageError
-from mixprof.data.facts import lowering_facts, model_facts
+from mixprof.data.facts import record_facts
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
 from mixprof.data.types import Case, Record
 from mixprof.reports import latencies, peaks
@@ -31,6 +31,7 @@ COLUMNS = {
     "dtype": TEXT,
     "layout": TEXT,
     "mode": TEXT,
+    "step": TEXT,
     "batch": WHOLE,
     "resolution": TEXT,  # "56", "800x1333"
     "height": WHOLE,
@@ -108,6 +109,7 @@ COLUMNS = {
     "top1_percent": REAL,  # published, not measured
     "plain": TEXT,  # semicolon-separated: what ran without a kernel of its own
 }
+MEMORY = ("allocator_peak_bytes", "predicted_peak_bytes", "process_peak_bytes", "weights_bytes")
 IN_PROOF = (
     *("graph_breaks", "recompiles", "kernels", "flavour", "tensorrt_version", "attentions", "intermediate_bytes"),
     *("activation_bytes", "scratch_bytes", "engine_bytes", "engine_build_s", "engine_sha256", "onnx_sha256"),
@@ -116,17 +118,21 @@ IN_PROOF = (
 
 
 def load(*runs: str | Path) -> pd.DataFrame:
-    """One row per record of these run folders, columns as in COLUMNS. What was not measured is missing, never 0.
+    """One row per record of these run folders, columns as in COLUMNS, then one a metric that was added.
+
+    A value that was not measured is missing, never 0.
 
     Raises UsageError for a folder that is no run, a run that is given twice, and a case with two records.
     """
     rows = [
-        {**row(name, record), **_crosscheck(record, marks), **_facts(record, manifest)}
+        {**row(name, record), **_crosscheck(record, marks), **record_facts(record, manifest)}
         for name, run in run_names(runs).items()
         for marks, manifest in [(read_crosscheck(run), read_manifest(run))]
         for record in records_of(run)
     ]
-    columns = {name: pd.Series([r.get(name) for r in rows], dtype=dtype) for name, dtype in COLUMNS.items()}
+    added = dict.fromkeys((name for r in rows for name in r["metrics"] if name not in COLUMNS), REAL)
+    cells = [{**r["metrics"], **r} for r in rows]
+    columns = {name: pd.Series([r.get(name) for r in cells], dtype=dtype) for name, dtype in (COLUMNS | added).items()}
     frame = pd.DataFrame(columns)
     _moderate(frame)
     frame["anchor_ratio"] = frame["latency_ms"] / _anchor_ms(frame)
@@ -163,6 +169,7 @@ def row(run: str, record: Record) -> dict[str, Any]:
     height, width = case.resolution
     return {
         **case.to_json(),
+        "step": case.step,
         "run": run,
         "kind": "network" if case.channels is None else "mixer",
         "resolution": f"{height}" if height == width else f"{height}x{width}",
@@ -172,9 +179,8 @@ def row(run: str, record: Record) -> dict[str, Any]:
         "reason": record.reason,
         **times_of(record),
         **_counted(record),
-        **{
-            name: (record.memory or {}).get(name) for name in COLUMNS if name.endswith(("_peak_bytes", "weights_bytes"))
-        },
+        **{name: getattr(record.memory, name, None) for name in MEMORY},
+        "metrics": record.metrics,
         "relative_error": record.relative_error,
         "build_s": record.build_s,
         "build_cached": record.build_cached,
@@ -203,21 +209,6 @@ def _crosscheck(record: Record, marks: Mapping[Case, Mapping[str, Any]]) -> dict
     if entry is None or entry.get("engine_sha256") != (record.proof or {}).get("engine_sha256"):
         return {}
     return {"crosscheck": entry["mark"], "crosscheck_ratio": entry.get("ratio")}
-
-
-def _facts(record: Record, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a record's model that matter to it. The published accuracy is at 224x224 and window 7."""
-    case, facts = record.case, model_facts(manifest, record.case.model)
-    published = facts.get("published") if (case.resolution, case.window) == ((224, 224), 7) else None
-    plain = facts.get("plain_formulations") or {}
-    fuses = (lowering_facts(manifest).get(case.lowering.split(":")[0]) or {}).get("fuses", True)
-    ran = (record.proof or {}).get("formulation") or ()
-    return {
-        **{name: facts.get(name) for name in ("own_mixer", "mixer")},
-        "compared_with": json.dumps(facts["compared_with"]) if facts.get("compared_with") else None,
-        "top1_percent": (published or {}).get("top1_percent"),
-        "plain": "; ".join(dict.fromkeys(plain[how] for how in ran if how in plain and not fuses)) or None,
-    }
 
 
 def _counted(record: Record) -> dict[str, Any]:

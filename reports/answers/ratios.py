@@ -1,4 +1,4 @@
-"""The comparisons the suite is for: attention over convolution, all else equal, with an interval for the ratio."""
+"""The comparisons the suite is for: attention over convolution in one setting, with an interval for the ratio."""
 
 from __future__ import annotations
 
