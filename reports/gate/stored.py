@@ -16,10 +16,11 @@ from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import read_manifest
 from mixprof.data.testbed import SOFTWARE, flatten, hardware, testbed_key
 from mixprof.data.types import Case, Record
-from mixprof.reports.frame import ANCHOR, load, records_of, samples_of
+from mixprof.reports.frame import ANCHOR, load, records_of
 from mixprof.reports.gate.times import Time, of_rounds
 from mixprof.reports.latencies import points
 from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast
+from mixprof.reports.timed import samples_of
 
 SCHEMA = 1
 DATE = "%Y-%m-%dT%H:%M:%S%z"
