@@ -79,7 +79,7 @@ class Rounds:
         side = self.sides[name]
         return Server(
             scratch_of(self.folder, name), preload(planned), self.threads, self.measure.allocator,
-            python=side.python, path=side.path, folder=side.folder,
+            side=side.origin,
         )  # fmt: skip
 
     def _measure(self, entry: Entry, against: str, servers: dict[str, Server], stop: Callable[[], bool]) -> None:
