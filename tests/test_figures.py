@@ -17,7 +17,7 @@ from mixprof.data.types import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.slices import ranked_slices
 from mixprof.reports.charts.figures import charts, figures, write_figures
-from mixprof.reports.charts.style import SETTINGS, model_styles
+from mixprof.reports.charts.style import SETTINGS, styles_of
 from mixprof.reports.charts.ticks import round_numbers, spread
 from synthetic_runs import LOWERINGS, MIXERS, case, ok, realistic, write_run
 
@@ -132,7 +132,8 @@ def test_a_model_keeps_its_style_in_all_figures(drawn):
 
 def test_styles_are_distinct_for_many_models(tmp_path):
     frame = load(tmp_path, *(ok(case(f"mixer_{n:02}"), [1.0]) for n in range(60)))
-    found = {(style["color"], style["marker"], str(style["linestyle"])) for style in model_styles(frame).values()}
+    styles = [style for name, style in styles_of(frame).items() if name.startswith("mixer_")]
+    found = {(style["color"], style["marker"], str(style["linestyle"])) for style in styles}
     assert len(found) == 60
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 
 from mixprof.reports.answers.segments import Fit, fit, slope_weights
 from mixprof.reports.answers.slices import HELD, alike, places
-from mixprof.reports.statistics import Points, bound_by_enqueue, latencies, usable
+from mixprof.reports.latencies import bound_by_enqueue, points, usable
+from mixprof.reports.statistics import Points
 
 METRICS = {  # what is measured, and the exact count that says how it should grow
     "latency": ("latency_ms", "flops"),
@@ -51,9 +52,10 @@ class Measured:
         good = usable(frame).to_numpy(dtype=bool) & (values > 0)
         slow = ((frame["status"] == "ok") & bound_by_enqueue(frame)).to_numpy(dtype=bool)
         if metric == "latency":
-            return cls(latencies(frame), good, slow, counts)
+            return cls(points(frame), good, slow, counts)
         logs = np.log(np.where(values > 0, values, np.nan))
-        return cls(Points(logs, np.zeros_like(logs), np.full_like(logs, COUNTED)), good, slow, counts)
+        counted = Points.independent(logs, np.zeros_like(logs), np.full_like(logs, COUNTED))
+        return cls(counted, good, slow, counts)
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def growth(where: np.ndarray, measured: Measured, rows: np.ndarray) -> Growth | 
     along = where[good]
     if len(np.unique(along)) < 2:
         return None
-    points = Points(*(getattr(measured.points, name)[good] for name in ("logs", "errors", "freedoms")))
-    return Growth(fit(along, points), along, good, len(rows) - len(good), int(measured.host_bound[rows].sum()))
+    fitted, host_bound = fit(along, measured.points.at(good)), int(measured.host_bound[rows].sum())
+    return Growth(fitted, along, good, len(rows) - len(good), host_bound)
 
 
 def growth_of(line: pd.DataFrame, axis: str, metric: str) -> Growth | None:

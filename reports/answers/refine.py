@@ -40,10 +40,10 @@ def case_of(row: pd.Series) -> Case:
 
 def _middles(pairing: Pairing, rows: pd.DataFrame) -> list[Case]:
     """Both models in the middle of every bracket of one line."""
-    signs = decided(*pairing.points, DECIDED)
+    signs = decided(pairing.points, DECIDED)
     cases = []
     for at in np.flatnonzero(signs[:-1] * signs[1:] < 0):
-        ends = [rows.iloc[side[at + more]] for side in pairing.rows for more in (0, 1)]
+        ends = [rows.iloc[side[at + more]] for side in pairing.rows.T for more in (0, 1)]
         low, high = np.exp(pairing.places[[at, at + 1]])
         place = middle(low, high, step=2 if _odd(pairing, ends) else 1)
         if place is not None and (pairing.axis != "resolution" or all(end["height"] == end["width"] for end in ends)):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import fdtri
 
-from mixprof.reports.statistics import Points, combined, half_width
+from mixprof.reports.statistics import Points, contrast, half_width
 
 LEVEL = 0.01
 LEAST_RISE = 0.25
@@ -50,7 +50,7 @@ def fit(places: np.ndarray, points: Points) -> Fit:
     used = ~(places < breakpoint[..., None] - 1e-9)
     weights = slope_weights(places, used)
     slope = (weights * logs).sum(axis=-1)
-    half = half_width(*combined(weights, points.errors, points.freedoms))
+    half = half_width(*contrast(weights, points))
     curved = _misfit(places, points, used, slope)
     return Fit(slope, slope - half, slope + half, breakpoint, left, curved, used)
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
 HELD = ("device", "dtype", "layout", "mode", "channels", "resolution", "batch", "window")
 USUAL = {"batch": 1, "window": 7, "channels": 96, "mode": "hot"}
 
@@ -35,10 +34,9 @@ def in_words(name: str, value: Any) -> str:
     )
 
 
-def lowering_order(lowering: str) -> tuple[int, str]:
-    """A sort key: the plain lowering first, the engines last, options by name."""
-    name = lowering.split(":")[0]
-    return (LOWERINGS.index(name) if name in LOWERINGS else len(LOWERINGS)), lowering
+def lowering_order(lowering: str) -> tuple[bool, str]:
+    """A sort key: eager, against which others are held, first, then by name."""
+    return lowering.split(":")[0] != "eager", lowering
 
 
 def ranked_slices(frame: pd.DataFrame, axis: str) -> list[Slice]:

@@ -63,6 +63,13 @@ def set_ticks(axes: Sequence[Axes], side: str, labels: Mapping[float, str], leng
         axis.set_minor_locator(NullLocator())
 
 
+def named_ticks(axes: Sequence[Axes], names: Sequence[str]) -> None:
+    """Names along x at 0, 1, 2, ..."""
+    for panel in axes:
+        panel.set_xticks(range(len(names)), names)
+    slanted(axes, max(map(len, names)), 40)
+
+
 def slanted(axes: Sequence[Axes], letters: int, angle: float) -> None:
     """Turn the labels along x, the longest of so many letters, and make the figure higher by what they take more."""
     for panel in axes:

@@ -20,7 +20,7 @@ from matplotlib.colors import to_hex
 
 from mixprof.reports.answers import Answers
 from mixprof.reports.charts.spec import Chart
-from mixprof.reports.charts.style import file_stem, model_styles
+from mixprof.reports.charts.style import file_stem, styles_of
 from mixprof.reports.text.markdown import Part, Section, Table
 from mixprof.reports.text.measurements import counts_in_words
 from mixprof.reports.text.method import Manifests
@@ -127,7 +127,7 @@ def data(answers: Answers, charts: Sequence[Chart], files: Sequence[str] = ()) -
         "columns": columns,
         "count": len(cases),
         "table": [asdict(column) for column in shown],
-        "styles": {name: _style(style) for name, style in model_styles(cases).items()},
+        "styles": {name: _style(style) for name, style in styles_of(cases).items()},
         "charts": _finite([{**asdict(chart), "files": _files_of(chart.name, files)} for chart in charts]),
     }
 
@@ -189,7 +189,7 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]], differing: Colle
 
 def section_html(section: Section, name: str = "", shown: int = LONGEST) -> str:
     """A section, by this name. A long one is folded, one that is too long only named; so are rows after `shown`."""
-    rows = sum(len(part.rows) for part in section.parts if isinstance(part, Table))
+    rows = sum(len(table.rows) for table in section.tables())
     inside = "".join(_folded(part, shown) for part in section.parts)
     if rows > LONGEST:
         inside = "<p>Too long for this page: it stands in <code>summary.md</code>.</p>"

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from mixprof.data import run_folder
 from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
+from mixprof.reports.statistics import over_launches
 from mixprof.run.executors import local
-from mixprof.sampling import Interval, over_launches
+from mixprof.sampling import Interval
 
 LAUNCHES = 8
 MIXER = Source(

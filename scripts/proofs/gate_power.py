@@ -37,7 +37,6 @@ from pathlib import Path
 
 from scipy.stats import mannwhitneyu, ttest_ind
 
-from interval_coverage import wilson
 from mixprof import models
 from mixprof.data.types import Case
 from mixprof.gate.rounds import JOURNAL, Entry, Rounds
@@ -45,6 +44,7 @@ from mixprof.gate.sides import Side
 from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Axes, Measure, expand
 from mixprof.reports.gate import verdicts as gate
+from mixprof.reports.statistics import wilson
 from mixprof.run.session import session
 
 COPIES = 12

@@ -36,12 +36,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtrit
 from torch.utils.benchmark import Timer
 
 from mixprof import sampling
 from mixprof.data.types import Samples
 from mixprof.reports.frame import latency
+from mixprof.reports.statistics import t_quantile, wilson
 from noise import PROFILES, Job, Launch, Profile, case_truth
 
 DEVICES = {"dedicated GPU": "cuda:0", "hosted CPU": "cpu"}
@@ -111,7 +111,7 @@ def adaptive_autorange(watch: Stopwatch, device: str) -> Result:
     timer = Timer("take()", globals={"take": watch.take}, timer=watch.clock)
     times_ms = [1000 * time for time in timer.adaptive_autorange().times]
     count = len(times_ms)
-    half = float(stdtrit(count - 1, 0.975)) * statistics.stdev(times_ms) / math.sqrt(count)
+    half = float(t_quantile(count - 1, 0.975)) * statistics.stdev(times_ms) / math.sqrt(count)
     median = statistics.median(times_ms)
     return Result(median, median - half, median + half, count, watch.now_s)
 
@@ -135,14 +135,6 @@ OTHERS: dict[str, Tool] = {
     "pytest-benchmark": pytest_benchmark,
     "timeit, best of 5": timeit_best_of_five,
 }
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a rate."""
-    rate, z2 = successes / trials, 1.96**2
-    center = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = 1.96 / (1 + z2 / trials) * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
-    return center - half, center + half
 
 
 def coverage(results: Sequence[Result], truths: Sequence[float]) -> tuple[float, float, float] | None:

@@ -1,0 +1,37 @@
+"""Facts of models and lowerings, as the manifest of a run has them; frozen ones for runs that are older than these."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+
+@lru_cache(maxsize=1)
+def _before() -> dict[str, dict[str, Any]]:
+    """The facts at the time when manifests had none."""
+    text = resources.files("mixprof.data").joinpath("facts_before.json").read_text(encoding="utf-8")
+    facts: dict[str, dict[str, Any]] = json.loads(text)
+    return facts
+
+
+def model_facts(manifest: Mapping[str, Any], model: str) -> Mapping[str, Any]:
+    """The facts of a model of a run: see mixprof.models.facts; empty for a user's own."""
+    if "models" in manifest:
+        return manifest["models"].get(model) or {}
+    known = _before()["models"]
+    base, *options = model.split(":")
+    if model in known or base not in known:
+        return known.get(model, {})
+    mixer = next((option.removeprefix("mixer=") for option in options if option.startswith("mixer=")), None)
+    plain = known.get(mixer or base, {}).get("plain_formulations", {})
+    changed = {"published": None, "compared_with": {}, "plain_formulations": plain}
+    return {**known[base], **changed, **({"mixer": mixer} if mixer else {})}
+
+
+def lowering_facts(manifest: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The facts of every lowering that there was when a run was made: see mixprof.lowerings.facts."""
+    facts: Mapping[str, Mapping[str, Any]] = manifest.get("lowerings") or _before()["lowerings"]
+    return facts
