@@ -44,8 +44,8 @@ def lower(module, inputs, target):
 '''
 METRIC = '''
 def measure(subject):
-    """How many values the output has, and how many forwards that took."""
-    return {"output_values": subject.lowered.read().numel(), "forwards": 1}
+    """How many values the output has."""
+    return subject.lowered.read().numel()
 '''
 
 
@@ -115,7 +115,7 @@ def test_the_metric_is_in_every_launch(records):
         channels = record["case"]["channels"] or 96
         outputs = 1000 if record["case"]["model"].startswith("swin") else channels * 32 * 32
         outputs = channels * 56 * 56 if record["case"]["model"] == "anchor_v1" else outputs
-        assert launch["metrics"]["toy"] == {"output_values": outputs, "forwards": 1}
+        assert launch["metrics"]["toy"] == outputs
 
 
 def test_their_facts_are_in_the_manifest(package, records):
