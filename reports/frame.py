@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mixprof.data.errors import UsageError
-from mixprof.data.facts import lowering_facts, model_facts
+from mixprof.data.facts import record_facts
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
 from mixprof.data.types import Case, Record, Samples
 from mixprof.reports import latencies, peaks, statistics
@@ -128,7 +128,7 @@ def load(*runs: str | Path) -> pd.DataFrame:
     Raises UsageError for a folder that is no run, a run that is given twice, and a case with two records.
     """
     rows = [
-        {**row(name, record), **_crosscheck(record, marks), **_facts(record, manifest)}
+        {**row(name, record), **_crosscheck(record, marks), **record_facts(record, manifest)}
         for name, run in run_names(runs).items()
         for marks, manifest in [(read_crosscheck(run), read_manifest(run))]
         for record in records_of(run)
@@ -214,21 +214,6 @@ def _crosscheck(record: Record, marks: Mapping[Case, Mapping[str, Any]]) -> dict
     return {"crosscheck": entry["mark"], "crosscheck_ratio": entry.get("ratio")}
 
 
-def _facts(record: Record, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a record's model that matter to it. The published accuracy is at 224x224 and window 7."""
-    case, facts = record.case, model_facts(manifest, record.case.model)
-    published = facts.get("published") if (case.resolution, case.window) == ((224, 224), 7) else None
-    plain = facts.get("plain_formulations") or {}
-    fuses = (lowering_facts(manifest).get(case.lowering.split(":")[0]) or {}).get("fuses", True)
-    ran = (record.proof or {}).get("formulation") or ()
-    return {
-        **{name: facts.get(name) for name in ("own_mixer", "mixer")},
-        "compared_with": json.dumps(facts["compared_with"]) if facts.get("compared_with") else None,
-        "top1_percent": (published or {}).get("top1_percent"),
-        "plain": "; ".join(dict.fromkeys(plain[how] for how in ran if how in plain and not fuses)) or None,
-    }
-
-
 def _counted(record: Record) -> dict[str, Any]:
     names = ("macs", "flops", "params", "matrix_macs", "vector_macs", "min_bytes")
     cells: dict[str, Any] = {name: getattr(record, name) for name in names}
@@ -266,9 +251,9 @@ def samples_of(record: Record, time: str) -> list[Samples]:
 
 
 def _timed(record: Record, time: str) -> list[tuple[int, Samples]]:
-    """The same with the round of each launch."""
-    found = [(launch.round, getattr(launch, time)) for launch in record.launches if launch.status == "ok"]
-    return [(number, samples) for number, samples in found if samples is not None and samples.samples]
+    """Return each launch's round with its samples."""
+    timed = [(launch.round, getattr(launch, time)) for launch in record.launches if launch.status == "ok"]
+    return [(number, samples) for number, samples in timed if samples is not None and samples.samples]
 
 
 def latency(launches: Sequence[Samples], device: str) -> dict[str, Any]:

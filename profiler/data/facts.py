@@ -8,6 +8,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
+from mixprof.data.types import Record
+
 
 @lru_cache(maxsize=1)
 def _before() -> dict[str, dict[str, Any]]:
@@ -35,3 +37,18 @@ def lowering_facts(manifest: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any
     """The facts of every lowering that there was when a run was made: see mixprof.lowerings.facts."""
     facts: Mapping[str, Mapping[str, Any]] = manifest.get("lowerings") or _before()["lowerings"]
     return facts
+
+
+def record_facts(record: Record, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a record's model that matter to it. The published accuracy is at 224x224 and window 7."""
+    case, facts = record.case, model_facts(manifest, record.case.model)
+    published = facts.get("published") if (case.resolution, case.window) == ((224, 224), 7) else None
+    plain = facts.get("plain_formulations") or {}
+    fuses = (lowering_facts(manifest).get(case.lowering.split(":")[0]) or {}).get("fuses", True)
+    ran = (record.proof or {}).get("formulation") or ()
+    return {
+        **{name: facts.get(name) for name in ("own_mixer", "mixer")},
+        "compared_with": json.dumps(facts["compared_with"]) if facts.get("compared_with") else None,
+        "top1_percent": (published or {}).get("top1_percent"),
+        "plain": "; ".join(dict.fromkeys(plain[how] for how in ran if how in plain and not fuses)) or None,
+    }

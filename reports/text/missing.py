@@ -1,4 +1,4 @@
-"""What was not measured, or holds only for this machine: lines of Markdown."""
+"""The limits of a report: what was not measured, or holds only for this machine."""
 
 from __future__ import annotations
 
