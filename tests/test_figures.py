@@ -10,6 +10,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.text import Text
 from PIL import Image
+from typing import Any
 
 from mixprof import reports
 from mixprof.data.manifest import Peaks

@@ -9,6 +9,7 @@ import time
 import pytest
 from msgspec.structs import replace
 from PIL import Image
+from typing import Any
 
 from chromium import MISSING, Chromium, Page, program
 from mixprof import reports

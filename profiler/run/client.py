@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mixprof.machine.cpu_contention import oom_kills
-from mixprof.machine.device import worker_environment
+from mixprof.machine.process import worker_environment
 from mixprof.plan.axes import Source
 
 START_TIMEOUT_S = 300.0

@@ -16,7 +16,7 @@ from mixprof.data.json import Json, digest
 from mixprof.data.manifest import Content, Environment, Manifest, Sweep
 from mixprof.data.parsing import nearest
 from mixprof.data.types import Case
-from mixprof.machine.device import default_threads
+from mixprof.machine.process import default_threads
 from mixprof.plan import sources
 from mixprof.plan.axes import Planned, Source, expand
 from mixprof.plan.files import Artifact, Given, is_file
