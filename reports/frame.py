@@ -34,6 +34,7 @@ COLUMNS = {
     "dtype": TEXT,
     "layout": TEXT,
     "mode": TEXT,
+    "step": TEXT,
     "batch": WHOLE,
     "resolution": TEXT,  # "56", "800x1333"
     "height": WHOLE,
@@ -111,6 +112,7 @@ COLUMNS = {
     "top1_percent": REAL,  # published, not measured
     "plain": TEXT,  # semicolon-separated: what ran without a kernel of its own
 }
+MEMORY = ("allocator_peak_bytes", "predicted_peak_bytes", "process_peak_bytes", "weights_bytes")
 IN_PROOF = (
     *("graph_breaks", "recompiles", "kernels", "flavour", "tensorrt_version", "attentions", "intermediate_bytes"),
     *("activation_bytes", "scratch_bytes", "engine_bytes", "engine_build_s", "engine_sha256", "onnx_sha256"),
@@ -119,7 +121,9 @@ IN_PROOF = (
 
 
 def load(*runs: str | Path) -> pd.DataFrame:
-    """One row per record of these run folders, columns as in COLUMNS. What was not measured is missing, never 0.
+    """One row per record of these run folders, columns as in COLUMNS, then one a metric that was added.
+
+    A value that was not measured is missing, never 0.
 
     Raises UsageError for a folder that is no run, a run that is given twice, and a case with two records.
     """
@@ -129,7 +133,9 @@ def load(*runs: str | Path) -> pd.DataFrame:
         for marks, manifest in [(read_crosscheck(run), read_manifest(run))]
         for record in records_of(run)
     ]
-    columns = {name: pd.Series([r.get(name) for r in rows], dtype=dtype) for name, dtype in COLUMNS.items()}
+    added = dict.fromkeys((name for r in rows for name in r["metrics"] if name not in COLUMNS), REAL)
+    cells = [{**r["metrics"], **r} for r in rows]
+    columns = {name: pd.Series([r.get(name) for r in cells], dtype=dtype) for name, dtype in (COLUMNS | added).items()}
     frame = pd.DataFrame(columns)
     _moderate(frame)
     frame["anchor_ratio"] = frame["latency_ms"] / _anchor_ms(frame)
@@ -166,6 +172,7 @@ def row(run: str, record: Record) -> dict[str, Any]:
     height, width = case.resolution
     return {
         **case.to_json(),
+        "step": case.step,
         "run": run,
         "kind": "network" if case.channels is None else "mixer",
         "resolution": f"{height}" if height == width else f"{height}x{width}",
@@ -175,9 +182,8 @@ def row(run: str, record: Record) -> dict[str, Any]:
         "reason": record.reason,
         **_measured(record),
         **_counted(record),
-        **{
-            name: (record.memory or {}).get(name) for name in COLUMNS if name.endswith(("_peak_bytes", "weights_bytes"))
-        },
+        **{name: getattr(record.memory, name, None) for name in MEMORY},
+        "metrics": record.metrics,
         "relative_error": record.relative_error,
         "build_s": record.build_s,
         "build_cached": record.build_cached,

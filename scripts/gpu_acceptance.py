@@ -100,7 +100,7 @@ def run_sweep() -> list[Check]:
 
 def check_of(record: Record) -> Check:
     """What a case of the sweep shows. An engine that was only built where there is a device has failed."""
-    seconds = sum(launch.environment.get("wall_s") or 0.0 for launch in record.launches) or None
+    seconds = sum(launch.environment.wall_s or 0.0 for launch in record.launches) or None
     outcome = {"ok": "passed", "unavailable": "skipped", "unsupported": "skipped"}.get(record.status, "failed")
     message = None if outcome == "passed" else f"{record.status}: {record.reason or 'without a reason'}"
     return Check(f"sweep: {record.case.label()}", outcome, message, seconds)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mixprof.data.run_folder import RECORDS, append_record, write_manifest
-from mixprof.data.types import Case, Launch, Record, Samples
+from mixprof.data.types import Case, Launch, Memory, Record, Samples
 
 MANIFEST: dict[str, Any] = {
     "sweep": {},
@@ -96,10 +96,7 @@ def _record(of: Case, milliseconds: float, random: np.random.Generator, launches
     samples = [launch(median * np.exp(0.02 * random.standard_normal(40))) for median in medians]
     macs = int(of.batch * positions * width * (of.window or 14) ** 2 * COST[of.model])
     counts: dict[str, Any] = {"macs": macs, "flops": 2 * macs, "params": 4 * width**2, "relative_error": 2e-6}
-    memory: dict[str, int | None] = {
-        "allocator_peak_bytes": int(16 * of.batch * positions * width * COST[of.model]) + 2**20,
-        "process_peak_bytes": 2**29,
-    }
+    memory = Memory(int(16 * of.batch * positions * width * COST[of.model]) + 2**20, 2**29)
     uncounted = ("aten::fft_rfft2",) if of.model == "dynamic_depthwise_conv" else ()
     return Record(of, "ok", None, tuple(samples), uncounted_ops=uncounted, memory=memory, **counts)
 
@@ -128,7 +125,7 @@ def many(count: int, samples: int = 40, seed: int = 0) -> Iterable[Record]:
             continue
         middle = 1e-7 * macs * (1 + mixers.index(model) / 4)
         launches = [launch(middle * np.exp(0.03 * random.standard_normal(samples))) for _ in range(3)]
-        memory: dict[str, int | None] = {"allocator_peak_bytes": 16 * batch * side**2 * 96, "process_peak_bytes": 2**29}
+        memory = Memory(16 * batch * side**2 * 96, 2**29)
         counts: dict[str, Any] = {"macs": macs, "flops": 2 * macs, "params": 20_000, "relative_error": 2e-6}
         proof = {"formulation": ["conv"], "recompiles": 0}
         yield Record(of, "ok", None, tuple(launches), uncounted_ops=(), memory=memory, proof=proof, **counts)

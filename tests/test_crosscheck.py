@@ -199,7 +199,7 @@ def test_a_block_takes_turns_between_worker_processes_and_the_program(tool, tmp_
 def test_an_engine_is_timed_by_both_and_marked(own_cache, tool, monkeypatch):
     """All but our launch is real: that one needs a GPU, and a figure stands in for it."""
     figure = Launch("ok", gpu_ms=Samples((2.02,), 1), proof={"engine_sha256": cache.sha256(b"engine")})
-    monkeypatch.setattr(crosscheck.local, "launch_case", lambda *_: figure)
+    monkeypatch.setattr(crosscheck.launching, "launch_case", lambda *_: figure)
     record, measure = engine_record(lowering="tensorrt"), Measure(quick=True, threads=1)
     with session(measure, models) as asked:
         entry = crosscheck._timed(record, asked, {"tensorrt": tool}, measure, agreement.schedule(5, seed=0))

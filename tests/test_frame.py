@@ -11,7 +11,7 @@ import scipy.stats
 from mixprof import reports
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import write_crosscheck
-from mixprof.data.types import Launch, Record
+from mixprof.data.types import Launch, Memory, Record
 from mixprof.reports.answers.ratios import Pair, pairs, ratios
 from mixprof.reports.frame import COLUMNS
 from synthetic_runs import MANIFEST, case, launch, ok, write_run
@@ -92,7 +92,8 @@ def test_fields_of_the_case_counts_and_memory_are_flattened(tmp_path):
         flops=2 * big,
         params=7,
         uncounted_ops=("aten::a", "aten::b"),
-        memory={"allocator_peak_bytes": 5, "process_peak_bytes": None, "graph_pool_bytes": 3},
+        memory=Memory(allocator_peak_bytes=5, cuda_graph_pool_bytes=3),
+        metrics={"watts": 4.5, "params": 8.0},
         relative_error=1e-6,
         proof={"graph_breaks": 0, "recompiles": 2},
     )
@@ -101,6 +102,7 @@ def test_fields_of_the_case_counts_and_memory_are_flattened(tmp_path):
     assert (row["macs"], row["flops"], row["allocator_peak_bytes"]) == (big, 2 * big, 5)
     assert (row["counts_exact"], row["uncounted_ops"]) == (False, "aten::a, aten::b")
     assert (row["graph_breaks"], row["recompiles"]) == (0, 2)
+    assert (row["watts"], row["params"], row["step"]) == (4.5, 7, "inference")  # a metric overwrites no field
     assert row[["process_peak_bytes", "weights_bytes", "build_s", "channels"]].isna().all()
 
 

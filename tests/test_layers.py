@@ -13,7 +13,7 @@ from mixprof.lowerings import roles
 from mixprof.lowerings.roles import role_times
 from mixprof.plan.axes import Measure
 from mixprof.reports.frame import ROLES
-from mixprof.run.executors.local import Journal
+from mixprof.run.journal import Journal
 from mixprof.worker import jobs
 from synthetic_runs import case, launch
 from test_cli import mixprof
@@ -45,12 +45,12 @@ def test_the_report_has_a_column_for_every_role():
     ],
 )
 def test_a_record_waits_for_its_layers_and_keeps_its_times_whatever_they_end_as(tmp_path, last, proof):
-    journal = Journal.open(tmp_path, layers=True)
+    journal = Journal.open(tmp_path, 2, layers=True)
     for round in range(2):
-        journal.add(ENGINE, timed(round), rounds=2)
+        journal.add(ENGINE, timed(round))
     assert run_folder.read_records(tmp_path) == []
-    again = Journal.open(tmp_path, layers=True)  # a sweep that was killed here goes on
-    again.add(ENGINE, last, rounds=2)
+    again = Journal.open(tmp_path, 2, layers=True)  # a sweep that was killed here goes on
+    again.add(ENGINE, last)
     (record,) = run_folder.read_records(tmp_path)
     assert (record.status, len(record.launches), record.build_s, record.proof) == ("ok", 2, 1.0, proof)
     assert len(run_folder.read_launches(tmp_path)) == 3
@@ -58,9 +58,9 @@ def test_a_record_waits_for_its_layers_and_keeps_its_times_whatever_they_end_as(
 
 @pytest.mark.parametrize("layers", [False, True])
 def test_what_is_no_engine_or_was_not_timed_waits_for_nothing(tmp_path, layers):
-    journal = Journal.open(tmp_path, layers=layers)
-    journal.add(case(lowering="onnxruntime"), timed(0), rounds=1)
-    journal.add(ENGINE, Launch("built", "no device"), rounds=1)
+    journal = Journal.open(tmp_path, 1, layers=layers)
+    journal.add(case(lowering="onnxruntime"), timed(0))
+    journal.add(ENGINE, Launch("built", "no device"))
     assert [record.status for record in run_folder.read_records(tmp_path)] == ["ok", "built"]
 
 

@@ -1,4 +1,8 @@
-"""A run folder: manifest.json, launches.jsonl (the journal), records.jsonl. Appended line by line, read back whole."""
+"""A run folder: manifest.json, launches.jsonl (the journal), records.jsonl. Appended line by line, read back whole.
+
+Schema 1 had no step of a case and no metrics, and left out what was not measured of a launch's memory, energy and
+environment: absent, they are what they were then.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import SCHEMA, Case, Launch, Record, digest
+from mixprof.data.json import Json, digest, line
+from mixprof.data.launch import Launch
+from mixprof.data.record import SCHEMA, Record
 
 T = TypeVar("T")
+READABLE = (1, SCHEMA)
 PARTS = ("sweep", "measure", "environment", "versions")  # of every manifest
 MANIFEST, JOURNAL, RECORDS, LOCK = "manifest.json", "launches.jsonl", "records.jsonl", "lock"
 CROSSCHECK = "crosscheck.json"
@@ -37,12 +45,12 @@ def make_folder(folder: Path, hidden: bool) -> None:
         (folder / ".gitignore").write_text("*\n")
 
 
-def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(run: Path, manifest: Json) -> None:
     """Write RUN/manifest.json whole or not at all; on disk when this returns."""
     _write_whole(run / MANIFEST, manifest)
 
 
-def _write_whole(path: Path, fields: dict[str, Any]) -> None:
+def _write_whole(path: Path, fields: Json) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w") as file:
         file.write(json.dumps({"schema": SCHEMA, **fields}, indent=1, allow_nan=False) + "\n")
@@ -52,18 +60,17 @@ def _write_whole(path: Path, fields: dict[str, Any]) -> None:
     _sync_names(path.parent)
 
 
-def write_crosscheck(run: Path, found: dict[str, Any]) -> None:
+def write_crosscheck(run: Path, found: Json) -> None:
     """Write RUN/crosscheck.json whole or not at all; `cases` holds a mark for each TensorRT record."""
     _write_whole(run / CROSSCHECK, found)
 
 
-def read_crosscheck(run: Path) -> dict[Case, dict[str, Any]]:
+def read_crosscheck(run: Path) -> dict[Case, Json]:
     """The mark of each case that was checked against trtexec, with what belongs to it; empty where none was."""
     path = run / CROSSCHECK
     try:
         found = json.loads(path.read_text())
-        if found["schema"] != SCHEMA:
-            raise ValueError(f"schema is not {SCHEMA}")
+        _check_schema(found)
         return {Case.from_json(entry["case"]): {**entry, "mark": str(entry["mark"])} for entry in found["cases"]}
     except FileNotFoundError:
         return {}
@@ -74,16 +81,16 @@ def read_crosscheck(run: Path) -> dict[Case, dict[str, Any]]:
         ) from error
 
 
-def write_peaks(run: Path, peaks: list[dict[str, Any]]) -> None:
+def write_peaks(run: Path, peaks: list[Json]) -> None:
     """Write RUN/peaks.json whole or not at all: what each device can do at most in each dtype."""
     _write_whole(run / PEAKS, {"peaks": peaks})
 
 
-def read_peaks(run: Path) -> list[dict[str, Any]]:
+def read_peaks(run: Path) -> list[Json]:
     """The peaks of a run's devices; empty where none were measured, as in runs older than these."""
     path = run / PEAKS
     try:
-        found: list[dict[str, Any]] = json.loads(path.read_text())["peaks"]
+        found: list[Json] = json.loads(path.read_text())["peaks"]
         return [{**each, "device": str(each["device"]), "dtype": str(each["dtype"])} for each in found]
     except FileNotFoundError:
         return []
@@ -103,7 +110,7 @@ def _sync_names(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read_manifest(run: Path) -> dict[str, Any]:
+def read_manifest(run: Path) -> Json:
     """The manifest of a run folder; UsageError when the folder is none."""
     path = run / MANIFEST
     try:
@@ -114,9 +121,10 @@ def read_manifest(run: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise UsageError(f"got '{path}', which cannot be read ({error}): expected the manifest of a run") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
-        raise UsageError(f"got schema {found} in '{path}', expected {SCHEMA}: read it with the mixprof that wrote it")
+    try:
+        _check_schema(manifest)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}: read it with the mixprof that wrote it") from error
     if absent := [part for part in PARTS if not isinstance(manifest.get(part), dict)]:
         raise UsageError(f"got '{path}' without {', '.join(absent)}, expected the manifest of a run: restore the file")
     return manifest
@@ -130,12 +138,12 @@ def append_record(run: Path, record: Record) -> None:
     _append(run / RECORDS, record.to_json())
 
 
-def _append(path: Path, line: dict[str, Any]) -> None:
+def _append(path: Path, fields: Json) -> None:
     """One line, on disk when this returns. A write that fails leaves the file as it was."""
     with path.open("ab", buffering=0) as file:
         size = file.tell()
         try:
-            content = json.dumps(line, allow_nan=False).encode() + b"\n"
+            content = line(fields)
             if file.write(content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
@@ -167,15 +175,15 @@ def read_records(run: Path) -> list[Record]:
     return _read(run / RECORDS, Record.from_json)
 
 
-def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+def _read(path: Path, parse: Callable[[Json], T]) -> list[T]:
     """Every line of a file of JSON lines as what it stands for; nothing if the file does not exist."""
     if not path.exists():
         return []
     found = []
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, text in enumerate(file, 1):
             try:
-                found.append(parse(_parse(line)))
+                found.append(parse(_parse(text)))
             except (ValueError, KeyError, TypeError) as error:
                 raise UsageError(
                     f"got {path}:{number}, which is no line of a run ({type(error).__name__}: {error}): expected one "
@@ -184,13 +192,19 @@ def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
     return found
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    if not line.endswith(b"\n"):
+def _parse(text: bytes) -> Json:
+    if not text.endswith(b"\n"):
         raise ValueError("torn line")
-    value = json.loads(line)
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise ValueError(f"schema is not {SCHEMA}")
-    return value
+    fields: Json = json.loads(text)
+    _check_schema(fields)
+    return fields
+
+
+def _check_schema(fields: object) -> None:
+    """Raise ValueError for values of a schema that this mixprof does not read."""
+    schema = fields.get("schema") if isinstance(fields, dict) else type(fields).__name__
+    if schema not in READABLE:
+        raise ValueError(f"got schema {schema}, expected {' or '.join(map(str, READABLE))}")
 
 
 def set_torn_lines_aside(run: Path) -> list[str]:
@@ -221,7 +235,7 @@ def _end_of_whole_lines(content: bytes) -> int:
     return end
 
 
-def flatten(value: Any, name: str = "") -> dict[str, Any]:
+def flatten(value: Any, name: str = "") -> Json:
     """{"gpus": [{"ecc": True}]} -> {"gpus[0].ecc": True}. What is flat stays as it is."""
     if isinstance(value, dict) and (value or not name):
         parts = [(f"{name}.{key}" if name else str(key), each) for key, each in value.items()]
@@ -232,11 +246,11 @@ def flatten(value: Any, name: str = "") -> dict[str, Any]:
     return {path: leaf for key, each in parts for path, leaf in flatten(each, key).items()}
 
 
-def hardware(testbed: dict[str, Any]) -> dict[str, Any]:
+def hardware(testbed: Json) -> Json:
     """A flat testbed without its software."""
     return {name: value for name, value in flatten(testbed).items() if name not in SOFTWARE}
 
 
-def testbed_key(testbed: dict[str, Any]) -> str:
+def testbed_key(testbed: Json) -> str:
     """Runs with the same key were made on machines that compare: the hash of the machine and how it is set."""
     return digest(hardware(testbed))

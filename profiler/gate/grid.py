@@ -59,7 +59,7 @@ def of_side(groups: Sequence[Axes], side: Side, asked: Session) -> dict[Case, Pl
             continue
         for entry in entries:
             case = replace(entry.case, **side.overrides)  # type: ignore[arg-type]
-            planned[entry.case] = Planned(case, source, entry.reason)
+            planned[entry.case] = Planned(case, source, entry.reason, entry.layout_is_default)
     return planned
 
 

@@ -56,6 +56,10 @@ class Lowered:
     close: Callable[[], None] = lambda: None  # frees what it holds on the device
     read_all: Callable[[], list[torch.Tensor]] | None = None  # like `read`, every output
 
+    def outputs(self) -> list[torch.Tensor]:
+        """Run one forward; every output tensor on the CPU."""
+        return self.read_all() if self.read_all is not None else [self.read()]
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -231,6 +235,11 @@ def lower_file(name: str, path: Path, inputs: tuple[torch.Tensor, ...], target: 
     """Lower a file that the lowering takes. inputs: those of an ONNX graph in its order and element types."""
     lowered: Lowered = importlib.import_module(entry_of(name).module).lower_file(path, inputs, target)
     return lowered
+
+
+def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor in a dtype; integers and truths as they are."""
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def taking(path: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory
-from mixprof.lowerings import Lowered, Target
+from mixprof.lowerings import Lowered, Target, cast
 from mixprof.lowerings.onnx_graph import TYPES as ELEMENT_TYPES
 from mixprof.machine.process import torch_dtype
 
@@ -55,7 +55,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     """Export, or take this run's export of an earlier launch, and load it. Option `opt=` bounds graph optimisation."""
     start = time.perf_counter()
     dtype = torch_dtype(target.dtype)
-    inputs = tuple(x.to(dtype).contiguous() for x in inputs)
+    inputs = tuple(cast(x, dtype).contiguous() for x in inputs)
     path = target.cache / f"{target.key}.onnx"
     cached = path.exists()
     if not cached:

@@ -10,7 +10,24 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from mixprof.data.launch import Memory
+from mixprof.metrics import Subject
+
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+def measure(subject: Subject) -> Memory:
+    """Peaks of further forwards, after the timed ones. None for one that cannot be measured."""
+    in_torch, on_cpu = subject.lowered.runs_in_torch, subject.case.device == "cpu"
+    allocator_peak = None
+    if in_torch:
+        allocator_peak = (allocator_peak_cpu if on_cpu else allocator_peak_cuda)(subject.forward)
+    return Memory(
+        **(reserved_cuda() if in_torch and not on_cpu else {}),
+        allocator_peak_bytes=allocator_peak,
+        process_peak_bytes=process_peak(subject.forward),
+        weights_bytes=subject.weights_bytes,
+    )
 
 
 def allocator_peak_cpu(forward: Callable[[], object]) -> int:

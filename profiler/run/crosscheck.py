@@ -22,6 +22,7 @@ from mixprof.lowerings.tensorrt import trtexec
 from mixprof.machine.device import default_threads
 from mixprof.plan.axes import Measure, Planned
 from mixprof.plan.sources import Registry
+from mixprof.run import launching
 from mixprof.run.agreement import OURS, TOLERANCE, checked, in_words, schedule, unchecked
 from mixprof.run.client import Server, ServerDied
 from mixprof.run.executors import local
@@ -166,12 +167,12 @@ def block_times(
 ) -> list[tuple[str, float]]:
     """Milliseconds of each turn of a block, ours from processes of a server of its own, as in a round of a sweep."""
     threads = measure.threads or default_threads()
-    settings = {**dataclasses.asdict(measure), "threads": threads}
     taken = []
     with Server(scratch, local.preload([planned]), threads, measure.allocator) as server:
+        bench = launching.Bench(server, measure)
         for side in sides:
             if side == OURS:
-                launch = local.launch_case(planned, server, scratch, settings, measure.timeout)
+                launch = launching.launch_case(planned, bench)
                 taken.append((side, median_ms(launch, record)))
             else:
                 taken.append((side, theirs()))

@@ -11,7 +11,8 @@ from mixprof.data import cache
 from mixprof.data.errors import UsageError
 from mixprof.data.types import digest
 from mixprof.machine.cpu_contention import TRIES
-from mixprof.plan.axes import Measure, Planned
+from mixprof.plan.axes import Planned
+from mixprof.plan.settings import Measure
 
 VERSION = 2  # of how they are measured: another one is measured anew
 MOST_LOST = Measure.max_lost_cpu
@@ -26,16 +27,16 @@ class Asked(Protocol):
 
 def of_cases(planned: list[Planned], asked: Asked, environment: dict[str, Any]) -> list[dict[str, Any]]:
     """The peaks of each device and dtype among these cases that is here; a failure is said and costs nothing else."""
-    wanted = {(each.case.device, each.case.dtype) for each in planned if each.reason is None}
-    found = []
+    wanted = {(entry.case.device, entry.case.dtype) for entry in planned if entry.reason is None}
+    measured = []
     for device, dtype in sorted(wanted):
         if device not in environment["devices"]:
             continue
         try:
-            found.append(of(device, dtype, asked, environment))
+            measured.append(of(device, dtype, asked, environment))
         except UsageError as error:
             print(f"mixprof: no peaks of {device} in {dtype}, so no roofline: {error}", file=sys.stderr)
-    return found
+    return measured
 
 
 def of(device: str, dtype: str, asked: Asked, environment: dict[str, Any]) -> dict[str, Any]:
@@ -59,13 +60,13 @@ def of(device: str, dtype: str, asked: Asked, environment: dict[str, Any]) -> di
 
 def _measure(device: str, dtype: str, asked: Asked) -> tuple[dict[str, Any], bool]:
     """The peaks, and whether each of some tries lost too much of its CPU time to others; the fastest of these then."""
-    found: list[dict[str, Any]] = []
+    disturbed: list[dict[str, Any]] = []
     for _ in range(TRIES):
         peaks: dict[str, Any] = asked.ask("peaks", device=device, dtype=dtype)["peaks"]
         if (peaks.get("lost_cpu_share") or 0.0) <= MOST_LOST:
             return peaks, False
-        found.append(peaks)
-    return max(found, key=lambda each: each["matrix_flops_per_s"]), True
+        disturbed.append(peaks)
+    return max(disturbed, key=lambda peaks: peaks["matrix_flops_per_s"]), True
 
 
 def _path(device: str, dtype: str, environment: dict[str, Any]) -> Path:

@@ -18,7 +18,7 @@ from mixprof.machine.device import default_threads
 from mixprof.plan import sources
 from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
 from mixprof.plan.files import Given, is_file
-from mixprof.plan.sources import Registry
+from mixprof.plan.sources import Described, Registry
 from mixprof.run.client import Server, source_request
 from mixprof.symbolic import shelf
 from mixprof.symbolic.derive import Formulas
@@ -46,17 +46,17 @@ class Session:
             found = self.ask("inspect", path=name, inputs=self.given.inputs)
             return sources.of_file(name, self.given, found)
 
-        def accepted(source: Source) -> list[str]:
+        def described(source: Source) -> Described:
             try:
-                found: list[str] = self.ask("describe", source=source_request(source))["accepts"]
+                values = self.ask("describe", source=source_request(source))
             except UsageError as error:
                 raise UsageError(
                     f"model '{name}' cannot be imported ({error}): expected package.module:factory, "
                     "importable from the current folder, or a name that `mixprof models` lists"
                 ) from None
-            return found
+            return Described(tuple(values["accepts"]), values["kind"])
 
-        return sources.describe(name, self.registry, accepted)
+        return sources.describe(name, self.registry, described)
 
     def environment(self) -> dict[str, Any]:
         values = self.ask("environment")

@@ -109,5 +109,6 @@ def _more(cases: list[Case], planned: list[Planned]) -> list[Planned]:
 
 def _execute(planned: list[Planned], run: Path, measure: Measure, watch: Watch) -> None:
     profiled = sum(lowerings.layers_of(entry.case.lowering) is not None for entry in planned) if measure.layers else 0
-    with watch.over(len(planned) * measure.rounds + profiled) as progress:
+    possible = sum(entry.reason is None for entry in planned)
+    with watch.over(possible * measure.rounds + profiled) as progress:
         local.execute(planned, run, measure, progress, stop=watch.stop)

@@ -120,7 +120,7 @@ def _kept(record: Record, ratio: tuple[float | None, float | None]) -> Kept:
     sources = {
         "params": record.params,
         "macs": record.macs,
-        "predicted_peak_bytes": (record.memory or {}).get("predicted_peak_bytes"),
+        "predicted_peak_bytes": getattr(record.memory, "predicted_peak_bytes", None),
         **{name: (record.proof or {}).get(name) for name in ("graph_breaks", "recompiles", "kernels")},
     }
     exact = {name: value for name, value in sources.items() if value is not None}

@@ -57,9 +57,9 @@ def share_outside() -> dict[str, float]:
         launches = [launch for _, launch in run_folder.read_launches(run)]
     return {
         "wall": wall,
-        "building": sum(launch.environment.get("built_s", 0.0) for launch in launches),
-        "measuring": sum(launch.environment.get("measure_s", 0.0) for launch in launches),
-        "references and counts": sum(launch.environment.get("prepare_s", 0.0) for launch in launches),
+        "building": sum((launch.environment.built_s or 0.0) for launch in launches),
+        "measuring": sum((launch.environment.measure_s or 0.0) for launch in launches),
+        "references and counts": sum((launch.environment.prepare_s or 0.0) for launch in launches),
     }
 
 
