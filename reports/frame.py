@@ -251,9 +251,9 @@ def samples_of(record: Record, time: str) -> list[Samples]:
 
 
 def _timed(record: Record, time: str) -> list[tuple[int, Samples]]:
-    """The same with the round of each launch."""
-    found = [(launch.round, getattr(launch, time)) for launch in record.launches if launch.status == "ok"]
-    return [(number, samples) for number, samples in found if samples is not None and samples.samples]
+    """Return each launch's round with its samples."""
+    timed = [(launch.round, getattr(launch, time)) for launch in record.launches if launch.status == "ok"]
+    return [(number, samples) for number, samples in timed if samples is not None and samples.samples]
 
 
 def latency(launches: Sequence[Samples], device: str) -> dict[str, Any]:

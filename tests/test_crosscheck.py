@@ -13,7 +13,8 @@ from mixprof import models
 from mixprof.data import cache, run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Launch, Record, Samples
-from mixprof.plan.axes import Axes, Measure, Planned, expand
+from mixprof.plan.axes import Planned, expand
+from mixprof.plan.settings import Axes, Measure
 from mixprof.run import agreement, crosscheck
 from mixprof.run.agreement import AGREED, DISAGREED, OURS, THEIRS, UNCHECKED
 from mixprof.run.session import session
@@ -176,7 +177,7 @@ def test_a_block_takes_turns_between_worker_processes_and_the_program(tool, tmp_
     from mixprof.plan import sources
 
     def describe(name):
-        return sources.describe(name, models, lambda _: [])
+        return sources.describe(name, models, lambda _: sources.Described((), ""))
 
     (entry,) = expand([Axes(models=("depthwise_conv",), resolutions=((7, 7),), channels=(32,))], describe, ["cpu"])
     planned = Planned(entry.case, entry.source)

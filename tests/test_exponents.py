@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from mixprof import reports
+from mixprof.data.launch import Memory
 from mixprof.data.types import Launch, Record, Samples
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.exponents import exponents
@@ -116,7 +117,7 @@ def test_flops_and_memory_stand_beside_latency(tmp_path):
     records = [
         replace(
             ok(case(resolution=(s, s)), s**1.5 * SPREAD), flops=100 * s**2,
-            memory={"allocator_peak_bytes": 400 * s**2, "predicted_peak_bytes": 300 * s**2},
+            memory=Memory(allocator_peak_bytes=400 * s**2, predicted_peak_bytes=300 * s**2),
         )
         for s in SIDES
     ]  # fmt: skip

@@ -118,7 +118,7 @@ def test_what_an_engine_proves_has_its_columns_and_is_missing_elsewhere(tmp_path
         "onnx_relative_error": 4e-4,
         "role_ms": {"mixer": 0.5},
     }
-    engine = Record(case(lowering="tensorrt_rtx"), "built", proof=proof, memory={"weights_bytes": 20})
+    engine = Record(case(lowering="tensorrt_rtx"), "built", proof=proof, memory=Memory(weights_bytes=20))
     row, other = (each for _, each in load_one(tmp_path, engine, ok(case(), MEDIANS)).iterrows())
     assert (row["flavour"], row["kernels"], row["attentions"], row["fused_attentions"]) == ("tensorrt_rtx", 5, 2, 1)
     assert (row["product_dtypes"], row["onnx_relative_error"]) == ("Half, Int8", 4e-4)

@@ -11,10 +11,10 @@ from mixprof.data.errors import Unsupported
 from mixprof.data.types import Launch
 from mixprof.lowerings import roles
 from mixprof.lowerings.roles import role_times
-from mixprof.plan.axes import Measure
+from mixprof.plan.settings import Measure
 from mixprof.reports.frame import ROLES
 from mixprof.run.journal import Journal
-from mixprof.worker import jobs
+from mixprof.worker import breakdown
 from synthetic_runs import case, launch
 from test_cli import mixprof
 from test_executor import plan, run_all
@@ -81,11 +81,11 @@ def test_a_launch_for_the_layers_returns_them_with_their_roles():
     lowered = lowerings.Lowered(
         None, lambda: torch.empty(0), 0.0, proof={"roles": {"a": "mixer"}}, layer_times=layer_times
     )
-    found = Launch.from_json(jobs.layer_times(lowered))
+    found = breakdown.of_layers(lowered)
     assert found.status == "ok"
     assert found.proof == {"layer_ms": {"a": 0.5, "b": 0.25}, "role_ms": {"mixer": 0.5, "other": 0.25}}
     with pytest.raises(Unsupported, match="no times of its layers"):
-        jobs.layer_times(lowerings.Lowered(None, lambda: torch.empty(0), 0.0))
+        breakdown.of_layers(lowerings.Lowered(None, lambda: torch.empty(0), 0.0))
 
 
 @pytest.mark.slow

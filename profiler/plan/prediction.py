@@ -140,7 +140,7 @@ def _predicted(
     if listed["status"] != "ok":
         return Prediction(None, listed["reason"])
     seconds = latency_s(listed["operators"], hardware)
-    memory_s = latency_s([each for each in listed["operators"] if _memory_bound(each, hardware)], hardware)
+    memory_s = latency_s([one for one in listed["operators"] if _memory_bound(one, hardware)], hardware)
     kernels = len(listed["operators"])
     return Prediction(1000 * seconds, None, entry.case.batch / seconds, memory_s / seconds, kernels)
 

@@ -20,7 +20,8 @@ from mixprof.data.errors import Unsupported, UsageError
 from mixprof.data.types import Launch, Record
 from mixprof.lowerings.tensorrt import trtexec
 from mixprof.machine.device import default_threads
-from mixprof.plan.axes import Measure, Planned
+from mixprof.plan.axes import Planned
+from mixprof.plan.settings import Measure
 from mixprof.plan.sources import Registry
 from mixprof.run import launching
 from mixprof.run.agreement import OURS, TOLERANCE, checked, in_words, schedule, unchecked

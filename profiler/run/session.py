@@ -16,8 +16,9 @@ from mixprof.data.parsing import nearest
 from mixprof.data.types import Case, digest
 from mixprof.machine.device import default_threads
 from mixprof.plan import sources
-from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
+from mixprof.plan.axes import Planned, Source, expand
 from mixprof.plan.files import Given, is_file
+from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.sources import Described, Registry
 from mixprof.run.client import Server, source_request
 from mixprof.symbolic import shelf

@@ -219,8 +219,8 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
     before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     times = latency.measure(subject.lowered, case.device, case.mode, budget)
     after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
-    taken = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
-    own: dict[str, Any] = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}
+    taken: dict[str, Any] = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
+    own = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}
     return replace(
         checked,
         status="throttled" if times.throttled else "unstable" if times.unsteady else "ok",

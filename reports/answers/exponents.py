@@ -54,8 +54,8 @@ class Measured:
         if metric == "latency":
             return cls(points(frame), good, slow, counts)
         logs = np.log(np.where(values > 0, values, np.nan))
-        counted = Points.independent(logs, np.zeros_like(logs), np.full_like(logs, COUNTED))
-        return cls(counted, good, slow, counts)
+        exact = Points.independent(logs, np.zeros_like(logs), np.full_like(logs, COUNTED))
+        return cls(exact, good, slow, counts)
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from mixprof.data import run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Case
 from mixprof.plan import prediction
-from mixprof.plan.axes import Measure
 from mixprof.plan.prediction import Efficiency, Operator
+from mixprof.plan.settings import Measure
 from mixprof.reports.text.markdown import table
 from mixprof.run.session import Session, session
 

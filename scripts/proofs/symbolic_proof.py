@@ -38,7 +38,7 @@ from mixprof.run.client import source_request
 from mixprof.symbolic import shelf
 from mixprof.symbolic.derive import Points, in_words, values_at
 from mixprof.symbolic.formula import Point
-from mixprof.worker import jobs
+from mixprof.worker import counting
 
 BYTES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 GRID = """
@@ -58,7 +58,7 @@ channels = [32, 64, 96, 192, 384]
 
 
 def source_of(name: str) -> Source:
-    return sources.describe(name, models, lambda _: [])
+    return sources.describe(name, models, lambda _: sources.Described((), ""))
 
 
 def write() -> int:
@@ -67,7 +67,7 @@ def write() -> int:
     old = shelf.shipped()["formulas"] if shelf.SHIPPED.exists() else {}
     for name in models.MODELS:
         start = time.perf_counter()
-        answer = jobs.derive({"source": source_request(source_of(name)), "formulas": old.get(name)})
+        answer = counting.derive({"source": source_request(source_of(name)), "formulas": old.get(name)})
         print(f"{name:32} {time.perf_counter() - start:6.1f} s  {answer.get('reason', 'ok')}", flush=True)
         if answer["status"] == "ok":
             formulas[name] = answer["formulas"]
@@ -140,7 +140,8 @@ def planned(folder: Path) -> tuple[float, float, list[dict[str, Any]]]:
 def fvcore_seconds(row: dict[str, Any]) -> float:
     """CPU time of counting one case with fvcore, the module's making not included."""
     case = Case.from_json(row["case"])
-    shape = jobs.input_shape(case, models.kind(case.model))
+    side = (case.batch, *case.resolution)
+    shape = (*side, case.channels) if models.kind(case.model) == "mixer" else (side[0], 3, *side[1:])
     module = models.build(case.model, resolution=case.resolution, window=case.window, channels=case.channels)
     start = time.process_time()
     with torch.no_grad():
