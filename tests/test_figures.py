@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import xml.etree.ElementTree as ElementTree
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.text import Text
 from PIL import Image
-from typing import Any
 
 from mixprof import reports
 from mixprof.data.manifest import Peaks

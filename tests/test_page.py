@@ -5,11 +5,11 @@ import io
 import json
 import os
 import time
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from PIL import Image
-from typing import Any
 
 from chromium import MISSING, Chromium, Page, program
 from mixprof import reports
