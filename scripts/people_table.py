@@ -134,7 +134,7 @@ def statuses_of(answer: tuple[int | None, str, str], kind: Kind) -> dict[str, li
         status = re.search(r"\s(ok|[a-z]+: .*)$", line) if line else None
         if status:
             word, _, reason = status[1].partition(": ")
-            found[dtype] = [word, reason, line]
+            found[dtype] = [word, reason, line or ""]
         else:
             last = next((text for text in reversed(errors.splitlines()) if text.strip()), "")
             found[dtype] = [f"exit {code}", last, ""]

@@ -10,7 +10,7 @@ from torch import nn
 from mixprof import models
 from mixprof.lowerings import onnxruntime
 from mixprof.metrics import flops, onnx_macs
-from mixprof.worker import files
+from mixprof.worker import graphs
 from onnx_files import build, cases, request, source
 
 
@@ -42,7 +42,7 @@ def test_parameters_are_the_elements_of_float_initializers(tmp_path):
     with torch.no_grad():
         onnxruntime.export(module, (torch.randn(1, 3, 4, 4),), tmp_path / "net.onnx")
     found = source(tmp_path / "net.onnx")
-    counted = files.count(request(found, cases(found)[0].case, tmp_path))
+    counted = graphs.count(request(found, cases(found)[0].case, tmp_path))
     assert counted["params"] == sum(each.numel() for each in module.parameters()) == 3 * 8 * 9 + 32 * 5 + 5
     assert counted["macs"] == 8 * 2 * 2 * 27 + 32 * 5
     assert counted["input_bytes"] == 3 * 4 * 4 * 4

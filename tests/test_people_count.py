@@ -17,6 +17,7 @@ from mixprof.plan.axes import expand
 from mixprof.plan.files import Given
 from mixprof.plan.given import parse
 from mixprof.plan.settings import Axes, Measure
+from mixprof.run.client import Origin
 from mixprof.run.session import refuse_unused, session
 from people import KINDS, Kind
 
@@ -29,7 +30,7 @@ ON_CPU = {"detector", "experts", "item", "branch", "boolean_mask", "values", "fr
 @pytest.fixture(scope="module")
 def asked():
     """One server for all, whose workers import from here."""
-    with session(Measure(), models, folder=HERE) as one:
+    with session(Measure(), models, side=Origin(folder=HERE)) as one:
         yield one
 
 

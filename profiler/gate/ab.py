@@ -13,7 +13,8 @@ from typing import Protocol, TypeVar
 
 from mixprof.data.errors import UsageError
 from mixprof.data.pairs import Measured
-from mixprof.data.run_folder import make_folder, testbed_key
+from mixprof.data.run_folder import make_folder
+from mixprof.data.testbed import testbed_key
 from mixprof.gate import grid
 from mixprof.gate.git import merge_base, resolve, uncommitted
 from mixprof.gate.lock import only_one
@@ -171,12 +172,7 @@ def _asked(spec: Spec, both: tuple[Side, Side], registry: Registry) -> Iterator[
     archive = spec.given.inputs
     given = replace(spec.given, inputs=archive and os.path.abspath(archive))
     with contextlib.ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                session(spec.measure, registry, given, python=side.python, path=side.path, folder=side.folder)
-            )
-            for side in both
-        ]
+        yield [stack.enter_context(session(spec.measure, registry, given, side.origin)) for side in both]
 
 
 @contextlib.contextmanager

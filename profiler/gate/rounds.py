@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from mixprof.data.pairs import Failure, Paired
-from mixprof.data.types import Case, digest
+from mixprof.data.types import Case
 from mixprof.gate.pair import Ended, PairSamples, round_of, scratch_of
 from mixprof.gate.sides import Side
-from mixprof.machine.device import default_threads
+from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
-from mixprof.run.client import Server, ServerDied, source_request
+from mixprof.run.client import Server, ServerDied
 from mixprof.run.executors.local import preload
+from mixprof.run.launching import reference_of, request_of
 
 CANARY = "canary"  # the side that is BASE once more
 TRIES = 3  # of a round that others disturbed; then it is given up
@@ -78,7 +79,7 @@ class Rounds:
         side = self.sides[name]
         return Server(
             scratch_of(self.folder, name), preload(planned), self.threads, self.measure.allocator,
-            python=side.python, path=side.path, folder=side.folder,
+            side=side.origin,
         )  # fmt: skip
 
     def _measure(self, entry: Entry, against: str, servers: dict[str, Server], stop: Callable[[], bool]) -> None:
@@ -117,18 +118,12 @@ class Rounds:
 
     def _request(self, server: Server, side: str, planned: Planned) -> dict[str, Any]:
         """A resident process's request; its reference is made first where this side has none yet."""
-        case = planned.case
-        request: dict[str, Any] = {"source": source_request(planned.source), "case": case.to_json()}
-        shared = digest({**case.to_json(), "lowering": None, "device": None, "layout": None, "mode": None})
-        reference = server.scratch / "references" / f"{shared}.pt"
-        reference.parent.mkdir(exist_ok=True)
-        (server.scratch / "cache").mkdir(exist_ok=True)
+        request, reference = request_of(planned), reference_of(server, planned.case)
         if not reference.exists():
             values = server.run("prepare", self.measure.timeout, reference=str(reference), **request).values
             if values["status"] != "ok":
                 raise Failed(_failure(side, values))
         more = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
-        request["layout_is_default"] = planned.layout_is_default
         return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, **more}
 
     def _write(self, entry: Entry, against: str, samples: PairSamples) -> None:

@@ -185,6 +185,14 @@ def layers_of(name: str) -> str | None:
     return None if entry.layers == "operators" and "graph" in options else entry.layers
 
 
+def facts() -> dict[str, dict[str, Any]]:
+    """Every lowering's facts as plain values, for a run's manifest, in the order in which reports list them."""
+    return {
+        name: {"fuses": entry.fuses, "engine": entry.engine, "layouts": list(entry.layouts), "layers": entry.layers}
+        for name, entry in LOWERINGS.items()
+    }
+
+
 def form_of(name: str) -> str:
     """The lowering that models are arranged for, its options kept."""
     base, *options = name.split(":")

@@ -7,7 +7,7 @@ known to be light is named in `uncounted_ops`; so is one whose shapes cannot be 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -15,6 +15,7 @@ from mixprof.lowerings.onnx_graph import inferred, shapes_of
 from mixprof.metrics.flops import Counts
 
 Shape = tuple[int, ...]
+Attributes = Mapping[str, Any]  # of a node: onnx.AttributeProto by name
 
 
 def count(model: Any) -> Counts:
@@ -45,7 +46,7 @@ def _macs(node: Any, shapes: dict[str, Shape]) -> int | None:
     output = shapes.get(node.output[0])
     if output is None or None in inputs:
         return None
-    return FORMULAS[node.op_type](inputs, output, {each.name: each for each in node.attribute})
+    return FORMULAS[node.op_type](inputs, output, {attribute.name: attribute for attribute in node.attribute})
 
 
 def _convolution(weight: int) -> Callable[..., int]:
@@ -53,21 +54,21 @@ def _convolution(weight: int) -> Callable[..., int]:
     return lambda inputs, output, attributes: prod(output) * prod(inputs[weight][1:])
 
 
-def _transposed_convolution(inputs: Sequence[Shape], output: Shape, attributes: dict[str, Any]) -> int:
+def _transposed_convolution(inputs: Sequence[Shape], output: Shape, attributes: Attributes) -> int:
     """Every input element meets its channel's kernel, (C_in, C_out / groups, …)."""
     return prod(inputs[0]) * prod(inputs[1][1:])
 
 
-def _product(inputs: Sequence[Shape], output: Shape, attributes: dict[str, Any]) -> int:
+def _product(inputs: Sequence[Shape], output: Shape, attributes: Attributes) -> int:
     return prod(output) * inputs[0][-1]
 
 
-def _gemm(inputs: Sequence[Shape], output: Shape, attributes: dict[str, Any]) -> int:
+def _gemm(inputs: Sequence[Shape], output: Shape, attributes: Attributes) -> int:
     transposed = "transA" in attributes and attributes["transA"].i
     return prod(output) * inputs[0][0 if transposed else 1]
 
 
-def _einsum(inputs: Sequence[Shape], output: Shape, attributes: dict[str, Any]) -> int | None:
+def _einsum(inputs: Sequence[Shape], output: Shape, attributes: Attributes) -> int | None:
     """Two factors that share a summed label; one factor, or none summed, multiplies no matrices."""
     equation = attributes["equation"].s.decode().replace(" ", "")
     left, arrow, right = equation.partition("->")
@@ -80,14 +81,14 @@ def _einsum(inputs: Sequence[Shape], output: Shape, attributes: dict[str, Any]) 
     return prod(sizes.values()) if set(terms[0]) & set(terms[1]) - set(right) else 0
 
 
-def _attention(inputs: Sequence[Shape], output: Shape, attributes: dict[str, Any]) -> int:
+def _attention(inputs: Sequence[Shape], output: Shape, attributes: Attributes) -> int:
     """Both products of (B, H, L, E) or (B, L, H·E) queries with all keys, those of the cache included."""
     query, key = inputs[0], inputs[1]
     past = inputs[4][-2] if len(inputs) > 4 and inputs[4] else 0
     return (prod(query) + prod(output)) * (key[-2] + past)
 
 
-FORMULAS: dict[str, Callable[[Sequence[Any], Shape, dict[str, Any]], int | None]] = {
+FORMULAS: dict[str, Callable[[Sequence[Any], Shape, Attributes], int | None]] = {
     "Conv": _convolution(1),
     "ConvInteger": _convolution(1),
     "QLinearConv": _convolution(3),

@@ -210,7 +210,8 @@ _LIGHT_BY_KIND = {
         _masked_softmax _native_batch_norm_legit _native_batch_norm_legit_functional
         _native_batch_norm_legit_no_training _prelu_kernel _safe_softmax _softmax _weight_norm_interface
         binary_cross_entropy binary_cross_entropy_with_logits cudnn_batch_norm gelu glu hardswish huber_loss
-        _thnn_fused_gru_cell _thnn_fused_lstm_cell log_sigmoid_forward miopen_batch_norm mish mse_loss native_batch_norm native_group_norm native_layer_norm
+        _thnn_fused_gru_cell _thnn_fused_lstm_cell log_sigmoid_forward miopen_batch_norm mish mse_loss
+        native_batch_norm native_group_norm native_layer_norm
         nll_loss2d_forward nll_loss_forward renorm rrelu_with_noise rsub smooth_l1_loss soft_margin_loss threshold""",
     "pooling and resampling on a fixed grid": """
         _adaptive_avg_pool2d _adaptive_avg_pool3d _upsample_bicubic2d_aa _upsample_bilinear2d_aa
@@ -228,7 +229,8 @@ _LIGHT_BY_KIND = {
         masked_select nonzero nonzero_static pixel_shuffle pixel_unshuffle put reflection_pad1d reflection_pad2d
         reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d roll rot90
         scatter scatter_add scatter_reduce searchsorted segment_reduce select_scatter slice_scatter sort split_copy
-        split_with_sizes_copy stack take to_padded_tensor topk tril triu unique_consecutive unique_dim unique_dim_consecutive
+        split_with_sizes_copy stack take to_padded_tensor topk tril triu unique_consecutive unique_dim
+        unique_dim_consecutive
         unsafe_split unsafe_split_with_sizes""",
 }
 LIGHT = frozenset(" ".join(_LIGHT_BY_KIND.values()).split())

@@ -13,7 +13,6 @@ from mixprof.data.types import Case
 from mixprof.plan import files
 from mixprof.plan.given import Fed, sizes_of
 from mixprof.plan.settings import SIDES, USUAL_LAYOUT, USUAL_LOWERING, Axes, usual_dtype
-from mixprof.plan.settings import Measure as Measure
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Source:
     inputs: tuple[Fed, ...] = ()  # that the user gives its forward
     inputs_file: str | None = None  # the .npz that these come from
     inputs_sha256: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)  # of a registered model: see models.facts
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class Registry(Protocol):
 
     def kind(self, name: str) -> str: ...
 
+    def facts(self, name: str) -> dict[str, Any]: ...
+
     def check(
         self, name: str, *, resolution: int | tuple[int, int], window: int | None, channels: int | None
     ) -> str | None: ...
@@ -71,6 +73,7 @@ def _registered(name: str, registry: Registry) -> Source:
         registry.kind(name),
         "mixprof.models:specialize",
         check=check,
+        facts=registry.facts(name),
     )
 
 

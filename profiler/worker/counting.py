@@ -51,7 +51,8 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
     source, case = request["source"], Case.from_json(request["case"])
     with _plain_layers():
         if source["kind"] == "call":
-            return _of_call(flops.count(modules.build(source, case).module.call))
+            function: Any = modules.build(source, case).module.call
+            return _of_call(flops.count(function))
         counted = _counted(source, case)
         params = sum(parameter.numel() for parameter in counted.module.parameters())
         peak, weights = _memory(source, case, counted)

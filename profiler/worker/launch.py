@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from mixprof import lowerings, metrics, sampling
 from mixprof.data.errors import Unsupported, is_out_of_memory, one_line
+from mixprof.data.launch import LaunchEnvironment, Status
 from mixprof.data.types import Case, Launch, digest
 from mixprof.lowerings import Lowered, Target
 from mixprof.machine import cpu_contention, process, testbed
@@ -149,10 +151,11 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
             else:
                 checked = check(subject)
                 measured = checked if checked.status != "ok" else measure(subject, request["measure"], checked)
-    return replace(measured, environment={**measured.environment, "built_s": ready.built_s}).to_json()
+    environment = msgspec.structs.replace(measured.environment, built_s=ready.built_s)
+    return replace(measured, environment=environment).to_json()
 
 
-def _started(subject: Subject, status: str = "ok", reason: str | None = None) -> Launch:
+def _started(subject: Subject, status: Status = "ok", reason: str | None = None) -> Launch:
     lowered = subject.lowered
     return Launch(
         status,
@@ -216,8 +219,8 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
     before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     times = latency.measure(subject.lowered, case.device, case.mode, budget)
     after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
-    taken = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
-    own: dict[str, Any] = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}
+    taken: dict[str, Any] = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
+    own = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}
     return replace(
         checked,
         status="throttled" if times.throttled else "unstable" if times.unsteady else "ok",
@@ -228,14 +231,14 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
         host_ms=times.host_ms,
         **own,
         metrics={name: value for name, value in taken.items() if name not in own},
-        environment={
-            "page_faults": after.ru_minflt - before.ru_minflt,
-            "involuntary_switches": after.ru_nivcsw - before.ru_nivcsw,
-            "dropped_samples": times.dropped,
-            "clocks": times.clocks,
-            "measure_s": time.perf_counter() - start,
-            "lost_cpu_share": cpu_contention.lost_share(contention, contended),
-            "others_cpus": cpu_contention.others_cpus(contention, contended),
-            "governor": testbed.governor(),
-        },
+        environment=LaunchEnvironment(
+            page_faults=after.ru_minflt - before.ru_minflt,
+            involuntary_switches=after.ru_nivcsw - before.ru_nivcsw,
+            dropped_samples=times.dropped,
+            clocks=times.clocks,
+            measure_s=time.perf_counter() - start,
+            lost_cpu_share=cpu_contention.lost_share(contention, contended),
+            others_cpus=cpu_contention.others_cpus(contention, contended),
+            governor=testbed.governor(),
+        ),
     )
