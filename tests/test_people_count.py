@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import mixprof
 import people_calls
 import people_files
 from mixprof import models
@@ -19,7 +20,7 @@ from mixprof.plan.given import parse
 from mixprof.plan.settings import Axes, Measure
 from mixprof.run.client import Origin
 from mixprof.run.session import refuse_unused, session
-from people import KINDS, Kind
+from people import KINDS, Kind, layer
 
 HERE = Path(__file__).parent
 # Where a kind's code can run at all: its tensors are none of the module's, or what it does depends on values.
@@ -124,3 +125,52 @@ def test_inputs_of_an_archive(asked, tmp_path):
     )
     (tmp_path / "in.npz").write_bytes(b"another")
     assert asked.count(replace(entry.case, batch=2), entry.source)["status"] != "ok"
+
+
+def test_a_tree_sums_up_what_lies_within(asked):
+    kind = next(kind for kind in KINDS if kind.model.endswith(":with_inputs"))
+    asked.given = Given()
+    axes = Axes(models=(kind.model,), devices=("cpu",), batches=(2,), resolutions=((32, 32),))
+    entry = expand([axes], asked.describe, ["cpu"])[0]
+    rows = {row["path"]: row for row in asked.count(entry.case, entry.source, tree=True)["tree"]}
+    assert (rows[""]["params"], rows[""]["macs"]) == (kind.params, kind.macs)
+    assert (rows["image"]["params"], rows["image"]["macs"]) == (24_608, 2 * 4 * 32 * 768)
+    assert rows["image"]["activation_bytes"] == 2 * 32 * 2 * 2 * 4
+    assert rows["text.table"]["activation_bytes"] == 2 * 20 * 32 * 4
+    within = [row for path, row in rows.items() if path.startswith("text.layer")]
+    assert rows["text.layer"]["macs"] == rows["text"]["macs"] == 2 * layer(20, 32, 64)
+    assert all(row["macs"] <= rows["text.layer"]["macs"] for row in within)
+    assert {row["role"] for row in rows.values()} == {"unknown"}
+
+
+@pytest.mark.parametrize("name", ["item", "plain", "tied"])
+def test_a_tree_is_known_wherever_it_was_counted(asked, name):
+    kind = next(kind for kind in KINDS if kind.model.endswith(f":{name}"))
+    asked.given = Given()
+    axes = Axes(models=(kind.model,), devices=("cpu",), batches=(2,), resolutions=((32, 32),))
+    entry = expand([axes], asked.describe, ["cpu"])[0]
+    rows = asked.count(entry.case, entry.source, tree=True)["tree"]
+    assert (rows[0]["path"], rows[0]["params"], rows[0]["macs"]) == ("", kind.params, kind.macs)
+
+
+def test_roles_of_a_tree_are_those_that_our_models_declare(asked):
+    asked.given = Given()
+    entry = expand([Axes(models=("dwnet_t",), devices=("cpu",))], asked.describe, ["cpu"])[0]
+    counts = asked.count(entry.case, entry.source, tree=True)
+    assert {"mixer", "mlp", "norm", "embed", "head"} <= {row["role"] for row in counts["tree"]}
+    assert counts["tree"][0]["macs"] == counts["macs"]
+
+
+def test_an_operator_of_ones_own_is_named_until_its_formula_is_registered(asked):
+    unknown = counted(asked, "people_operators:unregistered", batches=(2,), resolutions=((32, 32),))
+    assert (unknown["macs"], unknown["uncounted_ops"]) == (0, ["people.product"])
+    known = counted(asked, "people_own_operator:registered", batches=(2,), resolutions=((32, 32),))
+    assert (known["macs"], known["uncounted_ops"]) == (2 * 3 * 5, [])
+    refused = counted(asked, "people_own_operator:known")
+    assert "got operator 'aten::mm', which is counted already" in refused["reason"]
+
+
+@pytest.mark.parametrize("name", ["my", "my::", "aten::relu", "aten::linear", "aten::layer_norm"])
+def test_a_formula_for_no_operator_or_a_known_one_is_refused(name):
+    with pytest.raises(UsageError, match="expected"):
+        mixprof.register_flops(name, lambda *shapes, out_shape: 0)

@@ -45,9 +45,12 @@ class Counts:
         return 2 * self.macs
 
 
-def count(forward: Callable[..., object], *inputs: object) -> Counts:
-    """Run `forward(*inputs)` once and count it. Any device (meta costs nothing), any grad or inference mode."""
-    with _entered_modules(forward) as entered, _Count(entered, tensors_of(inputs)) as mode:
+def count(forward: Callable[..., object], *inputs: object, within: nn.Module | None = None) -> Counts:
+    """Run `forward(*inputs)` once and count it. Any device (meta costs nothing), any grad or inference mode.
+
+    within: the module whose paths operators are told by, where that is not `forward` itself.
+    """
+    with _entered_modules(within or forward) as entered, _Count(entered, tensors_of(inputs)) as mode:
         forward(*inputs)
     macs_by_op = {op: macs for op, macs in mode.macs.most_common() if macs}
     uncounted, sizes = tuple(sorted(mode.uncounted)), frozenset(mode.sizes)

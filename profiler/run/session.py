@@ -88,8 +88,9 @@ class Session:
 
         return shelf.find(source, ask)
 
-    def count(self, case: Case, source: Source) -> Json:
-        return {**self.server.run("count", ASK_TIMEOUT_S, source=source_request(source), case=case.to_json()).values}
+    def count(self, case: Case, source: Source, *, tree: bool = False) -> Json:
+        request = {"source": source_request(source), "case": case.to_json(), "tree": tree}
+        return {**self.server.run("count", ASK_TIMEOUT_S, **request).values}
 
     def operators(self, case: Case, source: Source) -> Json:
         request = {"source": source_request(source), "case": case.to_json()}

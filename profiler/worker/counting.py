@@ -18,7 +18,7 @@ from mixprof.data.errors import Unsupported, one_line
 from mixprof.data.types import Case
 from mixprof.lowerings import cast
 from mixprof.machine.process import torch_dtype
-from mixprof.metrics import flops, memory_plan
+from mixprof.metrics import flops, memory_plan, module_tree
 from mixprof.metrics.operators import trace
 from mixprof.worker import feeds, modules
 from mixprof.worker.modules import Built
@@ -44,6 +44,8 @@ class Forward:
     inputs: list[Tensor]
     counts: flops.Counts
     where: str
+    own: nn.Module  # whose paths the counts have
+    kept: Mapping[str, int]  # bytes that each of its modules returns
 
 
 def count(request: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +73,15 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "weights_bytes": weights,
         "input_bytes": sum(_nbytes(tensor, dtype) for tensor in counted.inputs),
         "counted_on": counted.where,
+        **_tree(source, counted, bool(request.get("tree"))),
     }
+
+
+def _tree(source: Mapping[str, Any], counted: Forward, wanted: bool) -> dict[str, Any]:
+    if not wanted:
+        return {}
+    branches = module_tree.tree(counted.own, counted.counts, counted.kept, declared=not _may_run(source))
+    return {"tree": [branch.to_json() for branch in branches]}
 
 
 @contextlib.contextmanager
@@ -121,14 +131,25 @@ def _counted(source: Mapping[str, Any], case: Case) -> Forward:
         try:
             with FakeTensorMode(allow_non_fake_inputs=True):
                 fake = memory_plan.fake_module(module, "cpu")
-                return Forward(module, inputs, flops.count(fake, *memory_plan.fake(inputs, "cpu")), "fake")
+                faked = memory_plan.fake(inputs, "cpu")
+                return _forward(built.module, (module, inputs), (fake, faked), "fake")
         except Exception:  # what it looks at has no value there
             pass
         try:
-            return Forward(module, inputs, flops.count(module, *inputs), "cpu")
+            return _forward(built.module, (module, inputs), (module, inputs), "cpu")
         except Exception as error:  # of the user's own code: any
             reason = feeds.explain(built.module, built.example, error) or one_line(error)
             raise Unsupported(f"{case.model}: {reason}") from first
+
+
+def _forward(
+    own: nn.Module, bound: tuple[nn.Module, list[Tensor]], run: tuple[Callable[..., object], list[Tensor]], where: str
+) -> Forward:
+    """Count what runs in the place of a bound module and its inputs."""
+    function, inputs = run
+    with module_tree.outputs(own) as kept:
+        counts = flops.count(function, *inputs, within=own)
+    return Forward(*bound, counts, where, own, kept)
 
 
 def _on_meta(source: Mapping[str, Any], case: Case) -> Forward:
@@ -137,7 +158,7 @@ def _on_meta(source: Mapping[str, Any], case: Case) -> Forward:
     inputs = [cast(tensor.to("meta"), dtype) for tensor in built.example.tensors]
     module = built.example.bind(built.module.to(dtype))
     with torch.inference_mode():
-        return Forward(module, inputs, flops.count(module, *inputs), "meta")
+        return _forward(built.module, (module, inputs), (module, inputs), "meta")
 
 
 def _may_run(source: Mapping[str, Any]) -> bool:
