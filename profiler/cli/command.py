@@ -88,6 +88,16 @@ def add_files(command: argparse.ArgumentParser) -> None:
     command.add_argument("--inputs", metavar="FILE.npz", help="what the forward is fed with (default: random)")
 
 
+def add_depth(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--depth", type=int, metavar="N", help="of the table by module, at most (default: 2)")
+
+
+def check_depth(depth: int | None, option: str, *, asked: bool) -> None:
+    """UsageError for a depth that is none, or of a table that nobody asked for."""
+    if depth is not None and (depth < 0 or not asked):
+        raise UsageError(f"got --depth {depth}, expected a whole number from 0 up, with {option}")
+
+
 def read_sweep(arguments: argparse.Namespace) -> Sweep:
     """Groups and settings from a sweep file, the command line, or both; the command line wins."""
     values = {name: getattr(arguments, name, None) for name in (*AXES, *MEASURE)}

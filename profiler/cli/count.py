@@ -6,15 +6,14 @@ import argparse
 from dataclasses import asdict, replace
 
 from mixprof import models
-from mixprof.cli.command import Command, add_files, add_json, print_json, read_files
+from mixprof.cli.command import Command, add_depth, add_files, add_json, check_depth, print_json, read_files
 from mixprof.data.errors import UsageError
-from mixprof.data.json import Json
 from mixprof.plan.settings import AXES
+from mixprof.reports.text import module_tree
 from mixprof.run import counting
 from mixprof.run.counting import SINGLE, Counted
 from mixprof.symbolic import words
 
-DEPTH = 2
 WHERE = {
     "fake": "on fake tensors: its code does not run on meta",
     "cpu": "in a forward on the CPU: its code looks at values",
@@ -30,7 +29,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--symbolic", action="store_true", help="exact formulas in batch, resolution, window, channels"
     )
     command.add_argument("--tree", action="store_true", help="parameters, MACs and bytes of outputs by module")
-    command.add_argument("--depth", type=int, metavar="N", help=f"of the tree, at most (default: {DEPTH})")
+    add_depth(command)
     add_files(command)
     add_json(command)
 
@@ -39,22 +38,16 @@ def run(arguments: argparse.Namespace) -> int:
     axes = counting.axes_of(arguments.model, {name: getattr(arguments, name) for name in SINGLE}, "--{}")
     if arguments.symbolic:
         return _symbolic(arguments)
-    if arguments.depth is not None and (arguments.depth < 0 or not arguments.tree):
-        raise UsageError(f"got --depth {arguments.depth}, expected a whole number from 0 up, with --tree")
+    check_depth(arguments.depth, "--tree", asked=arguments.tree)
     label, counted = counting.count(axes, models, read_files(arguments), tree=arguments.tree)
     if counted.tree is not None:
-        depth = DEPTH if arguments.depth is None else arguments.depth
-        counted = replace(counted, tree=[each for each in counted.tree if _depth(each["path"]) <= depth])
+        counted = replace(counted, tree=module_tree.pruned(counted.tree, arguments.depth))
     print_json(_as_json(counted)) if arguments.json else print(_as_text(label, counted))
     return 0
 
 
 def _as_json(counted: Counted) -> dict[str, object]:
     return {name: value for name, value in asdict(counted).items() if name != "tree" or value is not None}
-
-
-def _depth(path: str) -> int:
-    return len(path.split(".")) if path else 0
 
 
 def _as_text(label: str, counted: Counted) -> str:
@@ -70,25 +63,8 @@ def _as_text(label: str, counted: Counted) -> str:
     if counted.counted_on in WHERE:
         lines.append(f"  counted {WHERE[counted.counted_on]}")
     if counted.tree is not None:
-        lines += ["", *_tree(counted.tree)]
+        lines += ["", module_tree.as_text(counted.tree)]
     return "\n".join(lines)
-
-
-def _tree(branches: list[Json]) -> list[str]:
-    """A line a module, indented by its depth."""
-    names = ["  " * _depth(each["path"]) + (each["path"].rsplit(".", 1)[-1] or "(whole)") for each in branches]
-    width = max(map(len, names), default=0)
-    types = max(len(each["type"]) for each in branches)
-    rows = zip(names, branches, strict=True)
-    head = f"  {'module':{width}}  {'type':{types}}  {'parameters':>14}  {'MACs':>18}  {'bytes of outputs':>16}  role"
-    return [
-        head,
-        *(
-            f"  {name:{width}}  {each['type']:{types}}  {each['params']:>14,}  {each['macs']:>18,}  "
-            f"{each['activation_bytes']:>16,}  {each['role']}"
-            for name, each in rows
-        ),
-    ]
 
 
 def _symbolic(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ def outputs(module: nn.Module) -> Iterator[dict[str, int]]:
             key = storage._cdata
             if key in known or key in alive:
                 continue
-            alive[key] = weakref.ref(storage, lambda _, key=key: alive.pop(key, None))
+            alive[key] = weakref.ref(storage, partial(_forget, alive, key))
             kept[paths[id(part)]] += storage.nbytes()
 
     hook = register_module_forward_hook(note)
@@ -54,6 +55,10 @@ def outputs(module: nn.Module) -> Iterator[dict[str, int]]:
         yield kept
     finally:
         hook.remove()
+
+
+def _forget(alive: dict[int, weakref.ref], key: int, _: object) -> None:
+    alive.pop(key, None)
 
 
 def _dense(tree: Any) -> list[Tensor]:

@@ -59,7 +59,9 @@ def is_known(name: str) -> bool:
     if name in FORMULAS or namespace in ("prim", "profiler"):
         return True
     packet = getattr(torch.ops.aten, operator, None) if namespace == "aten" else None
-    return packet is not None and any(is_light(getattr(packet, overload)) for overload in packet.overloads())
+    overloads = [] if packet is None else [getattr(packet, each) for each in packet.overloads()]
+    composed = torch._C.DispatchKey.CompositeImplicitAutograd  # of operators that are counted themselves
+    return any(is_light(each) or each.has_kernel_for_dispatch_key(composed) for each in overloads)
 
 
 def _is_backward_of_light(name: str) -> bool:

@@ -72,9 +72,10 @@ class Share(TypedDict):
 
 
 class Watch:
-    """Knows which modules of a network run right now."""
+    """Knows which modules of a network run right now. declared: the network is one of ours, which says their roles."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, declared: bool = True) -> None:
+        self.module, self.declared = module, declared
         self.stack: list[Place] = []
         for path, part in module.named_modules():
             place = (path, type(part).__name__, type(part).__module__)
@@ -186,7 +187,7 @@ class _Trace(TorchDispatchMode):
             Operator(
                 name,
                 path,
-                role_of(self.watch.stack, name, kind),
+                role_of(self.watch.stack, name, kind) if self.watch.declared else "unknown",
                 stage_of(path),
                 kind,
                 macs,

@@ -125,7 +125,10 @@ class Measure:
     allocator: str = setting("pinned", one_of("pinned", "system"), "pinned keeps its memory between samples")
     energy: bool = setting(False, SWITCH, "joules per image, some seconds more a launch", scope="launches")
     layers: bool = setting(
-        False, SWITCH, "one more launch per engine or eager case: where its time goes, by role", scope="sweep"
+        False,
+        SWITCH,
+        "one more launch per engine or eager case: where its time goes, by role and module",
+        scope="launches",
     )
     max_lost_cpu: float = setting(0.1, SHARE, "of a launch's CPU time that others may take before it is repeated")
     max_memory: int | None = setting(

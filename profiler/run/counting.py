@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mixprof.data.errors import UsageError
-from mixprof.data.json import Json
 from mixprof.plan.axes import expand
 from mixprof.plan.files import Given
 from mixprof.plan.settings import AXES, Axes, Measure
@@ -28,7 +29,9 @@ class Counted:
     macs_by_op: dict[str, int]
     min_bytes: int | None  # operands and results of what multiplies and accumulates, each once
     uncounted_ops: list[str]  # operators that no formula covers: the counts are then "at least"
-    tree: list[Json] | None = None  # costs by module, where they were asked for: see `metrics.module_tree.Branch`
+    tree: Sequence[Mapping[str, Any]] | None = None  # by module, if asked for: `metrics.module_tree.Branch`
+        None  # costs by module, where they were asked for: see `metrics.module_tree.Branch`
+    )
     counted_on: str | None = None  # "meta", "fake" tensors or, for code that looks at values, "cpu"; None: of a file
 
 
