@@ -1,6 +1,6 @@
 """Weights of an ONNX graph: parameters are the elements of its constants, whatever they are stored as.
 
-Scales, zero points, shapes and bounds are none. Floats are weights unless every use of them is as one of these;
+Scales, zero points, running statistics, shapes and bounds are none. Floats are weights unless every use of them is as one of these;
 integers only where an operator takes them for quantized weights.
 """
 
@@ -24,7 +24,7 @@ QUANTIZED = {
     "DynamicQuantizeLSTM": (1, 2), "QAttention": (1,), "QGemm": (3, 6), "QLinearAdd": (0, 3), "QLinearMul": (0, 3),
     "MatMulNBits": (1,), "MatMulBnb4": (1,), "GatherBlockQuantized": (0,), "QEmbedLayerNormalization": (2, 3, 4, 5, 6),
 }  # fmt: skip
-# Operator -> its inputs that are scales, zero points, sizes or bounds.
+# Operator -> its inputs that are scales, zero points, running statistics, sizes or bounds.
 SETTINGS = {
     "DequantizeLinear": (1, 2), "QuantizeLinear": (1, 2), "QLinearConv": (1, 2, 4, 5, 6, 7),
     "QLinearMatMul": (1, 2, 4, 5, 6, 7), "MatMulIntegerToFloat": (2, 3, 4, 5), "DynamicQuantizeMatMul": (2, 3),
@@ -34,7 +34,7 @@ SETTINGS = {
     "QLinearGlobalAveragePool": (1, 2, 3, 4), "QLinearReduceMean": (1, 2, 3, 4), "QLinearConcat": tuple(range(99)),
     "QEmbedLayerNormalization": tuple(range(8, 18)), "MatMulNBits": (2, 3, 4), "MatMulBnb4": (2,),
     "GatherBlockQuantized": (2, 3), "Resize": (1, 2, 3), "Upsample": (1,), "Clip": (1, 2), "Pad": (1, 2),
-    "Dropout": (1,), "OneHot": (1, 2), "NonMaxSuppression": (2, 3, 4), "Range": (0, 1, 2),
+    "BatchNormalization": (3, 4), "Dropout": (1,), "OneHot": (1, 2), "NonMaxSuppression": (2, 3, 4), "Range": (0, 1, 2),
 }  # fmt: skip
 MOVING = ("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Gather", "Slice")  # input 0 on
 UINT8 = 2
