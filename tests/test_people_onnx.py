@@ -1,4 +1,4 @@
-"""ONNX files that people bring through the whole path in worker processes: counted, checked against a reference, timed."""
+"""ONNX files that people bring, the whole path in worker processes: counted, compared with a reference, timed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Weights of an ONNX graph: parameters are the elements of its constants, whatever they are stored as.
 
-Scales, zero points, running statistics, shapes and bounds are none. Floats are weights unless every use of them is as one of these;
-integers only where an operator takes them for quantized weights.
+Scales, zero points, running statistics, shapes and bounds are none. Floats are weights unless every use of them is as
+one of these; integers only where an operator takes them for quantized weights.
 """
 
 from __future__ import annotations

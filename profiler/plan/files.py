@@ -3,8 +3,8 @@
 Plain data for the parent process, which never opens the file itself: a worker does (`work.inspect`).
 
 A case has one batch and one resolution. They are those of the first input that looks like pictures, four axes of a
-float or of bytes: axis 0, and axes 2 and 3; or 1 and 2 where the channels are plainly last. Three axes of which one is
-the three channels are one picture, of batch 1. A file without such an input has the first axis of its first input as
+float or of bytes: axis 0, and axes 2 and 3; or 1 and 2 where the channels are plainly last. Three channels by two
+free axes are one picture, of batch 1. A file without such an input has the first axis of its first input as
 its batch, and [1, second axis] as its resolution: a sequence of positions, one row high.
 """
 
@@ -20,7 +20,7 @@ from mixprof.data.types import Case
 
 SUFFIXES = (".onnx", ".plan")
 PICTURES = ("float32", "float16", "bfloat16", "float64", "uint8")
-SHORTEST_SIDE = 16  # of one picture without a batch: (3, 4, 8) is a batch of three
+PICTURE_NAMES = re.compile("ima?ge?|pict|photo|frame|pixel", re.I)
 UNKNOWN = "unknown"  # the element type of an engine's input, where there is no device to ask
 
 Size = int | str | None  # of an axis: a number, a name that it shares with other axes, or nothing at all
@@ -173,16 +173,16 @@ def _of_pictures(each: Input) -> Axes | None:
     sizes = each.given or each.declared
     if len(sizes) == 4:
         return Axes(0, 1, 2) if _channels_last(sizes) else Axes(0, 2, 3)
-    if len(sizes) == 3 and each.declared[0] == 3 and _wide(sizes[1:]):
+    if len(sizes) == 3 and each.declared[0] == 3 and _one_picture(each, each.declared[1:]):
         return Axes(height=1, width=2)
-    if len(sizes) == 3 and each.declared[2] == 3 and _wide(sizes[:2]) and each.dtype == "uint8":
+    if len(sizes) == 3 and each.declared[2] == 3 and each.dtype == "uint8":
         return Axes(height=0, width=1)  # of floats it could be points in space
     return None
 
 
-def _wide(sizes: Sequence[Size]) -> bool:
-    """Whether these can be the sides of a picture: free, or of some length."""
-    return all(not isinstance(size, int) or size >= SHORTEST_SIDE for size in sizes)
+def _one_picture(each: Input, sides: Sequence[Size]) -> bool:
+    """Whether three channels are one picture's: its sides are free, or its name says so; else a batch of three."""
+    return not any(isinstance(side, int) for side in sides) or PICTURE_NAMES.search(each.name) is not None
 
 
 def _channels_last(sizes: Sequence[Size]) -> bool:
