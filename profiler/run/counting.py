@@ -30,8 +30,6 @@ class Counted:
     min_bytes: int | None  # operands and results of what multiplies and accumulates, each once
     uncounted_ops: list[str]  # operators that no formula covers: the counts are then "at least"
     tree: Sequence[Mapping[str, Any]] | None = None  # by module, if asked for: `metrics.module_tree.Branch`
-        None  # costs by module, where they were asked for: see `metrics.module_tree.Branch`
-    )
     counted_on: str | None = None  # "meta", "fake" tensors or, for code that looks at values, "cpu"; None: of a file
 
 
