@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     with passing(read_sweep(arguments), models, watch) as folder:
         print(summary.short(folder))
         for record in run_folder.read_records(folder):
-            if branches := (record.proof or {}).get("modules"):
+            branches = (record.proof or {}).get("modules")
+            if branches and record.case.model != "anchor_v1":
                 print(f"\n{record.case.label()}\n{module_tree.as_text(module_tree.pruned(branches, arguments.depth))}")
     return watch.exit_code
 
