@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mixprof.data.errors import UsageError
-from mixprof.data.facts import lowering_facts, model_facts
+from mixprof.data.facts import record_facts
+from mixprof.data.manifest import Checked
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
-from mixprof.data.types import Case, Record, Samples
-from mixprof.reports import latencies, peaks, statistics
-from mixprof.sampling import BATCHES, unseen, within_launch
+from mixprof.data.types import Case, Record
+from mixprof.reports import latencies, peaks
+from mixprof.reports.timed import times_of
 
 ANCHOR = "anchor_v1"
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
 TEXT, WHOLE, REAL, TRUTH = "object", "Int64", "float64", "boolean"
-PERCENTILE_99_SAMPLES = 1000
 ROLES = ("mixer", "generator", "reshape", "mlp", "norm", "merge", "embed", "head", "other")  # what an operator is for
 
 COLUMNS = {
@@ -128,7 +126,7 @@ def load(*runs: str | Path) -> pd.DataFrame:
     Raises UsageError for a folder that is no run, a run that is given twice, and a case with two records.
     """
     rows = [
-        {**row(name, record), **_crosscheck(record, marks), **_facts(record, manifest)}
+        {**row(name, record), **_crosscheck(record, marks), **record_facts(record, manifest)}
         for name, run in run_names(runs).items()
         for marks, manifest in [(read_crosscheck(run), read_manifest(run))]
         for record in records_of(run)
@@ -180,7 +178,7 @@ def row(run: str, record: Record) -> dict[str, Any]:
         "width": width,
         "status": record.status,
         "reason": record.reason,
-        **_measured(record),
+        **times_of(record),
         **_counted(record),
         **{name: getattr(record.memory, name, None) for name in MEMORY},
         "metrics": record.metrics,
@@ -206,27 +204,12 @@ def _proven(proof: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _crosscheck(record: Record, marks: Mapping[Case, Mapping[str, Any]]) -> dict[str, Any]:
+def _crosscheck(record: Record, marks: Mapping[Case, Checked]) -> dict[str, Any]:
     """The mark that `mixprof crosscheck` gave this record's engine; nothing for another engine of the same case."""
     entry = marks.get(record.case)
-    if entry is None or entry.get("engine_sha256") != (record.proof or {}).get("engine_sha256"):
+    if entry is None or entry.engine_sha256 != (record.proof or {}).get("engine_sha256"):
         return {}
-    return {"crosscheck": entry["mark"], "crosscheck_ratio": entry.get("ratio")}
-
-
-def _facts(record: Record, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a record's model that matter to it. The published accuracy is at 224x224 and window 7."""
-    case, facts = record.case, model_facts(manifest, record.case.model)
-    published = facts.get("published") if (case.resolution, case.window) == ((224, 224), 7) else None
-    plain = facts.get("plain_formulations") or {}
-    fuses = (lowering_facts(manifest).get(case.lowering.split(":")[0]) or {}).get("fuses", True)
-    ran = (record.proof or {}).get("formulation") or ()
-    return {
-        **{name: facts.get(name) for name in ("own_mixer", "mixer")},
-        "compared_with": json.dumps(facts["compared_with"]) if facts.get("compared_with") else None,
-        "top1_percent": (published or {}).get("top1_percent"),
-        "plain": "; ".join(dict.fromkeys(plain[how] for how in ran if how in plain and not fuses)) or None,
-    }
+    return {"crosscheck": entry.mark, "crosscheck_ratio": entry.ratio}
 
 
 def _counted(record: Record) -> dict[str, Any]:
@@ -235,74 +218,6 @@ def _counted(record: Record) -> dict[str, Any]:
     if record.uncounted_ops is None:
         return cells
     return {**cells, "counts_exact": not record.uncounted_ops, "uncounted_ops": ", ".join(record.uncounted_ops)}
-
-
-def _measured(record: Record) -> dict[str, Any]:
-    """Latency and what follows from it, for a record that is ok; else only which time it would have been."""
-    time = "gpu_ms" if record.case.device.startswith("cuda") else "host_ms"
-    cells: dict[str, Any] = {"time": time, "launches": len(record.launches)}
-    if record.status != "ok":
-        return cells
-    cells |= {"enqueue_ms": latency(samples_of(record, "enqueue_ms"), record.case.device).get("latency_ms")}
-    cells |= latency(samples_of(record, time), record.case.device) | _host_percentiles(samples_of(record, "host_ms"))
-    if "latency_ms" in cells:
-        cells["images_per_s"] = 1000 * record.case.batch / cells["latency_ms"]
-        cells |= _by_round(record, time)
-    return cells
-
-
-def _by_round(record: Record, time: str) -> dict[str, str]:
-    """The rounds of a record's launches and their medians. Where rounds are not told apart, launches count as such."""
-    timed = sorted(_timed(record, time), key=lambda launch: launch[0])
-    rounds = [number for number, _ in timed]
-    distinct = rounds if len(set(rounds)) == len(rounds) else range(len(rounds))
-    medians = [float(np.median(samples.samples)) for _, samples in timed]
-    return {"rounds": ", ".join(map(str, distinct)), "medians_ms": ", ".join(map(repr, medians))}
-
-
-def samples_of(record: Record, time: str) -> list[Samples]:
-    """The samples of one of the three times in each launch that has them."""
-    return [samples for _, samples in _timed(record, time)]
-
-
-def _timed(record: Record, time: str) -> list[tuple[int, Samples]]:
-    """The same with the round of each launch."""
-    found = [(launch.round, getattr(launch, time)) for launch in record.launches if launch.status == "ok"]
-    return [(number, samples) for number, samples in found if samples is not None and samples.samples]
-
-
-def latency(launches: Sequence[Samples], device: str) -> dict[str, Any]:
-    """The estimate with its 95 % interval: over launches where there are two, else within the one.
-
-    One launch cannot see the machine's slow drift, so its interval is widened by what is assumed of the device.
-    """
-    if not launches:
-        return {}
-    medians = [float(np.median(launch.samples)) for launch in launches]
-    if len(medians) == 1 and len(launches[0].samples) < BATCHES:
-        return {"latency_ms": medians[0], "launches": 1}
-    one = len(medians) == 1
-    interval = within_launch(launches[0].samples, unseen(device)) if one else statistics.over_launches(medians)
-    freedom = (BATCHES if one else len(medians)) - 1
-    width = math.log(interval.high / interval.low) if interval.low > 0 else None  # within one launch it may be below 0
-    return {
-        "latency_ms": interval.estimate,
-        "latency_low_ms": interval.low,
-        "latency_high_ms": interval.high,
-        "interval": "within-launch" if one else "launches",
-        "launches": len(medians),
-        "log_error": None if width is None else width / 2 / float(statistics.t_quantile(freedom, 0.975)),
-        "log_freedom": freedom,
-    }
-
-
-def _host_percentiles(launches: Sequence[Samples]) -> dict[str, float]:
-    """Percentiles of single requests, all launches together; none where a sample is the mean of several forwards."""
-    if not launches or any(launch.forwards_per_sample != 1 for launch in launches):
-        return {}
-    pooled = np.concatenate([launch.samples for launch in launches])
-    wanted = (50, 95, 99) if len(pooled) >= PERCENTILE_99_SAMPLES else (50, 95)
-    return {f"host_p{percent}_ms": float(np.percentile(pooled, percent)) for percent in wanted}
 
 
 def _moderate(frame: pd.DataFrame) -> None:

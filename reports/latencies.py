@@ -15,13 +15,13 @@ RATIO = ("ratio", "ratio_low", "ratio_high", "interval")
 
 def moderated_errors(frame: pd.DataFrame) -> pd.DataFrame:
     """ERRORS of each row of the frame that enough others of its rounds stand beside; missing of the other rows."""
-    found = pd.DataFrame(np.nan, index=frame.index, columns=list(ERRORS))
+    errors = pd.DataFrame(np.nan, index=frame.index, columns=list(ERRORS))
     several = frame["launches"].where(frame["latency_ms"].notna(), 0) > 1
     for _, rows in frame[several].groupby(BESIDE):
         if len(rows) >= LEAST_CASES:
             moderated = measured(np.array([_logs(medians) for medians in rows["medians_ms"]]))
-            found.loc[rows.index] = np.stack([moderated.errors, moderated.freedoms, moderated.shared], axis=-1)
-    return found
+            errors.loc[rows.index] = np.stack([moderated.errors, moderated.freedoms, moderated.shared], axis=-1)
+    return errors
 
 
 def _logs(medians: str) -> np.ndarray:
@@ -47,9 +47,9 @@ def points(rows: pd.DataFrame) -> Points:
 
 def intervals(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """The 95 % interval of each row's latency, in milliseconds."""
-    each = points(rows).at(np.arange(len(rows))[:, None])
-    half = half_width(*contrast(np.ones(1), each))
-    return np.exp(each.logs[:, 0] - half), np.exp(each.logs[:, 0] + half)
+    alone = points(rows).at(np.arange(len(rows))[:, None])
+    half = half_width(*contrast(np.ones(1), alone))
+    return np.exp(alone.logs[:, 0] - half), np.exp(alone.logs[:, 0] + half)
 
 
 def ratio(frame: pd.DataFrame, top: np.ndarray, bottom: np.ndarray) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def ratio(frame: pd.DataFrame, top: np.ndarray, bottom: np.ndarray) -> pd.DataFr
     middle, factor = latencies[top] / latencies[bottom], np.exp(half_width(*contrast(FIRST_OVER_SECOND, pairs)))
     kinds = frame["interval"].to_numpy()
     kind = np.where((kinds[top] == "launches") & (kinds[bottom] == "launches"), "launches", "within-launch")
-    columns = (middle, middle / factor, middle * factor, np.where(np.isnan(factor), None, kind))
+    columns = (middle, middle / factor, middle * factor, pd.Series(kind, dtype=object).where(~np.isnan(factor), None))
     return pd.DataFrame(dict(zip(RATIO, columns, strict=True)))
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import betaln, digamma, fdtrc, polygamma, stdtr, stdtrit
 
 from mixprof.sampling import Interval
@@ -58,8 +59,8 @@ class Points:
 
     def at(self, where: Any) -> Points:
         """Some of the points, as an index of arrays takes them: all arrays must be of one shape."""
-        values = (getattr(self, each.name) for each in fields(self))
-        return Points(*(None if each is None else each[where] for each in values))
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: array[where] for name, array in arrays.items() if array is not None})
 
 
 def measured(logs: np.ndarray) -> Points:
@@ -168,17 +169,17 @@ def _by_round(weights: np.ndarray, rounds: np.ndarray) -> tuple[np.ndarray, np.n
         return np.sqrt(np.nansum(away**2, axis=-1) / (count - 1) / count), count - 1.0
 
 
-def half_width(error: np.ndarray, freedom: np.ndarray, chance: float = 0.975) -> np.ndarray:
+def half_width(error: ArrayLike, freedom: ArrayLike, chance: float = 0.975) -> np.ndarray:
     """How far a one-sided bound of this chance lies from the estimate; that of 0.975 is a two-sided 95 %."""
     return np.asarray(t_quantile(freedom, chance) * error)
 
 
-def t_quantile(freedom: Any, chance: float) -> Any:
+def t_quantile(freedom: ArrayLike, chance: float) -> Any:
     """What Student's t stays below with this chance."""
     return stdtrit(freedom, chance)
 
 
-def t_chance(freedom: Any, value: Any) -> Any:
+def t_chance(freedom: ArrayLike, value: ArrayLike) -> Any:
     """With which chance Student's t stays below a value."""
     return stdtr(freedom, value)
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from mixprof import lowerings
-from mixprof.data import cache, run_folder
+from mixprof.data import run_folder
+from mixprof.data.files import write_whole
 from mixprof.data.types import Record
 from mixprof.machine import cuda_driver
 from mixprof.plan.settings import DTYPES
@@ -165,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     checks = run_tests(options.tests.resolve())
     checks += run_sweep() if device else [Check("sweep", "skipped", NO_DEVICE)]
     outcome = assemble(checks, environment(), device=device)
-    cache.write(options.out.resolve(), json.dumps(outcome, indent=1).encode() + b"\n")
+    write_whole(options.out.resolve(), json.dumps(outcome, indent=1).encode() + b"\n")
     for check in outcome["checks"]:
         if check["outcome"] == "failed":
             print(f"failed: {check['name']}: {check['message']}")

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from mixprof.data.manifest import Environment, Manifest, Sweep
 from mixprof.data.run_folder import RECORDS, append_record, write_manifest
 from mixprof.data.types import Case, Launch, Memory, Record, Samples
 
-MANIFEST: dict[str, Any] = {
-    "sweep": {},
-    "environment": {"cpu": {"model": "A | B <cpu>", "threads": 2}, "governor": None},
-    "versions": {"torch": "2.13.0"},
-    "measure": {"launches": 3},
-}
+MANIFEST = Manifest(
+    sweep=Sweep(),
+    environment=Environment({"cpu": {"model": "A | B <cpu>", "threads": 2}}, {"governor": None}),
+    versions={"torch": "2.13.0"},
+    measure={"launches": 3},
+)
 
 
 def case(model: str = "depthwise_conv", **changes: Any) -> Case:
@@ -40,7 +41,7 @@ def ok(of: Case, medians: Sequence[float] | np.ndarray, **fields: Any) -> Record
     return Record(case=of, status="ok", launches=launches, **fields)
 
 
-def write_run(folder: Path, records: Iterable[Record], manifest: dict[str, Any] = MANIFEST) -> Path:
+def write_run(folder: Path, records: Iterable[Record], manifest: Manifest = MANIFEST) -> Path:
     folder.mkdir(parents=True)
     write_manifest(folder, manifest)
     for record in records:
@@ -101,7 +102,7 @@ def _record(of: Case, milliseconds: float, random: np.random.Generator, launches
     return Record(of, "ok", None, tuple(samples), uncounted_ops=uncounted, memory=memory, **counts)
 
 
-def write_lines(folder: Path, records: Iterable[Record], manifest: dict[str, Any] = MANIFEST) -> Path:
+def write_lines(folder: Path, records: Iterable[Record], manifest: Manifest = MANIFEST) -> Path:
     """The same folder as `write_run` makes, without putting every line on disk before the next."""
     folder.mkdir(parents=True)
     write_manifest(folder, manifest)

@@ -170,7 +170,7 @@ def test_a_sweep_of_a_file_records_what_it_was_and_what_it_was_fed_with(run):
     assert proof_of(record)["reference"].startswith("onnxruntime on the CPU, graph optimisation disabled")
     assert record.launches[0].host_ms is not None
     manifest = run_folder.read_manifest(folder / "run")
-    assert manifest["artifacts"]["net.onnx"]["sha256"] == proof_of(record)["artifact_sha256"]
+    assert manifest.artifacts["net.onnx"].sha256 == proof_of(record)["artifact_sha256"]
 
 
 def test_resuming_with_the_same_file_measures_nothing_and_with_another_is_refused(run, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from mixprof.data import calibrations
-from mixprof.data.run_folder import testbed_key as key_of
+from mixprof.data.testbed import testbed_key as key_of
 from mixprof.reports.gate.calibration import false_alarms, injected, play, pooled, power, summary
 from mixprof.reports.gate.verdicts import LOOKS
 

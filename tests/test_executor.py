@@ -10,7 +10,8 @@ import pytest
 from mixprof.data import run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Case, Launch, Samples
-from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
+from mixprof.plan.axes import Planned, Source, expand
+from mixprof.plan.settings import Axes, Measure
 from mixprof.run.client import Server, source_request
 from mixprof.run.executors import local
 

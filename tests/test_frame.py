@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from msgspec.structs import replace
 
 from mixprof import reports
 from mixprof.data.errors import UsageError
+from mixprof.data.manifest import Checked, CrossCheck
 from mixprof.data.run_folder import write_crosscheck
 from mixprof.data.types import Launch, Memory, Record
 from mixprof.reports.answers.ratios import Pair, pairs, ratios
@@ -132,8 +134,8 @@ def test_what_an_engine_proves_has_its_columns_and_is_missing_elsewhere(tmp_path
 def test_a_mark_of_crosscheck_is_of_the_engine_that_it_timed(tmp_path, sha256, mark):
     record = Record(case(lowering="tensorrt"), "ok", proof={"engine_sha256": "a"})
     run = write_run(tmp_path / "run", [record, ok(case(), MEDIANS)])
-    entry = {"case": record.case.to_json(), "mark": "agreed", "ratio": 1.01, "engine_sha256": sha256}
-    write_crosscheck(run, {"cases": [entry]})
+    entry = Checked(record.case, "agreed", ratio=1.01, engine_sha256=sha256)
+    write_crosscheck(run, CrossCheck((entry,)))
     frame = reports.load(run)
     assert [None if pd.isna(each) else each for each in frame["crosscheck"]] == [mark, None]
     assert frame["crosscheck_ratio"].notna().sum() == (mark is not None)
@@ -250,7 +252,7 @@ def test_facts_of_models_come_from_the_manifest(tmp_path):
     networks = [ok(case(name, resolution=(224, 224), channels=None), [1.0]) for name in ("mine", "mine:mixer=a")]
     plain = [ok(case("own", lowering=low), [1.0], proof={"formulation": ["loop"]}) for low in ("eager", "fast:x=1")]
     lowerings = {"eager": {"fuses": False}, "fast": {"fuses": True}}
-    manifest = {**MANIFEST, "models": FACTS, "lowerings": lowerings}
+    manifest = replace(MANIFEST, models=FACTS, lowerings=lowerings)
     frame = reports.load(write_run(tmp_path / "run", [*networks, *plain], manifest))
     assert pairs(frame) == [Pair("mine:mixer=a", "mine", "the mixer alone")]
     assert frame["top1_percent"].dropna().tolist() == [80.5]

@@ -11,7 +11,7 @@ from mixprof.data.errors import Unsupported
 from mixprof.data.types import Launch
 from mixprof.lowerings import roles
 from mixprof.lowerings.roles import role_times
-from mixprof.plan.axes import Measure
+from mixprof.plan.settings import Measure
 from mixprof.reports.frame import ROLES
 from mixprof.run.journal import Journal
 from mixprof.worker import breakdown
@@ -106,7 +106,7 @@ def test_eager_operators_are_timed_by_role_and_stage_in_a_launch_of_their_own(tm
     assert all(row["ms"] > 0 for row in rows)
     assert record.proof["role_ms"]["mixer"] == pytest.approx(sum(r["ms"] for r in rows if r["role"] == "mixer"))
     (peaks,) = run_folder.read_peaks(tmp_path / "run")
-    assert (peaks["device"], peaks["dtype"]) == ("cpu", "float32")
+    assert (peaks.device, peaks.dtype) == ("cpu", "float32")
     text = mixprof("report", tmp_path / "run", "--out", tmp_path / "report")
     assert text.returncode == 0, text.stderr
     names = {path.name for path in (tmp_path / "report").iterdir()}

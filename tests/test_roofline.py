@@ -10,6 +10,7 @@ import scipy.stats
 
 from mixprof import reports
 from mixprof.data.errors import UsageError
+from mixprof.data.manifest import Peaks
 from mixprof.data.run_folder import read_peaks, write_peaks
 from mixprof.data.types import Record
 from mixprof.reports.answers import answers
@@ -21,8 +22,8 @@ from mixprof.reports.text.mixer_exchange import mixer_exchange
 from mixprof.reports.text.summary import summary
 from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
-RATES = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e10}
-PEAKS = [{"device": "cpu", "dtype": "float32", **RATES}]
+RATES: dict[str, Any] = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e10}
+PEAKS = [Peaks("cpu", "float32", **RATES)]
 COUNTS: dict[str, Any] = {
     "macs": 600_000_000,
     "flops": 1_200_000_000,
@@ -191,6 +192,8 @@ def test_many_bars_are_several_views_of_which_the_first_is_drawn(tmp_path):
     frame = load(tmp_path, *records)
     (chart,) = breakdown(answers(frame))
     assert [view.label for view in chart.views] == ["bars 1 to 16", "bars 17 to 29"]
-    assert chart.views[1].panels[0].traces[0].x[-1] == "depthwise_conv, batch 29"
+    names = chart.views[1].panels[0].traces[0].x
+    assert isinstance(names, list)
+    assert names[-1] == "depthwise_conv, batch 29"
     figure = dict(figures(frame))["breakdown"]
     assert len(figure.axes[0].get_yticks()) == 16

@@ -13,6 +13,8 @@ import pytest
 from mixprof import reports
 from mixprof.data import run_folder
 from mixprof.data.errors import NotTrusted, UsageError
+from mixprof.data.json import decode, to_builtins
+from mixprof.data.manifest import Manifest
 from mixprof.data.types import Case, LaunchEnvironment
 from mixprof.reports.gate import stored
 from mixprof.run.session import refuse_other
@@ -85,10 +87,12 @@ def test_it_is_reported_and_checked_against_itself(run, tmp_path):
 )
 def test_another_sweep_does_not_go_on_with_it(part, change, error):
     before = run_folder.read_manifest(RUN)
-    assert before["sweep"]["digest"] == DIGEST
+    assert before.sweep.digest == DIGEST
     refuse_other(RUN, before, before)
+    fields = to_builtins(before)
+    other = decode({**fields, part: {**fields[part], **change}}, Manifest)
     with pytest.raises(error):
-        refuse_other(RUN, before, {**before, part: {**before[part], **change}})
+        refuse_other(RUN, before, other)
 
 
 def test_a_line_with_an_unknown_key_or_a_wrong_type_is_no_line_of_a_run(run):

@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from msgspec.structs import replace
 from scipy import stats
 
 from mixprof import reports
+from mixprof.data.manifest import Sweep
 from mixprof.data.types import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.gains import gains
@@ -77,7 +79,7 @@ def test_what_was_not_measured_is_said(tmp_path):
         ok(case(lowering="compile"), [1.0], proof={"formulation": ["shift"]}),
         *(Record(case(window=w), "oom", "no | memory") for w in (9, 11)),
     ]
-    text = "\n".join(not_measured(load(tmp_path, *records), {"run": {**MANIFEST, "sweep": {"cases": 9}}}))
+    text = "\n".join(not_measured(load(tmp_path, *records), {"run": replace(MANIFEST, sweep=Sweep(9))}))
     assert "2 of 4 cases are **oom**: no \\| memory (2)." in text
     assert "**onnxruntime, tensorrt, tensorrt_rtx**" in text
     assert "**No GPU** was measured" in text
@@ -94,7 +96,7 @@ def test_gpu_cases_that_were_only_built_are_no_gpu_measurement(tmp_path):
 
 def test_runs_that_differ_say_in_what(tmp_path):
     frame = load(tmp_path, ok(case(), [1.0]))
-    said = not_measured(frame, {"a": MANIFEST, "b": {**MANIFEST, "versions": {"torch": "2.6.0"}}})
+    said = not_measured(frame, {"a": MANIFEST, "b": replace(MANIFEST, versions={"torch": "2.6.0"})})
     assert any("**differ** in versions.torch:" in each for each in said)
 
 

@@ -13,7 +13,8 @@ from typing import Protocol, TypeVar
 
 from mixprof.data.errors import UsageError
 from mixprof.data.pairs import Measured
-from mixprof.data.run_folder import make_folder, testbed_key
+from mixprof.data.run_folder import make_folder
+from mixprof.data.testbed import testbed_key
 from mixprof.gate import grid
 from mixprof.gate.git import merge_base, resolve, uncommitted
 from mixprof.gate.lock import only_one
@@ -167,10 +168,7 @@ class _Job:
 def _asked(measure: Measure, both: tuple[Side, Side], registry: Registry) -> Iterator[list[Session]]:
     """A session for each side, under its own interpreter and from its own folder."""
     with contextlib.ExitStack() as stack:
-        yield [
-            stack.enter_context(session(measure, registry, python=side.python, path=side.path, folder=side.folder))
-            for side in both
-        ]
+        yield [stack.enter_context(session(measure, registry, side=side.origin)) for side in both]
 
 
 @contextlib.contextmanager

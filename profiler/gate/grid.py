@@ -12,8 +12,8 @@ from mixprof.data.types import Case
 from mixprof.gate.rounds import Entry
 from mixprof.gate.sides import Side
 from mixprof.plan import sources
-from mixprof.plan.axes import Axes, Planned, expand
-from mixprof.plan.settings import parse_axis
+from mixprof.plan.axes import Planned, expand
+from mixprof.plan.settings import Axes, parse_axis
 from mixprof.run.session import Session
 
 AXIS_OF = {

@@ -86,7 +86,7 @@ def own_bytes(processes: Any, pid: int) -> int | None:
     return next((process.usedGpuMemory for process in processes or () if process.pid == pid), None)
 
 
-def identity(index: int) -> dict[str, Any]:
+def identity(index: int) -> dict[str, object]:
     """What of a GPU decides whether two results compare, "unknown" where it cannot tell.
 
     power limit in watts; ecc and mig on or off; driver branch; whether application clocks are set to other than
@@ -135,7 +135,7 @@ def drifted(readings: list[Reading]) -> str | None:
     return f"the SM clock moved between {min(clocks)} and {max(clocks)} MHz, expected within {CLOCK_DRIFT:.0%}"
 
 
-def summary(readings: list[Reading]) -> dict[str, Any]:
+def summary(readings: list[Reading]) -> dict[str, object]:
     """What a record keeps of a launch's readings."""
     clocks = [reading.sm_clock_mhz for reading in readings if reading.sm_clock_mhz is not None]
     watts = [reading.power_w for reading in readings if reading.power_w is not None]

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 from mixprof.machine.process import CUDNN_FLAGS, default_threads
 
@@ -33,7 +32,7 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def testbed(threads: int, allocator: str) -> dict[str, Any]:
+def testbed(threads: int, allocator: str) -> dict[str, object]:
     """What decides whether two results may be compared. Call it in a worker: it may touch CUDA."""
     machine = {
         "cpu": _cpu_model(),
@@ -48,7 +47,7 @@ def testbed(threads: int, allocator: str) -> dict[str, Any]:
     return {**machine, **_gpu()}
 
 
-def informing() -> dict[str, Any]:
+def informing() -> dict[str, object]:
     """What may explain a difference and does not forbid a comparison."""
     return {
         "kernel": platform.release(),
@@ -70,7 +69,7 @@ def total_memory_bytes() -> int:
     return min([installed, *(int(bound) for bound in bounds if bound is not None and bound.isdigit())])
 
 
-def _gpu() -> dict[str, Any]:
+def _gpu() -> dict[str, object]:
     import torch
 
     from mixprof.machine import nvml

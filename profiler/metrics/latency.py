@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mixprof.data.types import Samples
 from mixprof.lowerings import Lowered
@@ -27,7 +26,7 @@ class Times:
     recompiles: int  # among the samples
     unsteady: str | None
     throttled: str | None = None
-    clocks: dict[str, Any] | None = None  # of a GPU, from NVML
+    clocks: dict[str, object] | None = None  # of a GPU, from NVML
 
 
 def measure(lowered: Lowered, device: str, mode: str, budget: Budget) -> Times:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,19 @@ class Operator:
     weight_bytes: int = 0  # of what is read, that which no operator made and is not the input
     ms: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {**asdict(self), "flops": Counts(self.macs, {}, ()).flops}
+
+
+class Share(TypedDict):
+    """The part of a forward that one role takes in one stage."""
+
+    stage: int | None
+    role: str
+    ms: float
+    macs: int
+    bytes: int
+    kernels: int
 
 
 class Watch:
@@ -108,11 +119,11 @@ def timed(forward: Callable[[], object], watch: Watch, device: str, forwards: in
     return runs[1:]
 
 
-def breakdown(runs: Iterable[list[Operator]]) -> list[dict[str, Any]]:
+def breakdown(runs: Iterable[list[Operator]]) -> list[Share]:
     """Of each stage and role: MACs, bytes, kernels, and the median over the forwards of its milliseconds."""
     runs = list(runs)
     groups = [_groups(run) for run in runs]
-    rows = []
+    rows: list[Share] = []
     for (stage, role), first in groups[0].items():
         times = [sum(operator.ms or 0.0 for operator in group.get((stage, role), ())) for group in groups]
         rows.append(

@@ -12,7 +12,6 @@ from mixprof.data.errors import UsageError
 from mixprof.data.types import Case
 from mixprof.plan import files
 from mixprof.plan.settings import SIDES, USUAL_LAYOUT, USUAL_LOWERING, Axes, usual_dtype
-from mixprof.plan.settings import Measure as Measure
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mixprof.data.errors import UsageError
+from mixprof.data.manifest import Peaks
 from mixprof.data.parsing import nearest
 from mixprof.data.types import Case, digest
 from mixprof.plan.axes import Planned, Source
@@ -73,16 +74,16 @@ def on(name: str, dtype: str) -> Hardware:
     return Hardware(row["name"], row["matrix"][dtype], row["vector"][dtype], row["bytes_per_s"], KERNEL_S)
 
 
-def here(peaks: Mapping[str, Any]) -> Hardware:
+def here(peaks: Peaks) -> Hardware:
     """This machine's own device, from its measured peaks."""
     return Hardware(
-        f"{peaks['device']} here",
-        peaks["matrix_flops_per_s"],
-        peaks["vector_flops_per_s"],
-        peaks["copy_bytes_per_s"],
-        peaks["overhead_s"],
-        peaks.get("cached_copy_bytes_per_s") or 0.0,
-        peaks.get("cache_bytes") or 0,
+        f"{peaks.device} here",
+        peaks.matrix_flops_per_s,
+        peaks.vector_flops_per_s,
+        peaks.copy_bytes_per_s,
+        peaks.overhead_s or 0.0,
+        peaks.cached_copy_bytes_per_s or 0.0,
+        peaks.cache_bytes or 0,
     )
 
 
@@ -140,7 +141,7 @@ def _predicted(
     if listed["status"] != "ok":
         return Prediction(None, listed["reason"])
     seconds = latency_s(listed["operators"], hardware)
-    memory_s = latency_s([each for each in listed["operators"] if _memory_bound(each, hardware)], hardware)
+    memory_s = latency_s([one for one in listed["operators"] if _memory_bound(one, hardware)], hardware)
     kernels = len(listed["operators"])
     return Prediction(1000 * seconds, None, entry.case.batch / seconds, memory_s / seconds, kernels)
 

@@ -72,8 +72,13 @@ def kind_of(source: Mapping[str, Any], factory: Callable[..., Any], accepts: lis
         _evaluating(module)
         with torch.no_grad():
             output = module(torch.randn(PROBE))
-    except Exception:  # of the user's own code: any; it does not map such a map
-        return "network"
+    except Exception:  # of the user's own code: any
+        # Whether it maps such a map is not known: who must be told the channels has no number of its own.
+        return (
+            "mixer"
+            if inspect.signature(factory).parameters["channels"].default is inspect.Parameter.empty
+            else "network"
+        )
     return "mixer" if isinstance(output, Tensor) and tuple(output.shape) == PROBE else "network"
 
 

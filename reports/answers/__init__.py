@@ -18,7 +18,7 @@ from mixprof.reports.answers.slices import places
 
 @dataclass(frozen=True)
 class Answers:
-    """What a report knows. Tables as the functions of their names document them."""
+    """The tables of a report, as the functions of their names document them."""
 
     cases: pd.DataFrame  # the frame, rows from 0 up, with places, gains, speeds and published accuracy
     ratios: dict[Pair, pd.DataFrame]  # of the pairs that have two records of one setting

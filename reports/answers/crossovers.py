@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from mixprof.reports.answers.exponents import AXES, log_places
-from mixprof.reports.answers.slices import HELD, alike
+from mixprof.reports.answers.slices import FIXED, alike
 from mixprof.reports.frame import ANCHOR
 from mixprof.reports.latencies import points, usable
 from mixprof.reports.statistics import FIRST_OVER_SECOND, Points, contrast, half_width
@@ -51,9 +51,9 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Two models at the same places along one axis, all else equal; everything in the order of the places."""
+    """Two models at the same places along one axis and in one setting; everything in the order of the places."""
 
-    held: dict[str, Any]
+    fixed: dict[str, Any]
     axis: str
     first: str
     second: str
@@ -65,10 +65,12 @@ class Pairing:
 def crossovers(frame: pd.DataFrame) -> pd.DataFrame:
     """One row for each place at which two models of a run swap places; COLUMNS. Empty where none do."""
     rows = comparable(frame)
-    found = [
-        _row(pairing, each, rows) for pairing in pairings(rows) for each in crossings(pairing.places, pairing.points)
+    crossed = [
+        _row(pairing, crossing, rows)
+        for pairing in pairings(rows)
+        for crossing in crossings(pairing.places, pairing.points)
     ]
-    return pd.DataFrame(found, columns=COLUMNS)
+    return pd.DataFrame(crossed, columns=COLUMNS)
 
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -81,31 +83,31 @@ def pairings(rows: pd.DataFrame) -> Iterator[Pairing]:
     measured, models, windows = points(rows), rows["model"].to_numpy(), rows["window"].notna().to_numpy()
     for axis in AXES:
         where = log_places(rows, axis)
-        for held, part in _settings(rows, axis):
+        for fixed, part in _settings(rows, axis):
             lines = [_line(where, line) for line in _by_model(models, part)]
             for one, other in itertools.combinations(lines, 2):
-                if held["window"] is None or axis == "window" or windows[one[0]] or windows[other[0]]:
+                if fixed["window"] is None or axis == "window" or windows[one[0]] or windows[other[0]]:
                     places, sides = _in_common(where, one, other)
                     if len(places) >= 2:
                         names = str(models[one[0]]), str(models[other[0]])
-                        yield Pairing(held, axis, *names, places, sides, measured.at(sides))
+                        yield Pairing(fixed, axis, *names, places, sides, measured.at(sides))
 
 
 def _settings(rows: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """What is held fixed, and the positions of the rows that differ in model and axis alone.
+    """Yield the fixed settings, and the positions of the rows that differ in model and axis alone.
 
     A model without a window belongs to every window, save along the window itself.
     """
-    names = [*TOGETHER, *(name for name in HELD if name not in (axis, "window"))]
+    names = [*TOGETHER, *(name for name in FIXED if name not in (axis, "window"))]
     windows = rows["window"].to_numpy(dtype=float, na_value=np.nan)
-    for held, part in alike(rows, names):
+    for fixed, part in alike(rows, names):
         without = np.isnan(windows[part])
         if axis == "window":
-            yield {**held, "window": None}, part[~without]
+            yield {**fixed, "window": None}, part[~without]
             continue
         for window in np.unique(windows[part][~without]):
-            yield {**held, "window": int(window)}, part[without | (windows[part] == window)]
-        yield {**held, "window": None}, part[without]
+            yield {**fixed, "window": int(window)}, part[without | (windows[part] == window)]
+        yield {**fixed, "window": None}, part[without]
 
 
 def _by_model(models: np.ndarray, part: np.ndarray) -> list[np.ndarray]:
@@ -155,8 +157,8 @@ def _between(where: np.ndarray, pairs: Points, below: int, beyond: int) -> Cross
     passes = np.flatnonzero(np.sign(ratios[:-1]) != np.sign(ratios[1:]))
     at = passes[len(passes) // 2]
     root = tried[at] + (tried[1] - tried[0]) * ratios[at] / (ratios[at] - ratios[at + 1])
-    held = np.append(tried[np.abs(ratios) <= half], root)
-    return Crossing(float(root), float(held.min()), float(held.max()), below, beyond, bool(ratios[0] < 0))
+    inside = np.append(tried[np.abs(ratios) <= half], root)
+    return Crossing(float(root), float(inside.min()), float(inside.max()), below, beyond, bool(ratios[0] < 0))
 
 
 def _row(pairing: Pairing, crossing: Crossing, rows: pd.DataFrame) -> dict[str, Any]:
@@ -164,7 +166,7 @@ def _row(pairing: Pairing, crossing: Crossing, rows: pd.DataFrame) -> dict[str, 
     ends = np.exp(pairing.places[[crossing.below, crossing.beyond]])
     within = (rows["interval"].iloc[pairing.rows.ravel()] == "within-launch").any()
     return {
-        **pairing.held,
+        **pairing.fixed,
         "first": names[0],
         "second": names[1],
         "axis": pairing.axis,

@@ -50,7 +50,7 @@ def _compared(rows: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differences(other: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """What both sides are, and how their counts differ, other minus own."""
+    """Name both sides, and subtract the counts of the own mixer from those of the other."""
     return pd.DataFrame({
         "window": own["window"].fillna(other["window"]),
         "own": own["mixer"],

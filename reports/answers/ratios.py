@@ -1,4 +1,4 @@
-"""The comparisons the suite is for: attention over convolution, all else equal, with an interval for the ratio."""
+"""The comparisons the suite is for: attention over convolution in one setting, with an interval for the ratio."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def ratios(frame: pd.DataFrame, pair: Pair) -> pd.DataFrame:
     compared.insert(0, "status", np.where(status[top] == "ok", status[bottom], status[top]))
     faster = np.where(compared["ratio_high"] < 1, pair.attention, "undecided")
     faster = np.where(compared["ratio_low"] > 1, pair.convolution, faster)
-    compared["faster"] = np.where(compared["interval"].isna(), None, faster)
+    compared["faster"] = pd.Series(faster, dtype=object).where(compared["interval"].notna(), None)
     return pd.concat([both[SAME], compared], axis=1)
 
 
@@ -67,5 +67,4 @@ def beside(top: pd.DataFrame, bottom: pd.DataFrame, same: list[str]) -> pd.DataF
 
     top, bottom: rows of one frame, whose index is 0, 1, 2, ...
     """
-    sides = (rows[same].assign(**{name: rows.index}) for name, rows in (("top", top), ("bottom", bottom)))
-    return pd.merge(*sides, on=same)
+    return top[same].assign(top=top.index).merge(bottom[same].assign(bottom=bottom.index), on=same)

@@ -19,7 +19,7 @@ def next_cases(frame: pd.DataFrame) -> list[Case]:
 
     Two places hold a crossover when at each the 95 % interval of the ratio leaves out 1, on opposite sides. They are
     halved until they are 5 % apart, no whole number lies between them, or the interval at the middle holds 1: there
-    the noise says stop. What the frame has already is not asked for again, whatever became of it.
+    the noise says stop. What the frame has already is not asked for again, whatever its status.
     """
     rows = comparable(frame)
     known = {case_of(row) for _, row in frame.iterrows()}

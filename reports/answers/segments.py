@@ -56,7 +56,7 @@ def fit(places: np.ndarray, points: Points) -> Fit:
 
 
 def slope_weights(places: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """What each log is multiplied with to give the slope of least squares over the points used. -> (..., n)."""
+    """Return the weights of logs that give the slope of least squares over the points used. -> (..., n)."""
     center = (places * used).sum(axis=-1, keepdims=True) / used.sum(axis=-1, keepdims=True)
     away = (places - center) * used
     return away / (away**2).sum(axis=-1, keepdims=True)

@@ -101,7 +101,7 @@ def _shown(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
 
 
 def _note(asked: pd.DataFrame, shown: pd.DataFrame, quantity: Quantity) -> str:
-    """What the bars are, how many cases are missing and why, and which counts are lower bounds."""
+    """Say what the bars are, how many cases are missing and why, and which counts are lower bounds."""
     notes = [intervals_in_words(shown)] if quantity.low else []
     if quantity in MEASURED and quantity.measured:
         notes.append(_not_shown(asked, quantity.column))
@@ -112,7 +112,7 @@ def _note(asked: pd.DataFrame, shown: pd.DataFrame, quantity: Quantity) -> str:
 
 
 def intervals_in_words(rows: pd.DataFrame) -> str:
-    """What the bars of these rows are; empty where none has an interval."""
+    """Say what the bars of these rows are; empty where none has an interval."""
     kinds = [words for name, words in INTERVALS.items() if (rows["interval"] == name).any()]
     return f"Bars: {'; or '.join(kinds)}." if kinds else ""
 

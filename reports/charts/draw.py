@@ -40,7 +40,11 @@ def draw(chart: Chart, view: View, cases: pd.DataFrame, styles: Styles) -> tuple
         axes[0].invert_yaxis()
         label_axes(axes, columns, chart.y.title, chart.x.title)
         return figure, axes
-    log_ticks(axes, "y", size[1])
+    if chart.y.measured:
+        dots = [trace.numbers("y", cases) for panel in view.panels for trace in panel.traces if trace.ticks]
+        measured_ticks(axes, "y", {float(place): f"{place:g}" for place in np.unique(np.concatenate(dots))}, size[1])
+    else:
+        log_ticks(axes, "y", size[1])
     _set_x_ticks(axes, chart, view, cases)
     for panel, content in zip(axes, view.panels, strict=True):
         _name_roofs(panel, [trace for trace in content.traces if trace.shape == "roof"], cases)

@@ -10,15 +10,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mixprof.reports.answers import Answers, answers
-from mixprof.reports.charts import crossover_maps, heatmaps, slopes
+from mixprof.reports.charts import heatmaps, slopes
 from mixprof.reports.charts.breakdown import breakdown
 from mixprof.reports.charts.clouds import accuracy, roofline
+from mixprof.reports.charts.crossover_maps import crossover_maps
 from mixprof.reports.charts.curves import curves, gains, ratio_curves
 from mixprof.reports.charts.draw import draw, finish
 from mixprof.reports.charts.spec import Chart
 from mixprof.reports.charts.style import SETTINGS, Styles, save, styles_of
 
-ON_PAGE = (ratio_curves, curves, gains, roofline, breakdown, accuracy)
+ON_PAGE = (ratio_curves, curves, gains, crossover_maps, roofline, breakdown, accuracy)
 
 
 def charts(answers: Answers) -> list[Chart]:
@@ -48,7 +49,6 @@ def all_figures(answers: Answers, charts: Sequence[Chart]) -> Iterator[tuple[str
     for pair, compared in answers.ratios.items():
         if figure := heatmaps.draw(compared, pair):
             yield f"speedup_{pair.attention}_over_{pair.convolution}", figure
-    yield from crossover_maps.maps(answers, styles)
 
 
 def _first_view(chart: Chart, answers: Answers, styles: Styles) -> Figure:

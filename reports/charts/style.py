@@ -42,6 +42,10 @@ SETTINGS: Any = {
     "svg.hashsalt": "mixprof",  # equal figures are equal files
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
+MAPS: dict[str, dict[str, Any]] = {
+    "undecided": {"color": "0.6", "marker": "o", "linestyle": "-", "fillstyle": "none"},
+    "crossover": {"color": "0.4", "marker": "P", "markersize": 2.5, "linestyle": "-", "fillstyle": "full"},
+}
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 Styles = dict[str, dict[str, Any]]  # of each model or lowering by its name
 
@@ -55,7 +59,7 @@ def styles_of(cases: pd.DataFrame) -> Styles:
     lowerings = sorted(cases["lowering"].unique(), key=lowering_order)
     groups = [("", lowerings), ("", ROLES)]
     groups += [(str(kind), sorted(rows["model"].unique())) for kind, rows in models.groupby("kind")]
-    return {
+    return MAPS | {
         name: {**style, "fillstyle": "none" if kind == "network" else "full"}
         for kind, names in groups
         for name, style in zip(names, _styles(), strict=False)

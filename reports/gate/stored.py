@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 
 from mixprof.data.errors import UsageError
-from mixprof.data.run_folder import SOFTWARE, flatten, hardware, read_manifest, testbed_key
+from mixprof.data.run_folder import read_manifest
+from mixprof.data.testbed import SOFTWARE, flatten, hardware, testbed_key
 from mixprof.data.types import Case, Record
-from mixprof.reports.frame import ANCHOR, load, records_of, samples_of
+from mixprof.reports.frame import ANCHOR, load, records_of
 from mixprof.reports.gate.times import Time, of_rounds
 from mixprof.reports.latencies import points
 from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast
+from mixprof.reports.timed import samples_of
 
 SCHEMA = 1
 DATE = "%Y-%m-%dT%H:%M:%S%z"
@@ -82,7 +84,7 @@ def of_run(run: Path) -> Stored:
     """What is kept of a run folder. UsageError for a folder that is none, that has no record, or no date."""
     manifest = read_manifest(run)
     records = records_of(run)
-    created = str(manifest.get("created"))
+    created = str(manifest.created)
     try:
         datetime.strptime(created, DATE)
     except ValueError:
@@ -91,10 +93,10 @@ def of_run(run: Path) -> Stored:
         raise UsageError(f"got '{run}', which has no record, expected a finished run: go on with it by --resume")
     ratios = _log_ratios(load(run))
     kept = [_kept(*each) for each in zip(records, ratios, strict=True) if each[0].case.model != ANCHOR]
-    testbed = flatten(manifest["environment"].get("testbed", {}))
+    testbed = flatten(manifest.environment.testbed)
     software = {name: testbed[name] for name in SOFTWARE if name in testbed}
-    informing = flatten(manifest["environment"].get("informing", {}))
-    versions = {**manifest["versions"], **software}
+    informing = flatten(manifest.environment.informing)
+    versions = {**manifest.versions, **software}
     return Stored(created, hardware(testbed), versions, informing, {each.case: each for each in kept})
 
 

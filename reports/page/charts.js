@@ -88,6 +88,10 @@ function layout(chart, traces, ranges) {
     else Object.assign(x, { range: ranges.x, ...roundNumbers(ranges.x) });
   }
   const y = { ...axis(chart.y), range: ranges.y, ...(ranges.y ? roundNumbers(ranges.y) : {}) };
+  if (chart.y.measured) {
+    const places = [...new Set(traces.filter((trace) => trace.named).flatMap((trace) => trace.y))];
+    Object.assign(y, { tickvals: places, ticktext: places.map(number) });
+  }
   const bars = chart.y.scale === "linear"; // they lie
   return {
     xaxis: bars ? axis(chart.y) : x, yaxis: bars ? { ...axis(chart.x), autorange: "reversed" } : y, annotations: roofNames(traces), barmode: "stack", ...(chart.x.scale === "category" ? { scattermode: "group" } : {}), showlegend: false,

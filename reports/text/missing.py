@@ -1,4 +1,4 @@
-"""What was not measured, or holds only for this machine: lines of Markdown."""
+"""The limits of a report: what was not measured, or holds only for this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def not_measured(answers: Answers, manifests: Manifests) -> list[Section]:
 
 def _unfinished(frame: pd.DataFrame, manifests: Manifests) -> Iterator[str]:
     for run, manifest in manifests.items():
-        cases = (manifest.get("sweep") or {}).get("cases")
+        cases = manifest.sweep.cases
         left = cases - int((frame["run"] == run).sum()) if isinstance(cases, int) else 0
         if left > 0:  # less where `--refine` added some
             yield f"**{cell(run)} is not finished**: {left} of its cases were not run."

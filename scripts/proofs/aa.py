@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixprof.data import run_folder
-from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
+from mixprof.plan.axes import Planned, Source, expand
+from mixprof.plan.settings import Axes, Measure
 from mixprof.reports.statistics import over_launches
 from mixprof.run.executors import local
 from mixprof.sampling import Interval

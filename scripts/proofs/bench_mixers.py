@@ -112,7 +112,7 @@ def main() -> int:
         frame, (peaks,) = reports.load(run), run_folder.read_peaks(run)
     frame = frame.assign(layout="")  # each side in its own
     by_lowering = [frame[frame["lowering"] == lowering] for lowering in frame["lowering"].unique()]
-    rows = [row(name, part, peaks["matrix_flops_per_s"]) for name in chosen for part in by_lowering]
+    rows = [row(name, part, peaks.matrix_flops_per_s) for name in chosen for part in by_lowering]
     print(table(line for line, _ in rows))
     missed = [f"{line['model']} ({line['lowering']})" for line, met in rows if not met]
     print(f"\n{'missed: ' + ', '.join(missed) if missed else 'all targets met'}")

@@ -146,7 +146,7 @@ def crossed(places: np.ndarray, first: Law, second: Law, noise: Points) -> Itera
 def noise_of(profile: Profile, launches: int, replicates: int) -> np.ndarray:
     """Noise of 16 of the cases of many sweeps, the same for every call. -> (replicates, 16, launches)."""
     rng = np.random.default_rng([launches, replicates, round(1e6 * profile.slow)])
-    return sweep_medians(profile, rng, replicates, 16, launches, CASES, ITERATIONS)
+    return sweep_medians(profile, rng, (replicates, 16, launches), CASES, ITERATIONS)
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ costs 150 slots. With few cases the launches of one follow so closely that they 
 over them can know: those rows are not required. Not in the table: iterations of 200 ms on the dedicated GPU, about 43
 samples, slow terms off: 98 %, wider than need be.
 
-ours: the real mixprof.sampling.sample, within_launch and mixprof.reports.frame.latency. adaptive_autorange: the real
+ours: the real mixprof.sampling.sample, within_launch and mixprof.reports.timed.latency. adaptive_autorange: the real
 torch.utils.benchmark.Timer on a simulated clock; it reports a median and its IQR, the interval taken is median ±
 t(0.975, n-1) s / sqrt(n) of its measurements. pytest-benchmark 5: its rule written anew (one call to calibrate, then
 max(5, 1 s / call) rounds; no warm-up on CPython); it reports mean and standard deviation, the interval taken is
@@ -40,8 +40,8 @@ from torch.utils.benchmark import Timer
 
 from mixprof import sampling
 from mixprof.data.types import Samples
-from mixprof.reports.frame import latency
 from mixprof.reports.statistics import t_quantile, wilson
+from mixprof.reports.timed import latency
 from noise import PROFILES, Job, Launch, Profile, case_truth
 
 DEVICES = {"dedicated GPU": "cuda:0", "hosted CPU": "cpu"}

@@ -27,10 +27,11 @@ from scipy.optimize import minimize
 from mixprof import models, reports
 from mixprof.data import run_folder
 from mixprof.data.errors import UsageError
+from mixprof.data.json import to_builtins
 from mixprof.data.types import Case
 from mixprof.plan import prediction
-from mixprof.plan.axes import Measure
 from mixprof.plan.prediction import Efficiency, Operator
+from mixprof.plan.settings import Measure
 from mixprof.reports.text.markdown import table
 from mixprof.run.session import Session, session
 
@@ -105,7 +106,8 @@ def against_cpu(run: Path, asked: Session) -> float:
                 "calibrated on": "yes" if used else "",
             }
         )
-    print("Peaks of this CPU:", ", ".join(f"{name} {value:.4g}" for name, value in peaks.items() if _is_number(value)))
+    rates = {name: value for name, value in to_builtins(peaks).items() if _is_number(value)}
+    print("Peaks of this CPU:", ", ".join(f"{name} {value:.4g}" for name, value in rates.items()))
     print(f"Efficiencies, fitted on {', '.join(CALIBRATED)}: {efficiency}")
     print(table(rows))
     left_out = sum(record.status != "ok" for record in records)

@@ -49,7 +49,7 @@ class Sweeps:
 
 def simulate(profile: Profile, rng: np.random.Generator, sweeps: int, cases: int, drift: float) -> Sweeps:
     """Sweeps of this profile whose cases are unequally noisy."""
-    base = sweep_medians(profile, rng, sweeps, cases, ROUNDS, cases, ITERATIONS) - case_truth(profile)
+    base = sweep_medians(profile, rng, (sweeps, cases, ROUNDS), cases, ITERATIONS) - case_truth(profile)
     deviations = 2 * profile.launch * np.exp(SPREAD * rng.standard_normal((sweeps, cases)))
     deviations[:, 0] *= NOISY
     own = deviations[..., None] * rng.standard_normal(base.shape)

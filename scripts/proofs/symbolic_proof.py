@@ -141,7 +141,7 @@ def fvcore_seconds(row: dict[str, Any]) -> float:
     """CPU time of counting one case with fvcore, the module's making not included."""
     case = Case.from_json(row["case"])
     side = (case.batch, *case.resolution)
-    shape = (*side, case.channels) if models.kind(case.model) == "mixer" else (side[0], 3, *side[1:])
+    shape = (*side, case.channels or 0) if models.kind(case.model) == "mixer" else (side[0], 3, *side[1:])
     module = models.build(case.model, resolution=case.resolution, window=case.window, channels=case.channels)
     start = time.process_time()
     with torch.no_grad():

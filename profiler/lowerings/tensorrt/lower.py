@@ -200,7 +200,7 @@ def _bound(
 ) -> Lowered:
     """An engine bound on its device. start: when its building began."""
 
-    def feeds(loaded: Any) -> dict[str, Any]:
+    def feeds(loaded: Any) -> dict[str, run.Bytes]:
         return {name: raw_bytes(engine.feed(name, dtype_of(loaded, name))) for name in engine.shapes}
 
     graphed = "graph" in target.options
@@ -239,7 +239,7 @@ def dtype_of(engine: Any, name: str) -> str:
     return DTYPES[dtype]
 
 
-def raw_bytes(tensor: Tensor) -> Any:
+def raw_bytes(tensor: Tensor) -> run.Bytes:
     """A CPU tensor's content as numpy bytes: numpy has no bfloat16."""
     return tensor.contiguous().view(-1).view(torch.uint8).numpy()
 

@@ -9,30 +9,21 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from mixprof import lowerings
 from mixprof.data.cache import folder as cache_folder
 from mixprof.data.cache import own_folder
-from mixprof.data.case import Case
 from mixprof.data.launch import Launch
-from mixprof.machine.device import default_threads
+from mixprof.machine.process import default_threads
 from mixprof.metrics import METRICS
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, ServerDied
 from mixprof.run.journal import Journal
 from mixprof.run.launching import Bench, steady_launch
+from mixprof.run.progress import Progress
 
 LEAST_FREE_BYTES = 1 << 20
-
-
-class Progress(Protocol):
-    """Hears of each launch of a sweep."""
-
-    def begin(self, case: Case, round: int) -> None: ...
-
-    def end(self, case: Case, launch: Launch) -> None: ...
 
 
 def preload(planned: Iterable[Planned]) -> tuple[str, ...]:
