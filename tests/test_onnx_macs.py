@@ -94,11 +94,11 @@ def test_what_has_no_closed_form_is_named(tmp_path):
 
 def grown(folder, trips=5):
     """A Loop in whose trip t a product of (t + 2, 4) by (4, 4) is done, then, in odd trips, one more: an If."""
-    branch = {}
+    value, branch = helper.make_tensor_value_info, {}
     for name, kind in (("then_branch", "MatMul"), ("else_branch", "Identity")):
         given = ["longer", "w"] if kind == "MatMul" else ["longer"]
         made = helper.make_node(kind, given, [f"{name}_y"])
-        branch[name] = helper.make_graph([made], name, [], [helper.make_tensor_value_info(f"{name}_y", 1, None)])
+        branch[name] = helper.make_graph([made], name, [], [value(f"{name}_y", 1, None)])
     nodes = [
         helper.make_node("Identity", ["on"], ["still"]),
         helper.make_node("Concat", ["rows", "row"], ["longer"], axis=0),
@@ -107,11 +107,11 @@ def grown(folder, trips=5):
         helper.make_node("Cast", ["odd"], ["c"], to=9),
         helper.make_node("If", ["c"], ["chosen"], **branch),
     ]
-    takes = [helper.make_tensor_value_info(*each) for each in (("i", 7, []), ("on", 9, []), ("rows", 1, None))]
-    gives = [helper.make_tensor_value_info(*each) for each in (("still", 9, []), ("longer", 1, None))]
+    takes = [value("i", 7, []), value("on", 9, []), value("rows", 1, None)]
+    gives = [value("still", 9, []), value("longer", 1, None)]
     body = helper.make_graph(nodes, "body", takes, gives)
     constants = [floats("w", 4, 4), floats("row", 1, 4)]
-    constants += [numpy_helper.from_array(np.array(value), name) for name, value in (("trips", trips), ("two", 2))]
+    constants += [numpy_helper.from_array(np.array(number), name) for name, number in (("trips", trips), ("two", 2))]
     constants.append(numpy_helper.from_array(np.array(True), "go"))
     loop = helper.make_node("Loop", ["trips", "go", "x"], ["y"], body=body)
     return build(folder / "net.onnx", [loop], {"x": (1, [1, 4])}, {"y": (1, None)}, constants)
@@ -134,8 +134,6 @@ def test_without_a_run_a_loop_is_named(tmp_path):
 
 
 def test_a_model_too_large_for_one_protobuf_keeps_its_weights_in_files(tmp_path, monkeypatch):
-    from onnx_people import external, hub_cache
-
     monkeypatch.setattr(onnx_files, "MOST_BYTES", 1 << 17)
     values = np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32)
     values.tofile(tmp_path / "w.bin")
