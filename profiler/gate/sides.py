@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mixprof.data.errors import UsageError
 from mixprof.gate.git import git, resolve, work_tree
+from mixprof.run.client import Origin
 
 HERE = "."  # the current folder as it is, with what is not committed
 
@@ -27,6 +28,11 @@ class Side:
     revision: str | None = None  # commit
     overrides: dict[str, str] = field(default_factory=dict)  # of case fields: {"lowering": "compile"}
     path: tuple[str, ...] = ()  # first on the workers' module path
+
+    @property
+    def origin(self) -> Origin:
+        """The code that its servers run."""
+        return Origin(self.python, self.path, self.folder)
 
     @property
     def words(self) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mixprof.machine.cpu_contention import oom_kills
-from mixprof.machine.device import worker_environment
+from mixprof.machine.process import worker_environment
 from mixprof.plan.axes import Source
 
 START_TIMEOUT_S = 300.0
@@ -51,6 +51,15 @@ def source_request(source: Source) -> dict[str, Any]:
     return fields
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Whose code a server runs."""
+
+    python: str = sys.executable  # interpreter
+    path: tuple[str, ...] = ()  # first on its module path
+    folder: Path | None = None  # user code is imported from here; None: from the current folder
+
+
 class Server:
     """A process that has imported what the jobs need and forks one process for each of them."""
 
@@ -60,26 +69,28 @@ class Server:
         preload: tuple[str, ...],
         threads: int,
         allocator: str,
-        *,
-        python: str = sys.executable,
-        path: tuple[str, ...] = (),
-        folder: Path | None = None,
+        side: Origin | None = None,
     ):
-        """python: the interpreter; path: first on its module path; folder: where user code is imported from."""
+        """preload: modules imported once; side: whose interpreter and code, this process's own by default."""
+        side = side or Origin()
         scratch.mkdir(parents=True, exist_ok=True)
         scratch = scratch.resolve()  # the server's current folder is another one
         self.scratch = scratch
         self.threads = threads
         self.allocator = allocator
-        self.folder = folder
+        self.folder = side.folder
         self._number = itertools.count()
         self._pid: int | None = None
         self._errors = (scratch / "server.log").open("ab")
         # The scratch folder as current folder: nothing of the user's can shadow a module of ours.
         self._process = subprocess.Popen(
-            [python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)],
+            [side.python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)],
             cwd=scratch,
-            env={**_inherited(), **_module_path(path), **worker_environment(threads, allocator, scratch / "cache")},
+            env={
+                **_inherited(),
+                **_module_path(side.path),
+                **worker_environment(threads, allocator, scratch / "cache"),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

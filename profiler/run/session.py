@@ -16,13 +16,13 @@ from mixprof.data.json import Json, digest
 from mixprof.data.manifest import Content, Environment, Manifest, Sweep
 from mixprof.data.parsing import nearest
 from mixprof.data.types import Case
-from mixprof.machine.device import default_threads
+from mixprof.machine.process import default_threads
 from mixprof.plan import sources
 from mixprof.plan.axes import Planned, Source, expand
 from mixprof.plan.files import Artifact, Given, is_file
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.sources import Described, Registry
-from mixprof.run.client import Server, source_request
+from mixprof.run.client import Origin, Server, source_request
 from mixprof.symbolic import shelf
 from mixprof.symbolic.derive import Formulas
 
@@ -83,12 +83,14 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(measure: Measure, registry: Registry, given: Given | None = None, **side: Any) -> Iterator[Session]:
-    """A session with a server of its own, whose folder is gone afterwards. side: python, path, folder of a Server."""
+def session(
+    measure: Measure, registry: Registry, given: Given | None = None, side: Origin | None = None
+) -> Iterator[Session]:
+    """A session with a server of its own, whose folder is gone afterwards. side: of a Server."""
     threads = measure.threads or default_threads()
     with (
         tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
-        Server(Path(folder), ("torch", "sympy", "mixprof.worker.jobs"), threads, measure.allocator, **side) as server,
+        Server(Path(folder), ("torch", "sympy", "mixprof.worker.jobs"), threads, measure.allocator, side) as server,
     ):
         yield Session(server, registry, given or Given())
 
