@@ -130,7 +130,7 @@ class _Job:
             cases = self._grid(asked)
             for entry in cases.entries:
                 grid.count(entry, *asked)
-            key = testbed_key(asked[0].environment()["testbed"])
+            key = testbed_key(asked[0].machine().testbed)
         make_folder(spec.out, spec.hidden)
         rounds, canary = Rounds(self.sides, spec.measure, spec.out), None
         if not spec.exact_only and cases.entries:
@@ -169,7 +169,7 @@ def _asked(measure: Measure, both: tuple[Side, Side], registry: Registry) -> Ite
     """A session for each side, under its own interpreter and from its own folder."""
     with contextlib.ExitStack() as stack:
         yield [
-            stack.enter_context(session(measure, registry, python=side.python, path=side.path, folder=side.folder))
+            stack.enter_context(session(measure, registry, interpreter=side.interpreter))
             for side in both
         ]
 

@@ -77,10 +77,8 @@ class Rounds:
 
     def _server(self, name: str, planned: Iterable[Planned]) -> Server:
         side = self.sides[name]
-        return Server(
-            scratch_of(self.folder, name), preload(planned), self.threads, self.measure.allocator,
-            python=side.python, path=side.path, folder=side.folder,
-        )  # fmt: skip
+        scratch = scratch_of(self.folder, name)
+        return Server(scratch, preload(planned), self.threads, self.measure.allocator, side.interpreter)
 
     def _measure(self, entry: Entry, against: str, servers: dict[str, Server], stop: Callable[[], bool]) -> None:
         """Measure one case until a round of it was undisturbed, or its tries are over."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mixprof.data.errors import UsageError
 from mixprof.gate.git import git, resolve, work_tree
+from mixprof.run.client import Interpreter
 
 HERE = "."  # the current folder as it is, with what is not committed
 
@@ -27,6 +28,10 @@ class Side:
     revision: str | None = None  # commit
     overrides: dict[str, str] = field(default_factory=dict)  # of case fields: {"lowering": "compile"}
     path: tuple[str, ...] = ()  # first on the workers' module path
+
+    @property
+    def interpreter(self) -> Interpreter:
+        return Interpreter(self.python, self.path, self.folder)
 
     @property
     def words(self) -> str:
@@ -73,7 +78,8 @@ def _python(path: str) -> str:
     found = found / "bin" / "python" if found.is_dir() else found
     if not os.access(found, os.X_OK) or found.is_dir():
         raise UsageError(f"got python:{path}, expected an environment's folder or its interpreter")
-    ask = "import importlib.util as u; print('lacks', *(n for n in ('torch', 'numpy', 'scipy') if not u.find_spec(n)))"
+    needs = ("torch", "numpy", "scipy", "msgspec")
+    ask = f"import importlib.util as u; print('lacks', *(n for n in {needs} if not u.find_spec(n)))"
     try:
         done = subprocess.run([found, "-c", ask], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
