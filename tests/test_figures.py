@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import xml.etree.ElementTree as ElementTree
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -222,8 +223,8 @@ def every_figure(tmp_path_factory):
     parts = [{"stage": 1, "role": role, "ms": 1.0, "macs": 30, "bytes": 10, "kernels": 2} for role in ("mixer", "mlp")]
     broken_down = [ok(case(batch=8, window=w), [1.0, 1.1], proof={"breakdown": parts}) for w in (3, 5)]
     run = write_run(tmp_path_factory.mktemp("runs") / "run", [*map(with_traffic, realistic()), *broken_down])
-    rates = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e9}
-    write_peaks(run, [Peaks("cpu", "float32", *rates.values())])
+    rates: dict[str, Any] = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e9}
+    write_peaks(run, [Peaks("cpu", "float32", **rates)])
     with matplotlib.rc_context(SETTINGS):
         made = dict(figures(reports.load(run)))
         for figure in made.values():

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import time
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -322,8 +323,8 @@ def test_roofs_and_ticks_of_the_page_are_written(browser, tmp_path):
     counts = {"macs": 10**7, "flops": 2 * 10**7, "matrix_macs": 10**7, "vector_macs": 0}
     records = [ok(case(resolution=(s, s)), [s, 1.1 * s], min_bytes=10**5 * s, **counts) for s in (2, 14, 900)]
     run = write_run(tmp_path / "run", records)
-    rates = {"matrix_flops_per_s": 5e10, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e9}
-    write_peaks(run, [Peaks("cpu", "float32", *rates.values())])
+    rates: dict[str, Any] = {"matrix_flops_per_s": 5e10, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e9}
+    write_peaks(run, [Peaks("cpu", "float32", **rates)])
     path, _ = report(tmp_path / "report", run)
     page = Page(browser)
     page.open(path)

@@ -22,8 +22,8 @@ from mixprof.reports.text.mixer_exchange import mixer_exchange
 from mixprof.reports.text.summary import summary
 from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
-RATES = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e10}
-PEAKS = [Peaks("cpu", "float32", *RATES.values())]
+RATES: dict[str, Any] = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e10}
+PEAKS = [Peaks("cpu", "float32", **RATES)]
 COUNTS: dict[str, Any] = {
     "macs": 600_000_000,
     "flops": 1_200_000_000,

@@ -168,10 +168,7 @@ class _Job:
 def _asked(measure: Measure, both: tuple[Side, Side], registry: Registry) -> Iterator[list[Session]]:
     """A session for each side, under its own interpreter and from its own folder."""
     with contextlib.ExitStack() as stack:
-        yield [
-            stack.enter_context(session(measure, registry, interpreter=side.interpreter))
-            for side in both
-        ]
+        yield [stack.enter_context(session(measure, registry, side=side.origin)) for side in both]
 
 
 @contextlib.contextmanager

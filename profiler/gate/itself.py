@@ -31,7 +31,7 @@ def cases_against_themselves(
     groups: Sequence[Axes], here: Side, measure: Measure, registry: Registry
 ) -> list[tuple[grid.Planned, Case]]:
     """Plan the cases of a side. UsageError where none can be run."""
-    with session(measure, registry, interpreter=here.interpreter) as asked:
+    with session(measure, registry, side=here.origin) as asked:
         planned = grid.of_side(groups, here, asked)
     possible = [(entry, case) for case, entry in planned.items() if entry.reason is None]
     if not possible:

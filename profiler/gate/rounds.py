@@ -14,7 +14,7 @@ from mixprof.data.pairs import Failure, Paired
 from mixprof.data.types import Case
 from mixprof.gate.pair import Ended, PairSamples, round_of, scratch_of
 from mixprof.gate.sides import Side
-from mixprof.machine.device import default_threads
+from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, ServerDied
@@ -77,8 +77,10 @@ class Rounds:
 
     def _server(self, name: str, planned: Iterable[Planned]) -> Server:
         side = self.sides[name]
-        scratch = scratch_of(self.folder, name)
-        return Server(scratch, preload(planned), self.threads, self.measure.allocator, side.interpreter)
+        return Server(
+            scratch_of(self.folder, name), preload(planned), self.threads, self.measure.allocator,
+            side=side.origin,
+        )  # fmt: skip
 
     def _measure(self, entry: Entry, against: str, servers: dict[str, Server], stop: Callable[[], bool]) -> None:
         """Measure one case until a round of it was undisturbed, or its tries are over."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mixprof.data.errors import UsageError
 from mixprof.gate.git import git, resolve, work_tree
-from mixprof.run.client import Interpreter
+from mixprof.run.client import Origin
 
 HERE = "."  # the current folder as it is, with what is not committed
 
@@ -30,8 +30,9 @@ class Side:
     path: tuple[str, ...] = ()  # first on the workers' module path
 
     @property
-    def interpreter(self) -> Interpreter:
-        return Interpreter(self.python, self.path, self.folder)
+    def origin(self) -> Origin:
+        """The code that its servers run."""
+        return Origin(self.python, self.path, self.folder)
 
     @property
     def words(self) -> str:

@@ -38,7 +38,7 @@ class Subject:
 class Metric:
     """One metric, described without importing it."""
 
-    module: str  # has `measure(subject)`, which returns a figure, or several by name
+    module: str  # has `measure(subject)`, which returns a figure; with `own_field`, what that field holds
     asked_by: str | None = None  # the measuring setting that asks for it; None: always taken
     own_field: bool = field(default=False)  # of a launch, in its own name; else it is one of the launch's `metrics`
 

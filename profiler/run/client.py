@@ -20,7 +20,7 @@ import msgspec
 from mixprof.data.json import Json, line
 from mixprof.data.messages import Progress
 from mixprof.machine.cpu_contention import oom_kills
-from mixprof.machine.device import worker_environment
+from mixprof.machine.process import worker_environment
 from mixprof.plan.axes import Source
 
 START_TIMEOUT_S = 300.0
@@ -56,15 +56,12 @@ def source_request(source: Source) -> Json:
 
 
 @dataclass(frozen=True)
-class Interpreter:
-    """The Python that a server runs in, and where it finds code."""
+class Origin:
+    """Whose code a server runs."""
 
-    python: str = sys.executable
+    python: str = sys.executable  # interpreter
     path: tuple[str, ...] = ()  # first on its module path
-    folder: Path | None = None  # user code is imported from; None: the current one
-
-
-OURS = Interpreter()
+    folder: Path | None = None  # user code is imported from here; None: from the current folder
 
 
 class Server:
@@ -76,24 +73,26 @@ class Server:
         preload: tuple[str, ...],
         threads: int,
         allocator: str,
-        interpreter: Interpreter = OURS,
+        side: Origin | None = None,
     ):
+        """preload: modules imported once; side: whose interpreter and code, this process's own by default."""
+        side = side or Origin()
         scratch.mkdir(parents=True, exist_ok=True)
         scratch = scratch.resolve()  # the server's current folder is another one
         self.scratch = scratch
         self.threads = threads
         self.allocator = allocator
-        self.folder = interpreter.folder
+        self.folder = side.folder
         self._number = itertools.count()
         self._pid: int | None = None
         self._errors = (scratch / "server.log").open("ab")
         # The scratch folder as current folder: nothing of the user's can shadow a module of ours.
         self._process = subprocess.Popen(
-            [interpreter.python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)],
+            [side.python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)],
             cwd=scratch,
             env={
                 **_inherited(),
-                **_module_path(interpreter.path),
+                **_module_path(side.path),
                 **worker_environment(threads, allocator, scratch / "cache"),
             },
             stdin=subprocess.PIPE,

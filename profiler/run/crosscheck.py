@@ -21,7 +21,7 @@ from mixprof.data.manifest import Checked, CrossCheck, Manifest
 from mixprof.data.messages import Machine
 from mixprof.data.types import Launch, Record
 from mixprof.lowerings.tensorrt import trtexec
-from mixprof.machine.device import default_threads
+from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 from mixprof.plan.sources import Registry

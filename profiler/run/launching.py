@@ -14,7 +14,7 @@ from mixprof.data.json import Json, decode
 from mixprof.data.launch import Counts, Launch
 from mixprof.data.messages import Counted
 from mixprof.machine import cpu_contention
-from mixprof.machine.device import total_memory_bytes
+from mixprof.machine.testbed import total_memory_bytes
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, source_request

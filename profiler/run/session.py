@@ -17,13 +17,13 @@ from mixprof.data.manifest import Content, Environment, Manifest, Sweep
 from mixprof.data.messages import Counted, Machine
 from mixprof.data.parsing import nearest
 from mixprof.data.types import Case
-from mixprof.machine.device import default_threads
+from mixprof.machine.process import default_threads
 from mixprof.plan import sources
 from mixprof.plan.axes import Planned, Source, expand
 from mixprof.plan.files import Artifact, Given, is_file
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.sources import Described, Registry
-from mixprof.run.client import OURS, Interpreter, Server, source_request
+from mixprof.run.client import Origin, Server, source_request
 from mixprof.symbolic import shelf
 from mixprof.symbolic.derive import Formulas
 
@@ -89,13 +89,13 @@ class Session:
 
 @contextlib.contextmanager
 def session(
-    measure: Measure, registry: Registry, given: Given | None = None, interpreter: Interpreter = OURS
+    measure: Measure, registry: Registry, given: Given | None = None, side: Origin | None = None
 ) -> Iterator[Session]:
-    """A session with a server of its own, whose folder is gone afterwards."""
+    """A session with a server of its own, whose folder is gone afterwards. side: of a Server."""
     threads = measure.threads or default_threads()
     with (
         tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
-        Server(Path(folder), PRELOAD, threads, measure.allocator, interpreter) as server,
+        Server(Path(folder), PRELOAD, threads, measure.allocator, side) as server,
     ):
         yield Session(server, registry, given or Given())
 

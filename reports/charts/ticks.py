@@ -55,7 +55,7 @@ def set_ticks(axes: Sequence[Axes], side: str, labels: Mapping[float, str], leng
     """Ticks at exactly these places, written as given; slanted along x where they would not fit side by side."""
     crowded = side == "x" and _crowded(labels, length, axes[0].get_xlim())
     if crowded:
-        slanted(axes, max(map(len, labels.values())), 45)
+        slanted(axes, max(map(len, labels.values())), 60)
     for panel in axes:
         axis = getattr(panel, f"{side}axis")
         axis.set_major_locator(FixedLocator(list(labels)))

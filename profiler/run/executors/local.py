@@ -14,7 +14,7 @@ from mixprof import lowerings
 from mixprof.data.cache import folder as cache_folder
 from mixprof.data.cache import own_folder
 from mixprof.data.launch import Launch
-from mixprof.machine.device import default_threads
+from mixprof.machine.process import default_threads
 from mixprof.metrics import METRICS
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
