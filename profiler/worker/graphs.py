@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,9 @@ import torch
 from torch import Tensor
 
 from mixprof import lowerings
-from mixprof.data.cache import write as write_whole
 from mixprof.data.errors import Unsupported, is_out_of_memory, one_line
 from mixprof.data.types import Case, digest
-from mixprof.lowerings import Lowered, Target, onnx_graph
+from mixprof.lowerings import Lowered, Target, onnx_files, onnx_graph, onnx_weights
 from mixprof.metrics import accuracy
 from mixprof.plan.files import UNKNOWN, Artifact, Input, shapes_of
 from mixprof.worker import inputs
@@ -32,10 +33,10 @@ def inspect(request: dict[str, Any]) -> dict[str, Any]:
     path = Path(request["path"])
     dtype, declared = None, None
     if path.suffix == ".onnx":
-        model, sha256 = onnx_graph.read(path)
-        dtype, declared = onnx_graph.own_dtype(model, path), onnx_graph.inputs_of(model, path)
+        model, sha256 = onnx_files.read(path)
+        dtype, declared = onnx_weights.own_dtype(model, path), onnx_graph.inputs_of(model, path)
     else:
-        sha256 = hashlib.sha256(onnx_graph.read_bytes(path)).hexdigest()
+        sha256 = hashlib.sha256(onnx_files.read_bytes(path)).hexdigest()
     listed, inputs_sha256 = _inspect_inputs(request["inputs"], declared)
     described = [asdict(one) for one in listed]
     return {"status": "ok", "sha256": sha256, "dtype": dtype, "inputs": described, "inputs_sha256": inputs_sha256}
@@ -65,7 +66,7 @@ def _case(request: Mapping[str, Any]) -> tuple[Artifact, Case, Shapes]:
 
 
 def _pinned(artifact: Artifact, shapes: Shapes) -> Any:
-    model, sha256 = onnx_graph.read(Path(artifact.path))
+    model, sha256 = onnx_files.read(Path(artifact.path))
     _refuse_changed(artifact.path, artifact.sha256, sha256)
     return onnx_graph.pinned(model, shapes)
 
@@ -76,25 +77,49 @@ def _refuse_changed(path: str, before: str | None, now: str) -> None:
 
 
 def count(request: dict[str, Any]) -> dict[str, Any]:
-    """Count a graph's parameters and MACs at the case's shapes. Eager PyTorch's memory for it is not known."""
+    """Count a graph's parameters and MACs at the case's shapes. Eager PyTorch's memory for it is not known.
+
+    Where shapes depend on values, or onnxruntime's own operators make them, the graph is run once on the case's inputs.
+    """
     from mixprof.metrics import onnx_macs
 
-    artifact, _, shapes = _case(request)
+    artifact, case, shapes = _case(request)
     if artifact.is_engine:
         raise Unsupported(f"{artifact.path}: {NO_COUNT}")
     model = _pinned(artifact, shapes)
-    counts = onnx_macs.count(model)
+    counts = onnx_macs.count(model, partial(_run, request, artifact, _feeds(artifact, case, shapes)))
     return {
         "status": "ok",
-        "params": sum(onnx_graph.float_elements(model).values()),
+        "params": onnx_weights.parameters(model),
         "macs": counts.macs,
         "flops": counts.flops,
         "macs_by_op": counts.macs_by_op,
         "uncounted_ops": list(counts.uncounted_ops),
         "predicted_peak_bytes": None,
-        "weights_bytes": onnx_graph.weights_bytes(model),
+        "weights_bytes": onnx_weights.weights_bytes(model),
         "input_bytes": sum(prod(shapes[one.name]) * getattr(torch, one.dtype).itemsize for one in artifact.inputs),
     }
+
+
+def _run(request: Mapping[str, Any], artifact: Artifact, fed: Mapping[str, Tensor], model: Any) -> Any:
+    """Every output of a graph by its name, of one run in onnxruntime; None where it does not run."""
+    from mixprof.lowerings import onnxruntime
+
+    with tempfile.TemporaryDirectory(prefix="mixprof-") as folder:
+        path = Path(folder) / "probed.onnx"
+        onnx_files.write(model, path, Path(artifact.path), artifact.sha256)
+        options = {"opt": "disable"}
+        target = Target(
+            "cpu", "float32", "contiguous", options, request["threads"], path.parent, True, "", "onnxruntime"
+        )
+        try:
+            lowered = onnxruntime.lower_file(path, tuple(fed.values()), target)
+            outputs = lowered.outputs()
+        except Exception as error:  # onnxruntime raises classes of its own, one for each status code
+            if is_out_of_memory(error):
+                raise
+            return None
+    return {value.name: tensor.numpy() for value, tensor in zip(model.graph.output, outputs, strict=True)}
 
 
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
@@ -106,8 +131,8 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     reference = Reference({}, list(fed.values()), None, accuracy.TOLERANCES[case.dtype], NO_REFERENCE)
     if not artifact.is_engine:
         model = _pinned(artifact, shapes)
-        write_whole(path.with_suffix(".onnx"), model.SerializeToString(deterministic=True))
-        reference = replace(reference, weights_bytes=onnx_graph.weights_bytes(model))
+        onnx_files.write(model, path.with_suffix(".onnx"), Path(artifact.path), artifact.sha256)
+        reference = replace(reference, weights_bytes=onnx_weights.weights_bytes(model))
         reference = _reference(reference, artifact, path, request["threads"])
         floats = [tensor for tensor in reference.expected or [] if tensor.is_floating_point()]
         if not all(bool(torch.isfinite(tensor).all()) for tensor in floats):
@@ -166,7 +191,7 @@ def lower(request: Mapping[str, Any], reference: Reference, target: Target) -> L
 def _lower_engine(artifact: Artifact, case: Case, fed: tuple[Mapping[str, Tensor], Shapes], target: Target) -> Lowered:
     from mixprof.lowerings.tensorrt import lower as tensorrt
 
-    content = onnx_graph.read_bytes(Path(artifact.path))
+    content = onnx_files.read_bytes(Path(artifact.path))
     _refuse_changed(artifact.path, artifact.sha256, hashlib.sha256(content).hexdigest())
     generator = torch.Generator().manual_seed(_seed(artifact, case))
     tensors, shapes = fed
