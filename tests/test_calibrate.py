@@ -50,7 +50,7 @@ def test_a_doubled_forward_takes_about_twice_as_long(tmp_path):
 @pytest.fixture(scope="module")
 def testbed():
     with session(Measure(), models) as asked:
-        return asked.environment()["testbed"]
+        return asked.machine().testbed
 
 
 def job(folder: Path, key: str, differences: list[float]) -> str:

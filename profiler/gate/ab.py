@@ -130,7 +130,7 @@ class _Job:
             cases = self._grid(asked)
             for entry in cases.entries:
                 grid.count(entry, *asked)
-            key = testbed_key(asked[0].environment()["testbed"])
+            key = testbed_key(asked[0].machine().testbed)
         make_folder(spec.out, spec.hidden)
         rounds, canary = Rounds(self.sides, spec.measure, spec.out), None
         if not spec.exact_only and cases.entries:

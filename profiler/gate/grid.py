@@ -46,7 +46,7 @@ def of_side(groups: Sequence[Axes], side: Side, asked: Session) -> dict[Case, Pl
     """Plan what a side would run, by the case before its own settings: the other side's are looked up there."""
     for name in (name for group in groups for name in group.lowerings or ()):
         lowerings.parse(name)
-    devices = asked.environment()["devices"]
+    devices = asked.machine().devices
     planned: dict[Case, Planned] = {}
     for group, model in [(axes, name) for axes in groups for name in axes.models]:
         try:
@@ -103,9 +103,9 @@ def count(entry: Entry, base: Session, head: Session) -> None:
     """Note the exact metrics in which the sides differ, without noise and without a device."""
     counts = [asked.count(planned.case, planned.source) for asked, planned in ((base, entry.base), (head, entry.head))]
     for side, counted in zip(("base", "head"), counts, strict=True):
-        if counted["status"] != "ok":
-            reason = f"{side} cannot be counted: {counted['reason']}"
-            entry.pair.uncounted = Failure(side, counted["status"], reason)
+        if counted.status != "ok":
+            reason = f"{side} cannot be counted: {counted.reason}"
+            entry.pair.uncounted = Failure(side, counted.status, reason)
             return
-    pairs = {name: (counts[0][name], counts[1][name]) for name in EXACT}
+    pairs = {name: (getattr(counts[0], name), getattr(counts[1], name)) for name in EXACT}
     entry.pair.exact = {name: (a, b) for name, (a, b) in pairs.items() if a is not None and b is not None and a != b}

@@ -21,7 +21,7 @@ class Counted:
     """One forward's costs, its batch included."""
 
     model: str
-    params: int
+    params: int | None  # None: a function has none that can be told
     macs: int
     flops: int
     macs_by_op: dict[str, int]
@@ -50,16 +50,18 @@ def count(axes: Axes, registry: Registry, given: Given) -> tuple[str, Counted]:
         entry = expand([axes], asked.describe, ["cpu"])[0]
         refuse_unused(asked.given, [entry])
         counts = asked.count(entry.case, entry.source)
-    if counts["status"] != "ok":
-        raise UsageError(counts["reason"])
+    if counts.status != "ok":
+        raise UsageError(counts.reason)
+    assert counts.macs is not None
+    assert counts.flops is not None
     return entry.case.label(), Counted(
         model=entry.case.model,
-        params=counts["params"],
-        macs=counts["macs"],
-        flops=counts["flops"],
-        macs_by_op=counts["macs_by_op"],
-        min_bytes=counts.get("min_bytes"),
-        uncounted_ops=counts["uncounted_ops"],
+        params=counts.params,
+        macs=counts.macs,
+        flops=counts.flops,
+        macs_by_op=counts.macs_by_op or {},
+        min_bytes=counts.min_bytes,
+        uncounted_ops=list(counts.uncounted_ops or ()),
     )
 
 

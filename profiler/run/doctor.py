@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mixprof import lowerings
 from mixprof.data import cache
 from mixprof.data.errors import UsageError
+from mixprof.data.messages import Machine
 from mixprof.machine import cpu_contention
 
 OPTIONAL = {
@@ -45,18 +45,18 @@ class Examination:
         return {**values, **parts}
 
 
-def examine(environment: Mapping[str, Any]) -> Examination:
+def examine(machine: Machine) -> Examination:
     """Look at lowerings, optional packages, the cache of engines and sensors."""
     parts = {
         "lowerings": {name: lowerings.missing(name) for name in lowerings.LOWERINGS},
         "packages": {name: _package(name, install) for name, install in OPTIONAL.items()},
         "engine cache": {str(cache.folder()): _cache_trouble()},
-        "sensors": _sensors(environment["devices"]),
+        "sensors": _sensors(list(machine.devices)),
     }
     return Examination(
-        environment["devices"],
-        environment["versions"],
-        environment["testbed"],
+        list(machine.devices),
+        machine.versions,
+        machine.testbed,
         {part: {name: Finding(why is None, why) for name, why in of.items()} for part, of in parts.items()},
     )
 

@@ -39,7 +39,8 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
     """Count a case's module: on `meta`; where its code cannot run there on fake tensors, or on the CPU for real."""
     source, case = request["source"], Case.from_json(request["case"])
     if source["kind"] == "call":
-        return _of_call(flops.count(modules.build(source, case).module))
+        built = modules.build(source, case)
+        return _of_call(flops.count(built.module, *built.example.tensors))
     module, inputs, counts, where = _counted(source, case)
     params = sum(parameter.numel() for parameter in module.parameters())
     dtype = torch_dtype(case.dtype)
