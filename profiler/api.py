@@ -6,7 +6,7 @@ import inspect
 import json
 import sys
 import time as clock
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields, replace
 from multiprocessing import get_context
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mixprof import models as registry
 from mixprof.gate import ab as gate
+from mixprof.gate import module_path
 from mixprof.gate.ab import Spec
-from mixprof.gate.sides import HERE
+from mixprof.gate.sides import HERE, Setup
 from mixprof.models import build as build
 from mixprof.models import load_published as load_published
 from mixprof.plan import sweep_file
@@ -132,6 +133,7 @@ def ab(
     exact_only: bool = False,
     budget_s: float | None = None,
     prepare: str | None = None,
+    pythonpath: Sequence[str] = (),
     out: str | Path | None = None,
     isolated: bool = False,
     **settings: object,
@@ -139,10 +141,13 @@ def ab(
     """Compare two revisions, environments or settings, interleaved in one job; an outcome with a verdict per case.
 
     base, head: a revision, merge-base, python:PATH, or '.', the folder as it is. base_set, head_set: settings of one
-    side, {"lowering": "compile"}. out: a new folder for samples. isolated: in a process of its own. Raises UsageError.
+    side, {"lowering": "compile"}. prepare: a command, run in each revision's work tree. pythonpath: folders of each
+    side's packages, from the current one. out: a new folder for samples. isolated: in a process of its own.
+    Raises UsageError.
     """
     groups, measure = sweep_file.read(None, settings, "{}=".format)
-    spec = Spec(groups, base, head, measure, base_set or {}, head_set or {}, prepare, exact_only, budget_s)
+    setup = Setup(prepare, module_path.parse(pythonpath, "pythonpath="))
+    spec = Spec(groups, base, head, measure, base_set or {}, head_set or {}, setup, exact_only, budget_s)
     return compare(replace(spec, out=None if out is None else Path(out)), isolated=isolated)
 
 

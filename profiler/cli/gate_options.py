@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixprof.data.errors import UsageError
+from mixprof.gate import module_path
+from mixprof.gate.sides import Setup
 from mixprof.reports.gate import limits, thresholds, waivers
 from mixprof.reports.gate.exporters import EXPORTERS, as_annotations, write
 from mixprof.reports.gate.outcome import Outcome, Policy, exit_code, in_words
@@ -43,6 +45,19 @@ def add_options(command: argparse.ArgumentParser, retry: bool) -> None:
     for name, help in FILES.items():
         command.add_argument(f"--{name}", metavar="FILE", help=help)
     command.add_argument("--annotations", action="store_true", help="print annotations of GitHub Actions")
+
+
+def add_setup(command: argparse.ArgumentParser, prepare: str) -> None:
+    """What is done to both sides before they are asked for anything. prepare: the help of that option."""
+    command.add_argument("--prepare", metavar="COMMAND", help=prepare)
+    command.add_argument(
+        "--pythonpath", action="append", default=[], metavar="DIR",
+        help="folder of each side's packages, from the current one (default: src, where it holds them)",
+    )  # fmt: skip
+
+
+def setup_of(arguments: argparse.Namespace) -> Setup:
+    return Setup(arguments.prepare, module_path.parse(arguments.pythonpath))
 
 
 def refuse_no_model(arguments: argparse.Namespace) -> None:

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mixprof.data.origins import Origin
 from mixprof.data.pairs import Failure, Paired
 from mixprof.data.types import Case, digest
+from mixprof.gate.causes import explain
 from mixprof.gate.pair import Ended, PairSamples, round_of, scratch_of
 from mixprof.gate.sides import Side
 from mixprof.machine.device import default_threads
@@ -23,6 +25,7 @@ from mixprof.run.executors.local import preload
 CANARY = "canary"  # the side that is BASE once more
 TRIES = 3  # of a round that others disturbed; then it is given up
 JOURNAL = "pairs.jsonl"
+Check = Callable[[Side, Iterable[Origin]], None]
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,28 @@ class Entry:
         """One side against itself."""
         return cls(Paired(case, planned.case, planned.case), planned, planned)
 
+    @classmethod
+    def failed(cls, planned: Planned, case: Case, failure: Failure) -> Entry:
+        """A case of one side that the other one cannot even plan."""
+        return cls(Paired(case, planned.case, planned.case, failure=failure, uncounted=failure), planned, planned)
+
 
 class Rounds:
     """Runs rounds of a grid and journals each pair when it ends.
 
-    extra_work: share of extra work that HEAD's processes do, for calibration.
+    extra_work: share of extra work that HEAD's processes do, for calibration. check: raises for code that is not a
+    side's own, which a forward may import as late as this.
     """
 
-    def __init__(self, sides: tuple[Side, Side], measure: Measure, folder: Path, extra_work: float = 0.0):
+    def __init__(
+        self, sides: tuple[Side, Side], measure: Measure, folder: Path, extra_work: float = 0.0,
+        check: Check = lambda side, origins: None,
+    ):  # fmt: skip
         self.sides = dict(zip(("base", "head", CANARY), (*sides, sides[0]), strict=True))
         self.measure, self.folder, self.extra_work = measure, folder, extra_work
         self.threads = measure.threads or default_threads()
         self.settings = {**asdict(measure), "threads": self.threads}
+        self.check = check
         self.spent_s = 0.0
         self._generator = random.Random(measure.seed)
 
@@ -78,7 +91,7 @@ class Rounds:
         side = self.sides[name]
         return Server(
             scratch_of(self.folder, name), preload(planned), self.threads, self.measure.allocator,
-            python=side.python, path=side.path, folder=side.folder,
+            python=side.python, path=side.path, folder=side.folder, roots=side.roots,
         )  # fmt: skip
 
     def _measure(self, entry: Entry, against: str, servers: dict[str, Server], stop: Callable[[], bool]) -> None:
@@ -92,7 +105,7 @@ class Rounds:
                 entry.pair.failure = failed.failure
                 return
             except Ended as ended:
-                entry.pair.failure = _failure(ended.side, ended.values)
+                entry.pair.failure = self._failure(ended.side, ended.values)
                 return
             except ServerDied as error:
                 # Blamed on the side whose server has ended: that of BASE is nothing that HEAD did.
@@ -101,6 +114,8 @@ class Rounds:
                     servers.pop(side).close()
                 entry.pair.failure = Failure(died, "crashed", str(error))
                 return
+            for side in {"base", against}:
+                self.check(self.sides[side], servers[side].origins)
             self._write(entry, against, samples)
             if (samples.lost_share or 0.0) <= self.measure.max_lost_cpu:
                 proofs = [launch["proof"] or {} for launch in launches]
@@ -126,9 +141,13 @@ class Rounds:
         if not reference.exists():
             values = server.run("prepare", self.measure.timeout, reference=str(reference), **request).values
             if values["status"] != "ok":
-                raise Failed(_failure(side, values))
+                raise Failed(self._failure(side, values))
         more = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
         return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, **more}
+
+    def _failure(self, name: str, values: Mapping[str, Any]) -> Failure:
+        reason = explain(self.sides[name], str(values.get("reason") or ""))
+        return Failure("base" if name == CANARY else name, str(values["status"]), reason)
 
     def _write(self, entry: Entry, against: str, samples: PairSamples) -> None:
         """Append one line to the job's journal."""
@@ -160,7 +179,3 @@ class Failed(Exception):
     def __init__(self, failure: Failure):
         super().__init__(failure.reason)
         self.failure = failure
-
-
-def _failure(side: str, values: Mapping[str, Any]) -> Failure:
-    return Failure("base" if side == CANARY else side, str(values["status"]), str(values.get("reason") or ""))

@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mixprof.data.origins import Origin
 from mixprof.machine.cpu_contention import oom_kills
 from mixprof.machine.device import worker_environment
 from mixprof.plan.axes import Source
+from mixprof.worker.origin import ROOTS
 
 START_TIMEOUT_S = 300.0
 
@@ -64,14 +66,19 @@ class Server:
         python: str = sys.executable,
         path: tuple[str, ...] = (),
         folder: Path | None = None,
+        roots: tuple[str, ...] = (),
     ):
-        """python: the interpreter; path: first on its module path; folder: where user code is imported from."""
+        """python: the interpreter; path: first on its module path; folder: the current one of its jobs.
+
+        roots: where user code is imported from, before everything else; none: that folder.
+        """
         scratch.mkdir(parents=True, exist_ok=True)
         scratch = scratch.resolve()  # the server's current folder is another one
         self.scratch = scratch
         self.threads = threads
         self.allocator = allocator
         self.folder = folder
+        self.origins: set[Origin] = set()  # of the models of users that its jobs have imported
         self._number = itertools.count()
         self._pid: int | None = None
         self._errors = (scratch / "server.log").open("ab")
@@ -79,7 +86,12 @@ class Server:
         self._process = subprocess.Popen(
             [python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)],
             cwd=scratch,
-            env={**_inherited(), **_module_path(path), **worker_environment(threads, allocator, scratch / "cache")},
+            env={
+                **_inherited(),
+                **_module_path(path),
+                ROOTS: os.pathsep.join(roots),
+                **worker_environment(threads, allocator, scratch / "cache"),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -136,6 +148,8 @@ class Server:
                 values = {"status": "oom", "reason": "the worker was ended by the kernel's out-of-memory killer"}
         finally:
             self._forget(running)
+        if origin := values.pop("origin", None):
+            self.origins.add(Origin.from_json(origin))
         return Outcome(values, time.perf_counter() - running.start)
 
     def _forget(self, running: Running) -> None:

@@ -20,6 +20,7 @@ from mixprof.data.errors import Unavailable, Unsupported, one_line
 from mixprof.data.types import Case, Launch, digest
 from mixprof.machine import cpu_contention, device
 from mixprof.worker import files
+from mixprof.worker.origin import roots
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,7 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
 def _resolve(source: dict[str, Any]) -> Callable[..., torch.nn.Module]:
     """The factory "module:function"; the user's current folder comes first when it is the user's."""
     if source["user"]:
-        sys.path.insert(0, os.getcwd())
+        sys.path[:0] = roots()
         importlib.invalidate_caches()
     name, _, attribute = source["factory"].partition(":")
     function: Callable[..., torch.nn.Module] = getattr(importlib.import_module(name), attribute)
