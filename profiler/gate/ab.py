@@ -160,6 +160,8 @@ class _Job:
             for side, session in zip(self.sides, asked, strict=True)
         )
         cases = grid.match(base, head, lambda model: is_new(model, *self.sides))
+        sources = {entry.case.model: entry.source for entry in head.values() if entry.case.resolution != (0, 0)}
+        cases.notes.extend(self._ownership.of_no_tree(sources))
         if not cases.entries and not cases.missing:
             reasons = [entry.reason for entry in base.values() if entry.reason]
             raise UsageError(f"BASE can run no case: {reasons[0] if reasons else 'the axes are empty'}")

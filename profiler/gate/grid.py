@@ -60,8 +60,9 @@ def of_side(
             known = set(asked.server.origins)
             entries = expand([replace(group, models=(model,))], asked.describe, devices)
             source = asked.describe(side.overrides.get("model", model))
-            for origin in filter(lacks, asked.server.origins - known):
-                raise UsageError(f"{side.words} has no module '{origin.model}'")
+            if lost := set(filter(lacks, asked.server.origins - known)):
+                asked.server.origins -= lost
+                raise UsageError(f"{side.words} has no module '{lost.pop().model}'")
         except UsageError as error:
             lowering = (group.lowerings or ("eager",))[0]
             case = Case(model, lowering, "cpu", "float32", "channels_last", "hot", 1, (0, 0), None, None)

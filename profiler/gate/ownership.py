@@ -12,8 +12,9 @@ from mixprof.data.errors import UsageError
 from mixprof.data.origins import Module, Origin, together
 from mixprof.gate.git import ask, work_trees
 from mixprof.gate.module_path import BELOW_PROJECT, PROJECT, installed_from
-from mixprof.gate.sides import Side
+from mixprof.gate.sides import Side, has_registered
 from mixprof.gate.submodules import LINK
+from mixprof.plan.axes import Source
 
 PACKAGES = ("site-packages", "dist-packages")
 NAMED = 4  # modules in a message, at most
@@ -44,9 +45,7 @@ class Ownership:
 
     def refuse_same_code(self, base: Iterable[Origin], head: Iterable[Origin]) -> None:
         """Raise UsageError for a model that both sides import from one place, which is in the tree of neither."""
-        first, second = self.sides
-        differ = first.python != second.python or first.overrides or second.overrides
-        if not self.matters or differ:
+        if self._differ_otherwise:
             return
         both: list[Mapping[str, Origin]] = [together(base), together(head)]
         for model in both[0].keys() & both[1].keys():
@@ -58,6 +57,25 @@ class Ownership:
                     f"'{model}' comes {where} on both sides and uses nothing of either tree: the same code twice, "
                     f"expected a model of this repository; {PREPARE} installs each side's own"
                 )
+
+    def of_no_tree(self, sources: Mapping[str, Source]) -> list[str]:
+        """A note for each model that is in no repository of a user's. UsageError for a file that is outside of both."""
+        if self._differ_otherwise:
+            return []
+        for model, source in sources.items():
+            if source.artifact is not None and Path(model).is_absolute():
+                raise UsageError(f"got '{model}', one file for both sides, expected its path from the current folder")
+        ours = [model for model, source in sources.items() if not source.user and source.artifact is None]
+        if all(has_registered(side.tree) for side in self.sides):
+            ours = [model for model in ours if model.startswith("timm:")]
+        owner = {model: "timm's as it is installed" if model.startswith("timm:") else "mixprof's own" for model in ours}
+        return [f"{model} is {owner[model]}: the same code on both sides" for model in ours]
+
+    @property
+    def _differ_otherwise(self) -> bool:
+        """Whether the sides are not to differ in code, or not in that alone."""
+        first, second = self.sides
+        return not self.matters or first.python != second.python or bool(first.overrides or second.overrides)
 
     def is_own(self, side: Side, module: Module) -> bool:
         """Whether a module lies in a side's tree, or in the environment that was made for it."""
@@ -148,9 +166,11 @@ class Ownership:
 
     def _folder(self, side: Side, module: Module) -> str | None:
         """The folder, from the side's own, that would have given the tree's module."""
-        for path in self._provided(side, module):
-            root = side.tree / str(path).removesuffix(module.below_root)
-            if str(root) not in side.roots:
+        owner = self._owner(Path(module.file).resolve())
+        like = [Path(module.file).relative_to(owner)] if owner and Path(module.file).is_relative_to(owner) else []
+        for path in (*like, *self._provided(side, module)):
+            root = Path(str(side.tree / path).removesuffix(module.below_root))
+            if module.root and (side.tree / path).exists() and str(root) not in side.roots:
                 return os.path.relpath(root, side.folder)
         return None
 

@@ -142,6 +142,11 @@ def _installs(environment: Path | None, tree: Path) -> bool:
     return any(True for folder in packages for _ in installed_from([tree.resolve(), tree], folder))
 
 
+def has_registered(tree: Path) -> bool:
+    """Whether registered models come from a tree: it is a checkout of this project."""
+    return (tree / "models" / "specialization.py").exists() and (tree / "src" / "mixprof").exists()
+
+
 def _path(tree: Path, scratch: Path) -> tuple[str, ...]:
     """What comes before a side's own modules: what measures is ours on both, whatever is installed on either.
 
@@ -151,8 +156,7 @@ def _path(tree: Path, scratch: Path) -> tuple[str, ...]:
     package = folder / "mixprof"
     package.mkdir(parents=True, exist_ok=True)
     ours = Path(__file__).parents[1]
-    own_models = (tree / "models" / "specialization.py").exists() and (tree / "src" / "mixprof").exists()
     for part in ours.iterdir():
-        source = (tree / "models").resolve() if part.name == "models" and own_models else part
+        source = (tree / "models").resolve() if part.name == "models" and has_registered(tree) else part
         (package / part.name).symlink_to(source)
     return (str(folder),)

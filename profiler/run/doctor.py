@@ -9,7 +9,8 @@ from typing import Any
 from mixprof import lowerings
 from mixprof.data import cache
 from mixprof.data.errors import UsageError
-from mixprof.machine import cpu_contention
+from mixprof.machine import cpu_contention, quota
+from mixprof.machine.process import allowed_cores, default_threads
 
 OPTIONAL = {
     **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if entry.engine},
@@ -25,6 +26,7 @@ def examine(environment: dict[str, Any]) -> dict[str, Any]:
     return {
         "devices": environment["devices"],
         "versions": environment["versions"],
+        "threads": {"default": default_threads(), "allowed": allowed_cores(), "quota": quota.cpus()},
         "testbed": environment["testbed"],
         "lowerings": {name: _verdict(lowerings.missing(name)) for name in lowerings.LOWERINGS},
         "packages": {name: _verdict(_package(name, install)) for name, install in OPTIONAL.items()},
@@ -39,8 +41,10 @@ def _verdict(reason: str | None) -> dict[str, Any]:
 
 def _cache_trouble() -> str | None:
     """Why engines cannot be kept in the cache folder, None if they can; the folder is not made."""
-    if not cache.folder().exists():
-        return None
+    place = cache.folder()
+    if not place.exists():
+        above = next(folder for folder in place.parents if folder.exists())
+        return None if os.access(above, os.W_OK) else "cannot be made: set MIXPROF_CACHE to a folder of your own"
     try:
         cache.own_folder(cache.folder())
     except (UsageError, OSError) as error:
@@ -65,10 +69,17 @@ def _sensors(devices: list[str]) -> dict[str, str | None]:
     }
 
 
+def _threads(threads: dict[str, Any]) -> str:
+    quota = threads["quota"]
+    bound = "" if quota is None else f", {quota:.3g} of the control group's quota"
+    return f"{threads['default']} by default: {threads['allowed']} cores{bound}"
+
+
 def as_text(found: dict[str, Any]) -> str:
     """The examination for a person."""
     lines = [f"devices      {', '.join(found['devices'])} (default: {found['devices'][-1]})"]
     lines += [f"versions     {', '.join(f'{name} {version}' for name, version in found['versions'].items())}"]
+    lines += [f"threads      {_threads(found['threads'])}"]
     for part in ("lowerings", "packages", "engine cache", "sensors"):
         lines.append(part)
         for name, verdict in found[part].items():

@@ -13,6 +13,7 @@ from typing import Any
 
 ROOTS = "MIXPROF_ROOTS"  # variable of a worker's environment: folders that user code is imported from, the first wins
 OURS = ("__main__", "__mp_main__", "mixprof")
+FINDERS = ("__editable__", "_editable_impl_", "__editables_")  # installed in the place of a package, without its code
 
 
 def roots() -> list[str]:
@@ -59,7 +60,11 @@ def _groups(files: dict[str, str]) -> list[list[str]]:
     groups: dict[tuple[str, str], list[str]] = {}
     for name in sorted(files, key=lambda each: (each.count("."), each)):
         file = files[name]
-        if name.partition(".")[0] in OURS or (file.startswith(library) and "-packages" not in file):
+        if (
+            name.partition(".")[0] in OURS
+            or name.startswith(FINDERS)
+            or (file.startswith(library) and "-packages" not in file)
+        ):
             continue
         parts = name.split(".")
         top = next(short for end in range(1, len(parts) + 1) if (short := ".".join(parts[:end])) in files)
