@@ -1,4 +1,4 @@
-"""Repositories as people keep them: src layouts, editable installs, several packages, namespaces, submodules, git-lfs."""
+"""Repositories as people keep them: src layouts, editable installs, namespaces, submodules, git-lfs."""
 
 import json
 import os
