@@ -142,6 +142,7 @@ def test_revisions_are_compared_in_a_repository_that_cannot_be_written(tmp_path)
 
 def test_revisions_are_compared_by_a_user_without_a_name(tmp_path):
     place = Place("nobody", tmp_path)
+    os.chown(place.folder, 0, 0)  # for git, until all is given away
     repository = Repository(place.folder)
     repository.commit("one", net=net())
     repository.commit("two", net=net(products=2))
@@ -153,10 +154,5 @@ def test_revisions_are_compared_by_a_user_without_a_name(tmp_path):
 
 def test_a_calibration_is_kept_without_a_home(tmp_path):
     place = Place("nobody", tmp_path)
-    (place.out / "cache").write_text("in the way")
-    done = place.mixprof(
-        "calibrate", "--models", "depthwise_conv", *CASE, "--from", place.out, MIXPROF_CACHE=str(place.out)
-    )
-    assert done.returncode == 2
     kept = place.run(sys.executable, "-c", "from mixprof.data.cache import folder; print(folder())")
     assert Path(kept.stdout.strip()) == place.temporary / f"mixprof-{NOBODY}"
