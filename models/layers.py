@@ -49,6 +49,17 @@ def pad_to(x: Tensor, height: int, width: int) -> Tensor:
     return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
 
 
+class Formulated(nn.Module):
+    """A part of a model that computes one function in one of several formulations."""
+
+    override: str | None = None  # the formulation asked for; None leaves the choice to the lowering
+    lowering: str | None = None  # the one that it is specialized for
+
+    def specialize(self, lowering: str) -> None:
+        """Note the lowering that the formulation is to suit."""
+        self.lowering = lowering
+
+
 class EagerLinear(nn.Linear):
     """A Linear that runs in float32 on a CPU as the 1x1 convolution it is: oneDNN's product instead of the BLAS's.
 

@@ -151,7 +151,7 @@ def _allowed(entry: Entry, options: Mapping[str, str]) -> dict[str, tuple[str, .
     """The options of a model, those of the mixer inside a network included, and their values."""
     if entry.mixer is None:
         return dict(entry.options)
-    mixers = tuple(name for name, each in MODELS.items() if each.kind == "mixer")
+    mixers = tuple(name for name, one in MODELS.items() if one.kind == "mixer")
     inside = MODELS[_known("value of mixer", options.get("mixer", entry.mixer), mixers)]
     formulations = {option: values for option, values in inside.options.items() if option in FORMULATION_OPTIONS}
     return {"mixer": mixers, **formulations}

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from mixprof.models.layers import EagerLinear
+from mixprof.models.layers import EagerLinear, Formulated
 
 LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
 DONE = "specialized_for"  # the attribute that notes it on a module
@@ -25,13 +25,6 @@ class Resizable(Protocol):
     """A part of a model that was built for one resolution and can do without."""
 
     def free_resolution(self) -> None: ...
-
-
-@runtime_checkable
-class Choosing(Protocol):
-    """A part of a model with several formulations."""
-
-    override: str | None  # the one asked for; None leaves the choice to the lowering
 
 
 def specialize(module: nn.Module, lowering: str) -> nn.Module:
@@ -82,5 +75,5 @@ def use_eager_linears(module: nn.Module) -> None:
 def override(module: nn.Module, formulation: str) -> None:
     """Pin the formulation of every mixer of a module that has a choice; it survives specialize()."""
     for part in module.modules():
-        if isinstance(part, Choosing):
+        if isinstance(part, Formulated):
             part.override = formulation

@@ -1,3 +1,4 @@
+from mixprof.api import ab as ab
 from mixprof.api import build as build
 from mixprof.api import count as count
 from mixprof.api import figures as figures

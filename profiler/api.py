@@ -6,18 +6,17 @@ import inspect
 import json
 import sys
 import time as clock
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import MISSING, Field, fields
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixprof import models as registry
 from mixprof.gate import ab as gate
-from mixprof.gate import module_path
 from mixprof.gate.ab import Spec
-from mixprof.gate.sides import HERE, Setup
+from mixprof.gate.sides import HERE
 from mixprof.models import build as build
 from mixprof.models import load_published as load_published
 from mixprof.plan import sweep_file
@@ -34,6 +33,15 @@ from mixprof.run.progress import Unstopped
 from mixprof.run.sweep import Sweep, carry_out, passing
 
 VERDICTS = "ab.json"  # in the folder of a job
+OF_A_JOB = (
+    "base_set",
+    "head_set",
+    "prepare",
+    "pythonpath",
+    "exact_only",
+    "budget_s",
+    "out",
+)  # fields of Spec that are keywords of `ab`
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,14 +53,20 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def _with_settings(function: Function) -> Function:
     """The function, whose help lists every axis and setting that its keywords can be."""
     own = [each for each in inspect.signature(function).parameters.values() if each.kind != each.VAR_KEYWORD]
+    job = [each for each in fields(Spec) if each.name in OF_A_JOB and function.__name__ == "ab"]
     names = {each.name for each in own}
     more = [
-        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
-        for each in (*fields(Axes), *fields(Measure))
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=_default(each), annotation=each.type)
+        for each in (*job, *fields(Axes), *fields(Measure))
         if each.name not in names
     ]
     function.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
     return function
+
+
+def _default(declared: Field[object]) -> object:
+    factory = declared.default_factory
+    return declared.default if factory is MISSING else factory()
 
 
 @_with_settings
@@ -124,20 +138,7 @@ def compare(
 
 
 @_with_settings
-def ab(
-    base: str = HERE,
-    head: str = HERE,
-    *,
-    base_set: Mapping[str, str] | None = None,
-    head_set: Mapping[str, str] | None = None,
-    exact_only: bool = False,
-    budget_s: float | None = None,
-    prepare: str | None = None,
-    pythonpath: Sequence[str] = (),
-    out: str | Path | None = None,
-    isolated: bool = False,
-    **settings: object,
-) -> Outcome:
+def ab(base: str = HERE, head: str = HERE, *, isolated: bool = False, **settings: object) -> Outcome:
     """Compare two revisions, environments or settings, interleaved in one job; an outcome with a verdict per case.
 
     base, head: a revision, merge-base, python:PATH, or '.', the folder as it is. base_set, head_set: settings of one
@@ -145,10 +146,11 @@ def ab(
     side's packages, from the current one. out: a new folder for samples. isolated: in a process of its own.
     Raises UsageError.
     """
+    job: dict[str, Any] = {name: settings.pop(name) for name in OF_A_JOB if name in settings}
+    if job.get("out") is not None:
+        job["out"] = Path(job["out"])
     groups, measure = sweep_file.read(None, settings, "{}=".format)
-    setup = Setup(prepare, module_path.parse(pythonpath, "pythonpath="))
-    spec = Spec(groups, base, head, measure, base_set or {}, head_set or {}, setup, exact_only, budget_s)
-    return compare(replace(spec, out=None if out is None else Path(out)), isolated=isolated)
+    return compare(Spec(groups, base, head, measure, **job), isolated=isolated)
 
 
 def _say(line: str) -> None:

@@ -187,13 +187,3 @@ def _inflation(values: np.ndarray, batch: float) -> float:
     rho = min((max(measured, 0.0) + expected) / 2, 0.9)
     inflation = 1 + 2 * rho / (1 - max(expected, rho))
     return inflation / (1 - min(inflation / BATCHES, 0.75))
-
-
-def over_launches(medians: Sequence[float]) -> Interval:
-    """95 % t interval in log units over the medians of at least two launches."""
-    if len(medians) < 2:
-        raise ValueError(f"got {len(medians)} launches, expected at least 2")
-    logs = np.log(medians)
-    half = float(stdtrit(len(logs) - 1, 0.975)) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
-    center = float(logs.mean())
-    return Interval(math.exp(center), math.exp(center - half), math.exp(center + half))

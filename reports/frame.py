@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mixprof.data.errors import UsageError
+from mixprof.data.facts import record_facts
+from mixprof.data.manifest import Checked
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
-from mixprof.data.types import Case, Record, Samples
-from mixprof.reports import peaks, statistics
-from mixprof.sampling import BATCHES, over_launches, unseen, within_launch
+from mixprof.data.types import Case, Record
+from mixprof.reports import latencies, peaks
+from mixprof.reports.timed import times_of
 
 ANCHOR = "anchor_v1"
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
 TEXT, WHOLE, REAL, TRUTH = "object", "Int64", "float64", "boolean"
-PERCENTILE_99_SAMPLES = 1000
 ROLES = ("mixer", "generator", "reshape", "mlp", "norm", "merge", "embed", "head", "other")  # what an operator is for
 
 COLUMNS = {
@@ -32,6 +32,7 @@ COLUMNS = {
     "dtype": TEXT,
     "layout": TEXT,
     "mode": TEXT,
+    "step": TEXT,
     "batch": WHOLE,
     "resolution": TEXT,  # "56", "800x1333"
     "height": WHOLE,
@@ -46,7 +47,11 @@ COLUMNS = {
     "latency_high_ms": REAL,
     "interval": TEXT,  # "launches", "within-launch" or missing
     "launches": WHOLE,
-    "log_error": REAL,  # of log latency over launches, beside other cases of the run: see mixprof.reports.statistics
+    "rounds": TEXT,  # comma-separated; and the median of the launch of each
+    "medians_ms": TEXT,
+    "log_error": REAL,  # standard error of the log latency: beside other cases of the rounds, of what is its own
+    "log_freedom": REAL,
+    "shared_variance": REAL,  # of the log latency, that of all cases of the rounds; missing of too few: see statistics
     "host_p50_ms": REAL,
     "host_p95_ms": REAL,
     "host_p99_ms": REAL,
@@ -99,7 +104,13 @@ COLUMNS = {
     "breakdown": TEXT,  # JSON: a list of stage, role, ms, macs, bytes, kernels
     "crosscheck": TEXT,  # "agreed", "disagreed" or "not checked" by trtexec
     "crosscheck_ratio": REAL,  # our time over trtexec's
+    "own_mixer": TEXT,  # this and the next: of a network in which it can be exchanged, as published and as run
+    "mixer": TEXT,
+    "compared_with": TEXT,  # JSON: the models that this one is compared with, and what differs
+    "top1_percent": REAL,  # published, not measured
+    "plain": TEXT,  # semicolon-separated: what ran without a kernel of its own
 }
+MEMORY = ("allocator_peak_bytes", "predicted_peak_bytes", "process_peak_bytes", "weights_bytes")
 IN_PROOF = (
     *("graph_breaks", "recompiles", "kernels", "flavour", "tensorrt_version", "attentions", "intermediate_bytes"),
     *("activation_bytes", "scratch_bytes", "engine_bytes", "engine_build_s", "engine_sha256", "onnx_sha256"),
@@ -108,19 +119,23 @@ IN_PROOF = (
 
 
 def load(*runs: str | Path) -> pd.DataFrame:
-    """One row per record of these run folders, columns as in COLUMNS. What was not measured is missing, never 0.
+    """One row per record of these run folders, columns as in COLUMNS, then one a metric that was added.
+
+    A value that was not measured is missing, never 0.
 
     Raises UsageError for a folder that is no run, a run that is given twice, and a case with two records.
     """
     rows = [
-        {**row(name, record), **_crosscheck(record, marks)}
+        {**row(name, record), **_crosscheck(record, marks), **record_facts(record, manifest)}
         for name, run in run_names(runs).items()
-        for marks in [read_crosscheck(run)]
+        for marks, manifest in [(read_crosscheck(run), read_manifest(run))]
         for record in records_of(run)
     ]
-    columns = {name: pd.Series([r.get(name) for r in rows], dtype=dtype) for name, dtype in COLUMNS.items()}
+    added = dict.fromkeys((name for r in rows for name in r["metrics"] if name not in COLUMNS), REAL)
+    cells = [{**r["metrics"], **r} for r in rows]
+    columns = {name: pd.Series([r.get(name) for r in cells], dtype=dtype) for name, dtype in (COLUMNS | added).items()}
     frame = pd.DataFrame(columns)
-    frame["log_error"] = _log_errors(frame, [r.get("medians_ms") for r in rows])
+    _moderate(frame)
     frame["anchor_ratio"] = frame["latency_ms"] / _anchor_ms(frame)
     by_run = peaks.table({name: read_peaks(run) for name, run in run_names(runs).items()})
     for name, column in peaks.attain(frame, by_run).items():
@@ -155,6 +170,7 @@ def row(run: str, record: Record) -> dict[str, Any]:
     height, width = case.resolution
     return {
         **case.to_json(),
+        "step": case.step,
         "run": run,
         "kind": "network" if case.channels is None else "mixer",
         "resolution": f"{height}" if height == width else f"{height}x{width}",
@@ -162,11 +178,10 @@ def row(run: str, record: Record) -> dict[str, Any]:
         "width": width,
         "status": record.status,
         "reason": record.reason,
-        **_measured(record),
+        **times_of(record),
         **_counted(record),
-        **{
-            name: (record.memory or {}).get(name) for name in COLUMNS if name.endswith(("_peak_bytes", "weights_bytes"))
-        },
+        **{name: getattr(record.memory, name, None) for name in MEMORY},
+        "metrics": record.metrics,
         "relative_error": record.relative_error,
         "build_s": record.build_s,
         "build_cached": record.build_cached,
@@ -189,12 +204,12 @@ def _proven(proof: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _crosscheck(record: Record, marks: Mapping[Case, Mapping[str, Any]]) -> dict[str, Any]:
+def _crosscheck(record: Record, marks: Mapping[Case, Checked]) -> dict[str, Any]:
     """The mark that `mixprof crosscheck` gave this record's engine; nothing for another engine of the same case."""
     entry = marks.get(record.case)
-    if entry is None or entry.get("engine_sha256") != (record.proof or {}).get("engine_sha256"):
+    if entry is None or entry.engine_sha256 != (record.proof or {}).get("engine_sha256"):
         return {}
-    return {"crosscheck": entry["mark"], "crosscheck_ratio": entry.get("ratio")}
+    return {"crosscheck": entry.mark, "crosscheck_ratio": entry.ratio}
 
 
 def _counted(record: Record) -> dict[str, Any]:
@@ -205,63 +220,12 @@ def _counted(record: Record) -> dict[str, Any]:
     return {**cells, "counts_exact": not record.uncounted_ops, "uncounted_ops": ", ".join(record.uncounted_ops)}
 
 
-def _measured(record: Record) -> dict[str, Any]:
-    """Latency and what follows from it, for a record that is ok; else only which time it would have been."""
-    time = "gpu_ms" if record.case.device.startswith("cuda") else "host_ms"
-    cells: dict[str, Any] = {"time": time, "launches": len(record.launches)}
-    if record.status != "ok":
-        return cells
-    cells |= {"enqueue_ms": latency(samples_of(record, "enqueue_ms"), record.case.device).get("latency_ms")}
-    cells |= latency(samples_of(record, time), record.case.device) | _host_percentiles(samples_of(record, "host_ms"))
-    if "latency_ms" in cells:
-        cells["images_per_s"] = 1000 * record.case.batch / cells["latency_ms"]
-        cells["medians_ms"] = [float(np.median(each.samples)) for each in samples_of(record, time)]
-    return cells
-
-
-def samples_of(record: Record, time: str) -> list[Samples]:
-    """The samples of one of the three times in each launch that has them."""
-    found = [getattr(launch, time) for launch in record.launches if launch.status == "ok"]
-    return [samples for samples in found if samples is not None and samples.samples]
-
-
-def latency(launches: Sequence[Samples], device: str) -> dict[str, Any]:
-    """The estimate with its 95 % interval: over launches where there are two, else within the one.
-
-    One launch cannot see the machine's slow drift, so its interval is widened by what is assumed of the device.
-    """
-    if not launches:
-        return {}
-    medians = [float(np.median(launch.samples)) for launch in launches]
-    if len(medians) == 1 and len(launches[0].samples) < BATCHES:
-        return {"latency_ms": medians[0], "launches": 1}
-    one = len(medians) == 1
-    interval = within_launch(launches[0].samples, unseen(device)) if one else over_launches(medians)
-    return {
-        "latency_ms": interval.estimate,
-        "latency_low_ms": interval.low,
-        "latency_high_ms": interval.high,
-        "interval": "within-launch" if one else "launches",
-        "launches": len(medians),
-    }
-
-
-def _host_percentiles(launches: Sequence[Samples]) -> dict[str, float]:
-    """Percentiles of single requests, all launches together; none where a sample is the mean of several forwards."""
-    if not launches or any(launch.forwards_per_sample != 1 for launch in launches):
-        return {}
-    pooled = np.concatenate([launch.samples for launch in launches])
-    wanted = (50, 95, 99) if len(pooled) >= PERCENTILE_99_SAMPLES else (50, 95)
-    return {f"host_p{percent}_ms": float(np.percentile(pooled, percent)) for percent in wanted}
-
-
-def _log_errors(frame: pd.DataFrame, medians_ms: Sequence[Sequence[float] | None]) -> pd.Series:
-    """The error of each row's log latency over its launches; missing with fewer than two."""
-    errors = pd.Series(np.nan, index=frame.index)
-    several = frame["launches"].where(frame["latency_ms"].notna(), 0) > 1
-    for _, rows in frame[several].groupby(["run", "device", "launches"]):
-        errors[rows.index] = statistics.over_launches(np.log([medians_ms[row] for row in rows.index]))
-    return errors
+def _moderate(frame: pd.DataFrame) -> None:
+    """Put the errors of cases that enough others stand beside into the frame, and the intervals that follow."""
+    moderated = latencies.moderated_errors(frame)
+    rows = moderated["log_error"].notna()
+    frame.loc[rows, moderated.columns] = moderated[rows]
+    frame.loc[rows, "latency_low_ms"], frame.loc[rows, "latency_high_ms"] = latencies.intervals(frame[rows])
 
 
 def _anchor_ms(frame: pd.DataFrame) -> pd.Series:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from mixprof.data.manifest import Peaks
 
 RATES = ("matrix_flops_per_s", "vector_flops_per_s", "copy_bytes_per_s")
 KEYS = ["run", "device", "dtype"]
 
 
-def table(by_run: Mapping[str, Iterable[Mapping[str, Any]]]) -> pd.DataFrame:
+def table(by_run: Mapping[str, Iterable[Peaks]]) -> pd.DataFrame:
     """A row per run, device and dtype with its three peaks."""
     rows = [
-        {"run": run, **{name: each.get(name) for name in (*KEYS[1:], *RATES)}}
+        {"run": run, **{name: getattr(one, name) for name in (*KEYS[1:], *RATES)}}
         for run, peaks in by_run.items()
-        for each in peaks
+        for one in peaks
     ]
     found = pd.DataFrame(rows, columns=[*KEYS, *RATES]).drop_duplicates(KEYS)
     return found.astype({**dict.fromkeys(KEYS, "object"), **dict.fromkeys(RATES, "float64")})

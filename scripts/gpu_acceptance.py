@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from mixprof import lowerings
-from mixprof.data import cache, run_folder
+from mixprof.data import run_folder
+from mixprof.data.files import write_whole
 from mixprof.data.types import Record
 from mixprof.machine import cuda_driver
 from mixprof.plan.settings import DTYPES
@@ -54,14 +55,14 @@ def run_tests(tests: Path) -> list[Check]:
         code = _run(command)
         checks = read_report(report) if report.exists() else []
     if code not in (0, 1) or not checks:
-        said = {5: "no test is marked gpu", None: f"not done after {LIMIT_S:.0f} s"}.get(code, f"exit code {code}")
-        checks.append(Check("pytest", "failed", f"pytest did not run the tests to their end: {said}"))
+        reason = {5: "no test is marked gpu", None: f"not done after {LIMIT_S:.0f} s"}.get(code, f"exit code {code}")
+        checks.append(Check("pytest", "failed", f"pytest did not run the tests to their end: {reason}"))
     return checks
 
 
 def read_report(path: Path) -> list[Check]:
     """The checks of a JUnit file, which has a second entry for a test that breaks while it is torn down."""
-    found: dict[str, Check] = {}
+    by_name: dict[str, Check] = {}
     for case in xml.parse(path).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
         outcomes = {"failure": "failed", "error": "failed", "skipped": "skipped"}
@@ -69,14 +70,14 @@ def read_report(path: Path) -> list[Check]:
         outcome = max((outcomes[part.tag] for part in parts), key=SEVERITY.index, default="passed")
         message = " | ".join(part.get("message") or (part.text or "").strip() for part in parts) or None
         check = Check(name, outcome, message, float(case.get("time") or 0))
-        found[name] = merged(found[name], check) if name in found else check
-    return list(found.values())
+        by_name[name] = merged(by_name[name], check) if name in by_name else check
+    return list(by_name.values())
 
 
 def merged(first: Check, second: Check) -> Check:
     """One check of two with the same name: the worse outcome, and all that was said."""
     outcome = max(first.outcome, second.outcome, key=SEVERITY.index)
-    message = " | ".join(each.message for each in (first, second) if each.message) or None
+    message = " | ".join(check.message for check in (first, second) if check.message) or None
     return Check(first.name, outcome, message, (first.seconds or 0.0) + (second.seconds or 0.0))
 
 
@@ -93,14 +94,14 @@ def run_sweep() -> list[Check]:
         records = run_folder.read_records(run) if run.exists() else []
         checks = [check_of(record) for record in records]
     if code != 0 or not checks:
-        said = f"not done after {LIMIT_S:.0f} s" if code is None else f"exit code {code}, {len(checks)} records"
-        checks.append(Check("sweep", "failed", f"the sweep did not end well: {said}", time.monotonic() - start))
+        reason = f"not done after {LIMIT_S:.0f} s" if code is None else f"exit code {code}, {len(checks)} records"
+        checks.append(Check("sweep", "failed", f"the sweep did not end well: {reason}", time.monotonic() - start))
     return checks
 
 
 def check_of(record: Record) -> Check:
     """What a case of the sweep shows. An engine that was only built where there is a device has failed."""
-    seconds = sum(launch.environment.get("wall_s") or 0.0 for launch in record.launches) or None
+    seconds = sum(launch.environment.wall_s or 0.0 for launch in record.launches) or None
     outcome = {"ok": "passed", "unavailable": "skipped", "unsupported": "skipped"}.get(record.status, "failed")
     message = None if outcome == "passed" else f"{record.status}: {record.reason or 'without a reason'}"
     return Check(f"sweep: {record.case.label()}", outcome, message, seconds)
@@ -126,8 +127,10 @@ def environment() -> dict[str, Any]:
     """Devices, versions and testbed as `mixprof doctor` finds them, and the driver."""
     command = [sys.executable, "-m", "mixprof", "doctor", "--json"]
     done = subprocess.run(command, cwd=ROOT, env=_variables(), capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {"doctor_failed": done.stderr.strip()}
-    return {**found, "cuda_devices": cuda_driver.device_count(), "cuda_driver": cuda_driver.version()}
+    examined: dict[str, Any] = (
+        json.loads(done.stdout) if done.returncode == 0 else {"doctor_failed": done.stderr.strip()}
+    )
+    return {**examined, "cuda_devices": cuda_driver.device_count(), "cuda_driver": cuda_driver.version()}
 
 
 def assemble(checks: Iterable[Check], environment: dict[str, Any], *, device: bool) -> dict[str, Any]:
@@ -135,12 +138,12 @@ def assemble(checks: Iterable[Check], environment: dict[str, Any], *, device: bo
     checks = list(checks)
     if not device:
         checks = [
-            Check(each.name, "failed", "passed without a CUDA device, so it proves nothing of one", each.seconds)
-            if each.outcome == "passed"
-            else each
-            for each in checks
+            Check(check.name, "failed", "passed without a CUDA device, so it proves nothing of one", check.seconds)
+            if check.outcome == "passed"
+            else check
+            for check in checks
         ]
-    counts = Counter(each.outcome for each in checks)
+    counts = Counter(check.outcome for check in checks)
     return {
         "schema": SCHEMA,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -148,7 +151,7 @@ def assemble(checks: Iterable[Check], environment: dict[str, Any], *, device: bo
         "reason": None if device else f"{NO_DEVICE}: nothing was run on one",
         "summary": {outcome: counts[outcome] for outcome in ("passed", "failed", "skipped")},
         "environment": environment,
-        "checks": [asdict(each) for each in checks],
+        "checks": [asdict(check) for check in checks],
     }
 
 
@@ -162,15 +165,15 @@ def main(arguments: list[str] | None = None) -> int:
     device = cuda_driver.device_count() > 0
     checks = run_tests(options.tests.resolve())
     checks += run_sweep() if device else [Check("sweep", "skipped", NO_DEVICE)]
-    found = assemble(checks, environment(), device=device)
-    cache.write(options.out.resolve(), json.dumps(found, indent=1).encode() + b"\n")
-    for each in found["checks"]:
-        if each["outcome"] == "failed":
-            print(f"failed: {each['name']}: {each['message']}")
-    print(f"{options.out}: " + ", ".join(f"{count} {outcome}" for outcome, count in found["summary"].items()))
-    if found["reason"]:
-        print(found["reason"])
-    return 1 if found["summary"]["failed"] else 0
+    outcome = assemble(checks, environment(), device=device)
+    write_whole(options.out.resolve(), json.dumps(outcome, indent=1).encode() + b"\n")
+    for check in outcome["checks"]:
+        if check["outcome"] == "failed":
+            print(f"failed: {check['name']}: {check['message']}")
+    print(f"{options.out}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcome["summary"].items()))
+    if outcome["reason"]:
+        print(outcome["reason"])
+    return 1 if outcome["summary"]["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch import nn
 
 from mixprof import lowerings, models, sampling
 from mixprof.lowerings import Target
-from mixprof.machine import cuda_driver, device
+from mixprof.machine import cuda_driver, process, streams, testbed
 from mixprof.metrics import accuracy, latency, memory
 
 DEVICE = "cuda:0"
@@ -68,7 +68,7 @@ def target(lowering, dtype, folder, *, layout="channels_last", images=False):
 
 def lowered_in_torch(module, x, lowering, dtype, folder=".", **more):
     """A module lowered on the device as a launch does it, torch pinned for the dtype."""
-    device.prepare(DEVICE, dtype, 1)
+    process.prepare(DEVICE, dtype, 1)
     module = module.eval().requires_grad_(False)
     with torch.no_grad():
         return lowerings.lower(lowering, module, (x,), target(lowering, dtype, folder, **more))
@@ -76,7 +76,7 @@ def lowered_in_torch(module, x, lowering, dtype, folder=".", **more):
 
 def mixer(name, dtype, batch=2, side=14):
     """A mixer with the gate's weights rounded to a dtype, its input and the float64 reference of all images."""
-    kind = device.torch_dtype(dtype)
+    kind = process.torch_dtype(dtype)
 
     def build():
         return models.build(name, resolution=(side, side), window=7, channels=64).requires_grad_(False)
@@ -131,7 +131,7 @@ def one_by_one(side):
     """Device time of a product that is queued ahead, and of the same one enqueued to an idle device each time."""
     x = torch.randn(1, 1, side, side)
     lowered = lowered_in_torch(nn.Linear(side, side, bias=False), x, "eager", "float16")
-    stream, idle = device.TorchStream(DEVICE), []
+    stream, idle = streams.TorchStream(DEVICE), []
     for _ in range(100):
         stream.synchronize()
         begin = stream.event()
@@ -145,7 +145,7 @@ def one_by_one(side):
 
 def modes():
     """Hot and cold time of reading a quarter of the L2 cache."""
-    device.prepare(DEVICE, "float32", 1)
+    process.prepare(DEVICE, "float32", 1)
     l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
     lowered = lowered_in_torch(Sums(l2_bytes // 4 // 8 // 4), torch.zeros(1, 1, 1, 1), "eager:graph=on", "float32")
     return {"l2_bytes": l2_bytes, "hot": times_of(lowered)["gpu_ms"], "cold": times_of(lowered, "cold")["gpu_ms"]}
@@ -245,7 +245,7 @@ def sensors():
         "before": before.__dict__,
         "after": after.__dict__,
         "identity": nvml.identity(0),
-        "testbed": device.testbed(1, "pinned"),
+        "testbed": testbed.testbed(1, "pinned"),
         "uuids": [cuda_driver.device_uuid(0), str(torch.cuda.get_device_properties(0).uuid)],
         "held": held.numel(),
     }

@@ -13,7 +13,7 @@ from torch import nn
 from mixprof.plan import sources
 from mixprof.plan.axes import Axes, expand
 from mixprof.plan.files import Given
-from mixprof.worker import files
+from mixprof.worker import graphs
 
 TESTS = Path(__file__).parent
 SIDES = (13, 9)
@@ -57,7 +57,7 @@ def build(path, nodes, given, returned, weights=(), opset=20, functions=()):
 
 
 def source(path, shapes=None, archive=None):
-    found = files.inspect({"path": str(path), "inputs": None if archive is None else str(archive)})
+    found = graphs.inspect({"path": str(path), "inputs": None if archive is None else str(archive)})
     return sources.of_file(str(path), Given(shapes or {}, None if archive is None else str(archive)), found)
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mixprof.data.manifest import Environment, Manifest, Sweep
 from mixprof.data.run_folder import RECORDS, append_record, write_manifest
-from mixprof.data.types import Case, Launch, Record, Samples
+from mixprof.data.types import Case, Launch, Memory, Record, Samples
 
-MANIFEST: dict[str, Any] = {
-    "sweep": {},
-    "environment": {"cpu": {"model": "A | B <cpu>", "threads": 2}, "governor": None},
-    "versions": {"torch": "2.13.0"},
-    "measure": {"launches": 3},
-}
+MANIFEST = Manifest(
+    sweep=Sweep(),
+    environment=Environment({"cpu": {"model": "A | B <cpu>", "threads": 2}}, {"governor": None}),
+    versions={"torch": "2.13.0"},
+    measure={"launches": 3},
+)
 
 
 def case(model: str = "depthwise_conv", **changes: Any) -> Case:
@@ -35,11 +37,11 @@ def launch(samples: Iterable[float], time: str = "host_ms", forwards: int = 1) -
 
 def ok(of: Case, medians: Sequence[float] | np.ndarray, **fields: Any) -> Record:
     """A record whose launches have these medians: three samples each."""
-    launches = tuple(launch((0.9 * m, m, 1.5 * m)) for m in medians)
+    launches = tuple(replace(launch((0.9 * m, m, 1.5 * m)), round=k) for k, m in enumerate(medians))
     return Record(case=of, status="ok", launches=launches, **fields)
 
 
-def write_run(folder: Path, records: Iterable[Record], manifest: dict[str, Any] = MANIFEST) -> Path:
+def write_run(folder: Path, records: Iterable[Record], manifest: Manifest = MANIFEST) -> Path:
     folder.mkdir(parents=True)
     write_manifest(folder, manifest)
     for record in records:
@@ -95,15 +97,12 @@ def _record(of: Case, milliseconds: float, random: np.random.Generator, launches
     samples = [launch(median * np.exp(0.02 * random.standard_normal(40))) for median in medians]
     macs = int(of.batch * positions * width * (of.window or 14) ** 2 * COST[of.model])
     counts: dict[str, Any] = {"macs": macs, "flops": 2 * macs, "params": 4 * width**2, "relative_error": 2e-6}
-    memory: dict[str, int | None] = {
-        "allocator_peak_bytes": int(16 * of.batch * positions * width * COST[of.model]) + 2**20,
-        "process_peak_bytes": 2**29,
-    }
+    memory = Memory(int(16 * of.batch * positions * width * COST[of.model]) + 2**20, 2**29)
     uncounted = ("aten::fft_rfft2",) if of.model == "dynamic_depthwise_conv" else ()
     return Record(of, "ok", None, tuple(samples), uncounted_ops=uncounted, memory=memory, **counts)
 
 
-def write_lines(folder: Path, records: Iterable[Record], manifest: dict[str, Any] = MANIFEST) -> Path:
+def write_lines(folder: Path, records: Iterable[Record], manifest: Manifest = MANIFEST) -> Path:
     """The same folder as `write_run` makes, without putting every line on disk before the next."""
     folder.mkdir(parents=True)
     write_manifest(folder, manifest)
@@ -127,7 +126,7 @@ def many(count: int, samples: int = 40, seed: int = 0) -> Iterable[Record]:
             continue
         middle = 1e-7 * macs * (1 + mixers.index(model) / 4)
         launches = [launch(middle * np.exp(0.03 * random.standard_normal(samples))) for _ in range(3)]
-        memory: dict[str, int | None] = {"allocator_peak_bytes": 16 * batch * side**2 * 96, "process_peak_bytes": 2**29}
+        memory = Memory(16 * batch * side**2 * 96, 2**29)
         counts: dict[str, Any] = {"macs": macs, "flops": 2 * macs, "params": 20_000, "relative_error": 2e-6}
         proof = {"formulation": ["conv"], "recompiles": 0}
         yield Record(of, "ok", None, tuple(launches), uncounted_ops=(), memory=memory, proof=proof, **counts)

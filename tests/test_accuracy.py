@@ -1,6 +1,7 @@
 """The accuracy gate: right outputs pass in every dtype, wrong variants do not, in any."""
 
 import copy
+from types import FunctionType
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from mixprof import models
 from mixprof.metrics import accuracy
+from references import reference
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CASES = [("window_attention:shifted=true", 7), ("depthwise_conv", 7), ("dynamic_depthwise_conv", 7),
@@ -19,7 +21,7 @@ def prepared(name, window, batch=3):
     module = models.build(name, resolution=(9, 11), window=window, channels=64).requires_grad_(False)
     x = accuracy.random_input((batch, 9, 11, 64), torch.Generator().manual_seed(1), images=False)
     accuracy.initialize(module, (x[:1],), seed=2)
-    expected = accuracy.reference(copy.deepcopy(module), (x,))
+    expected = reference(copy.deepcopy(module), (x,))
     return module, x, expected
 
 
@@ -82,7 +84,7 @@ def test_whole_networks_pass_with_room(name, dtype):
     rounded = {name: value.to(DTYPES[dtype]).float() if value.is_floating_point() else value
                for name, value in module.state_dict().items()}  # fmt: skip
     module.load_state_dict(rounded)
-    expected = accuracy.reference(copy.deepcopy(module), (x,))
+    expected = reference(copy.deepcopy(module), (x,))
     found = output(models.specialize(module, "eager"), x, DTYPES[dtype])
     assert accuracy.relative_error(found, expected) < accuracy.TOLERANCES[dtype] / 2
 
@@ -151,9 +153,8 @@ def test_a_lowerings_own_buffer_is_poisoned_before_it_is_read(tmp_path):
     first = lowered.read().clone()
     assert torch.allclose(first, module(x), atol=1e-5)
     # Without its run, what the last one left must not pass for an output.
-    read = lowered.read.__closure__
-    assert read is not None
-    names = lowered.read.__code__.co_freevars
-    cells = dict(zip(names, read, strict=True))
+    read_all = lowered.read_all
+    assert isinstance(read_all, FunctionType)
+    cells = dict(zip(read_all.__code__.co_freevars, read_all.__closure__ or (), strict=True))
     cells["run"].cell_contents = lambda: None
     assert accuracy.relative_error(lowered.read(), first.double()) == float("inf")

@@ -31,6 +31,7 @@ def test_importing_it_loads_nothing_else():
 def test_keywords_are_the_settings():
     assert set(AXES) | set(MEASURE) <= set(inspect.signature(mixprof.sweep).parameters)
     assert inspect.signature(mixprof.time).parameters["max_lost_cpu"].default == 0.1
+    assert {*AXES, *MEASURE, "budget_s", "base_set"} <= set(inspect.signature(mixprof.ab).parameters)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,8 @@ def test_keywords_are_the_settings():
         (lambda: mixprof.time("swin_t", launches=0), "launches=: got 0, expected a whole number from 1 up"),
         (lambda: mixprof.count("swin_t", window=0), "window=: got 0, expected a whole number from 1 up"),
         (lambda: mixprof.sweep("none.toml"), "none.toml"),
+        (lambda: mixprof.ab(models="swin_t"), "expected a difference"),
+        (lambda: mixprof.ab("HEAD", budget=3), "got budget=, expected"),
     ],
 )
 def test_a_wrong_keyword_or_value_is_one_line(call, said):

@@ -34,6 +34,8 @@ def free(tmp_path_factory):
         ((1, 96, 14, 14), "float16", 1, (14, 14)),
         ((1, 64, 64, 64), "float32", 1, (64, 64)),
         ((3, 197, 384), "float32", 3, (1, 197)),
+        ((64, 48, 3), "uint8", 1, (64, 48)),
+        ((64, 48, 3), "float32", 64, (1, 48)),
         ((3, 20), "int64", 3, (1, 20)),
         ((5,), "float32", 5, (1, 1)),
         ((), "float32", 1, (1, 1)),
@@ -41,9 +43,16 @@ def free(tmp_path_factory):
 )
 def test_batch_and_resolution_are_those_of_the_first_picture_or_sequence(shape, dtype, batch, resolution):
     made = Artifact("net.onnx", "0", "float32", (Input("x", dtype, shape),), ("onnxruntime",), "onnxruntime")
-    height, width = resolution
-    assert files.own_sizes(made) == (batch, height, width)
+    assert files.own_sizes(made) == (batch, *resolution)
     assert files.shapes_of(made, batch, resolution) == {"x": shape}
+
+
+@pytest.mark.parametrize(("name", "batch", "resolution"), [("image", 1, (800, 640)), ("tokens", 3, (1, 800))])
+def test_three_channels_of_fixed_sides_are_a_picture_where_the_name_says_so(name, batch, resolution):
+    made = Artifact(
+        "net.onnx", "0", "float32", (Input(name, "float32", (3, 800, 640)),), ("onnxruntime",), "onnxruntime"
+    )
+    assert files.own_sizes(made) == (batch, *resolution)
 
 
 def test_a_picture_leads_wherever_it_stands_and_free_axes_are_the_case_s():
@@ -161,7 +170,7 @@ def test_a_sweep_of_a_file_records_what_it_was_and_what_it_was_fed_with(run):
     assert proof_of(record)["reference"].startswith("onnxruntime on the CPU, graph optimisation disabled")
     assert record.launches[0].host_ms is not None
     manifest = run_folder.read_manifest(folder / "run")
-    assert manifest["artifacts"]["net.onnx"]["sha256"] == proof_of(record)["artifact_sha256"]
+    assert manifest.artifacts["net.onnx"].sha256 == proof_of(record)["artifact_sha256"]
 
 
 def test_resuming_with_the_same_file_measures_nothing_and_with_another_is_refused(run, tmp_path):

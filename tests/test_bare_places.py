@@ -1,4 +1,4 @@
-"""Where a container or a batch job runs: no home, no entry in passwd, folders that cannot be written or executed from."""
+"""Where a container or a batch job runs: no home, no name in passwd, folders that cannot be written or executed."""
 
 import os
 import shlex

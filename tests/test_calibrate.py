@@ -8,11 +8,11 @@ import pytest
 from mixprof import models
 from mixprof.cli import main
 from mixprof.data import calibrations
-from mixprof.data.run_folder import testbed_key as key_of
+from mixprof.data.testbed import testbed_key as key_of
 from mixprof.gate.itself import cases_against_themselves
 from mixprof.gate.rounds import Entry, Rounds
 from mixprof.gate.sides import HERE, side
-from mixprof.plan.axes import Axes, Measure
+from mixprof.plan.settings import Axes, Measure
 from mixprof.run.session import session
 from mixprof.worker import extra_work
 

@@ -10,8 +10,8 @@ import pytest
 import scipy.stats
 
 from mixprof.data import calibrations
-from mixprof.data.run_folder import testbed_key as key_of
-from mixprof.reports.gate.calibration import false_alarms, injected, play, pooled, power, summary, wilson
+from mixprof.data.testbed import testbed_key as key_of
+from mixprof.reports.gate.calibration import false_alarms, injected, play, pooled, power, summary
 from mixprof.reports.gate.verdicts import LOOKS
 
 TESTBED = {"cpu": "A", "threads": 2, "gpus": ["B sm_90"], "cuda": "12.6"}
@@ -20,19 +20,6 @@ TESTBED = {"cpu": "A", "threads": 2, "gpus": ["B sm_90"], "cuda": "12.6"}
 def pools(spread, pairs=20, cases=2, shift=0.0, seed=0):
     random = np.random.default_rng(seed)
     return {f"case {k}": (shift + spread * random.standard_normal(pairs)).tolist() for k in range(cases)}
-
-
-@pytest.mark.parametrize(("hits", "of"), [(0, 400), (1, 400), (7, 20), (20, 20)])
-def test_the_interval_of_a_share_is_wilsons(hits, of):
-    expected = scipy.stats.binomtest(hits, of).proportion_ci(method="wilson")
-    found = wilson(hits, of)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert found.share == hits / of
-
-
-def test_a_share_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="0 of 0"):
-        wilson(0, 0)
 
 
 def test_a_case_that_is_decided_stays_so():

@@ -67,18 +67,18 @@ def test_a_roofline_is_drawn_where_peaks_were_measured(tmp_path):
     assert vector.y == [20.0, 20.0]
 
 
-def test_a_breakdown_is_in_shares_of_the_forward(tmp_path):
+def test_a_breakdown_is_in_shares_of_a_stage(tmp_path):
     parts = [
         {"stage": 1, "role": "mixer", "ms": 3.0, "macs": 30, "bytes": 5, "kernels": 2},
         {"stage": 2, "role": "mlp", "ms": 1.0, "macs": 70, "bytes": 5, "kernels": 1},
         {"stage": None, "role": "head", "ms": 0.0, "macs": None, "bytes": 10, "kernels": 1},
     ]
-    frame = load(tmp_path, ok(case(), [2.0])).assign(breakdown=json.dumps(parts))
+    frame = load(tmp_path, ok(case("swin_t", channels=None), [2.0])).assign(breakdown=json.dumps(parts))
     (view,) = by_name(frame)["breakdown"].views
-    assert view.label == "depthwise_conv, eager, 56x56, batch 1, window 7"
     shares = {panel.names[0]: {trace.name: trace.y for trace in panel.traces} for panel in view.panels}
-    assert shares["time"] == {"mixer": [75, 0, 0], "mlp": [0, 25, 0], "head": [0, 0, 0]}
-    assert shares["bytes moved"]["head"] == [0, 0, 50]
+    assert view.panels[0].traces[0].x == ["swin_t, stage 1", "swin_t, stage 2", "swin_t, outside"]
+    assert shares["time"] == {"mixer": [100, 0, 0], "mlp": [0, 100, 0], "head": [0, 0, 0]}
+    assert shares["bytes moved"]["head"] == [0, 0, 100]
     assert "breakdown" not in data(answers(frame), [])["columns"]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from mixprof.cli import main
 from mixprof.cli.command import read_sweep
+from mixprof.data.manifest import Environment, Manifest, Sweep
 from mixprof.data.types import Record
 from mixprof.reports.gate.check import axes_of
 from mixprof.reports.gate.stored import Stored, of_run
@@ -25,8 +26,8 @@ EXACT = {"params": 1000, "macs": 5_000_000, "memory": {"predicted_peak_bytes": 4
 
 def manifest(day=0, testbed=CPU, versions=VERSIONS, informing=None):
     created = (START + timedelta(days=day)).strftime("%Y-%m-%dT%H:%M:%S%z")
-    environment = {"testbed": testbed, "informing": informing or {"kernel": "6.1"}}
-    return {"sweep": {}, "measure": {}, "environment": environment, "versions": versions, "created": created}
+    environment = Environment(testbed, informing or {"kernel": "6.1"})
+    return Manifest(Sweep(), {}, environment, versions, created=created)
 
 
 class Fleet:

@@ -159,12 +159,6 @@ def test_a_rate_is_judged_by_its_estimate_or_with_few_replicates_by_its_interval
     assert not coverage.meets((0.99, 0.98, 1.0), quick=True)
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (95, 100), (1900, 2000)])
-def test_wilson_agrees_with_scipy(successes, trials):
-    expected = stats.binomtest(successes, trials).proportion_ci(method="wilson")
-    assert coverage.wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-4)
-
-
 def test_the_other_tools_stop_where_their_rules_say():
     launch = Job(PROFILES[GPU], np.random.default_rng(12), 5000).launch()
     said = {tool: run(coverage.Stopwatch(launch, 10.0), "cuda:0") for tool, run in coverage.OTHERS.items()}

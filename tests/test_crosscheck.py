@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from mixprof import models
 from mixprof.data import cache, run_folder
 from mixprof.data.errors import UsageError
+from mixprof.data.manifest import Checked, CrossCheck, Environment
 from mixprof.data.types import Launch, Record, Samples
-from mixprof.plan.axes import Axes, Measure, Planned, expand
+from mixprof.plan.axes import Planned, expand
+from mixprof.plan.settings import Axes, Measure
 from mixprof.run import agreement, crosscheck
 from mixprof.run.agreement import AGREED, DISAGREED, OURS, THEIRS, UNCHECKED
 from mixprof.run.session import session
@@ -94,10 +97,11 @@ def test_one_disturbed_block_of_five_decides_nothing():
 
 def test_an_entry_holds_the_times_their_medians_and_the_runs_own_figure():
     entry = agreement.checked(engine_record(), [block(2.0, 1.9)] * 5, "trtexec --x")
-    assert (entry["ours_ms"], entry["trtexec_ms"], entry["recorded_ms"]) == (2.0, 1.9, pytest.approx(4.0))
-    assert (entry["mark"], entry["ratio"], entry["command"]) == (DISAGREED, pytest.approx(2 / 1.9), "trtexec --x")
-    assert entry["times_ms"][0][0] == [OURS, 2.0]
-    (row,) = agreement.rows({"cases": [entry]})
+    assert (entry.ours_ms, entry.trtexec_ms, entry.recorded_ms) == (2.0, 1.9, pytest.approx(4.0))
+    assert (entry.mark, entry.ratio, entry.command) == (DISAGREED, pytest.approx(2 / 1.9), "trtexec --x")
+    assert entry.times_ms is not None
+    assert entry.times_ms[0][0] == (OURS, 2.0)
+    (row,) = agreement.rows(CrossCheck((entry,)))
     assert (row["flavour"], row["ours / trtexec"], row["mark"]) == ("tensorrt_rtx 1.7.1", "1.053", DISAGREED)
 
 
@@ -106,7 +110,7 @@ def test_an_entry_holds_the_times_their_medians_and_the_runs_own_figure():
     [([AGREED], 0), ([AGREED, UNCHECKED], 0), ([AGREED, DISAGREED], 4), ([UNCHECKED], 4), ([], 4)],
 )
 def test_the_exit_code_is_0_only_when_something_was_checked_and_all_of_it_agrees(marks, code):
-    assert agreement.exit_code({"cases": [{"mark": mark} for mark in marks]}) == code
+    assert agreement.exit_code(CrossCheck(tuple(Checked(case(), mark) for mark in marks))) == code
 
 
 def test_a_program_belongs_to_the_flavour_in_its_name_and_must_exist(tool, tmp_path):
@@ -176,7 +180,7 @@ def test_a_block_takes_turns_between_worker_processes_and_the_program(tool, tmp_
     from mixprof.plan import sources
 
     def describe(name):
-        return sources.describe(name, models, lambda _: [])
+        return sources.describe(name, models, lambda _: sources.Described((), ""))
 
     (entry,) = expand([Axes(models=("depthwise_conv",), resolutions=((7, 7),), channels=(32,))], describe, ["cpu"])
     planned = Planned(entry.case, entry.source)
@@ -199,13 +203,13 @@ def test_a_block_takes_turns_between_worker_processes_and_the_program(tool, tmp_
 def test_an_engine_is_timed_by_both_and_marked(own_cache, tool, monkeypatch):
     """All but our launch is real: that one needs a GPU, and a figure stands in for it."""
     figure = Launch("ok", gpu_ms=Samples((2.02,), 1), proof={"engine_sha256": cache.sha256(b"engine")})
-    monkeypatch.setattr(crosscheck.local, "launch_case", lambda *_: figure)
+    monkeypatch.setattr(crosscheck.launching, "launch_case", lambda *_: figure)
     record, measure = engine_record(lowering="tensorrt"), Measure(quick=True, threads=1)
     with session(measure, models) as asked:
         entry = crosscheck._timed(record, asked, {"tensorrt": tool}, measure, agreement.schedule(5, seed=0))
-    assert (entry["mark"], entry["ratio"]) == (AGREED, pytest.approx(1.01))
-    assert [len(block) for block in entry["times_ms"]] == [4] * 5
-    assert entry["command"].startswith(f"{tool} --loadEngine={cache.engine_path(KEY)} --device=0")
+    assert (entry.mark, entry.ratio) == (AGREED, pytest.approx(1.01))
+    assert [len(block) for block in entry.times_ms or ()] == [4] * 5
+    assert str(entry.command).startswith(f"{tool} --loadEngine={cache.engine_path(KEY)} --device=0")
 
 
 def mixprof(*arguments):
@@ -221,8 +225,8 @@ def test_without_a_gpu_nothing_is_checked_and_the_reason_is_written(own_cache, t
     assert done.returncode == 4, done.stderr
     marks = {of.lowering: entry for of, entry in run_folder.read_crosscheck(run).items()}
     assert set(marks) == {"tensorrt_rtx", "tensorrt"}  # eager is not TensorRT's
-    assert marks["tensorrt_rtx"]["reason"] == "status is built: no device"
-    assert marks["tensorrt"]["mark"] == UNCHECKED
+    assert marks["tensorrt_rtx"].reason == "status is built: no device"
+    assert marks["tensorrt"].mark == UNCHECKED
     assert "0 agreed within 2%, 0 disagreed, 2 not checked" in done.stdout
     assert "tensorrt_rtx 1.7.1" in done.stdout
     assert {path.name for path in run.iterdir()} == {"manifest.json", "records.jsonl", "lock", "crosscheck.json"}
@@ -232,7 +236,7 @@ def test_a_device_that_is_not_here_is_found_by_a_worker(own_cache, tool, tmp_pat
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    manifest = {**MANIFEST, "environment": {"testbed": {"gpus": ["A sm_80"]}}, "measure": {"quick": True}}
+    manifest = replace(MANIFEST, environment=Environment({"gpus": ["A sm_80"]}), measure={"quick": True})
     run = write_run(tmp_path / "run", [engine_record(lowering="tensorrt")], manifest)
     done = mixprof("crosscheck", run, "--with", tool, "--json")
     assert done.returncode == 4, done.stderr

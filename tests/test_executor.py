@@ -10,7 +10,8 @@ import pytest
 from mixprof.data import run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Case, Launch, Samples
-from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
+from mixprof.plan.axes import Planned, Source, expand
+from mixprof.plan.settings import Axes, Measure
 from mixprof.run.client import Server, source_request
 from mixprof.run.executors import local
 
@@ -107,8 +108,8 @@ def test_a_good_case_has_everything_measured(failures):
     assert record.macs == record.case.batch * 6 * 5 * 32 * 32
     assert record.flops == 2 * record.macs
     assert record.uncounted_ops == ()
-    assert record.memory["weights_bytes"] == 4 * record.params
-    assert record.memory["allocator_peak_bytes"] == record.case.batch * 6 * 5 * 32 * 4
+    assert record.memory.weights_bytes == 4 * record.params
+    assert record.memory.allocator_peak_bytes == record.case.batch * 6 * 5 * 32 * 4
     assert 0 <= record.relative_error < 1e-5
     (launch,) = record.launches
     assert len(launch.host_ms.samples) >= 16
@@ -261,7 +262,7 @@ def test_a_cache_that_others_can_write_is_refused(tmp_path):
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
 def test_weights_are_counted_in_the_dtype_they_run_in(tmp_path, dtype, size):
     records, _ = run_all(plan("good", dtypes=(dtype,)), tmp_path)
-    assert records["good"].memory["weights_bytes"] == size * records["good"].params
+    assert records["good"].memory.weights_bytes == size * records["good"].params
 
 
 def test_the_anchor_is_measured_like_any_case(tmp_path):

@@ -34,7 +34,7 @@ def test_exponents_breaks_and_crossovers_are_found_where_they_are(profile, launc
 
 def test_a_sweep_at_once_has_the_noise_of_its_launches_one_by_one():
     profile, count = noise.PROFILES["hosted CPU"], 1500
-    medians = noise.sweep_medians(profile, np.random.default_rng(0), count, 2, 3, 10, 100)
+    medians = noise.sweep_medians(profile, np.random.default_rng(0), (count, 2, 3), 10, 100)
     alone = []
     for seed in range(count):
         job = noise.Job(profile, np.random.default_rng(seed), 3 * 10 * 150)

@@ -7,11 +7,12 @@ import pytest
 from scipy import stats
 
 from mixprof import reports
+from mixprof.data.launch import Memory
 from mixprof.data.types import Launch, Record, Samples
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.exponents import exponents
 from mixprof.reports.answers.segments import fit
-from mixprof.reports.statistics import Points, combined, over_launches
+from mixprof.reports.statistics import Points
 from mixprof.reports.text.growth import growth
 from synthetic_runs import case, launch, ok, write_run
 
@@ -62,27 +63,12 @@ def test_the_slope_is_that_of_least_squares(tmp_path):
     assert row["slope"] == pytest.approx(np.polyfit(np.log(SIDES), np.log(medians).mean(1), 1)[0])
 
 
-def test_the_interval_of_two_points_is_that_of_a_difference_of_means(tmp_path):
-    one, other = np.array([1.0, 1.02, 1.04]), 3 * np.array([1.0, 1.02, 1.04])
+def test_the_interval_of_two_points_is_that_of_a_ratio_of_rounds(tmp_path):
+    one, other = np.array([1.0, 1.02, 1.04]), 3 * np.array([1.0, 1.03, 1.02])
     row = only(table(tmp_path, ok(case(batch=1), one), ok(case(batch=2), other)))
-    found = stats.ttest_ind(np.log(other), np.log(one))
-    error = np.log(3) / found.statistic
-    half = stats.t.ppf(0.975, 4 * 2 - 2) * error / np.log(2)  # Welch: V^2 / sum(v^2 / 4) - 2 of two equal variances
-    assert row["slope"] == pytest.approx(np.log2(3))
-    assert (row["low"], row["high"]) == pytest.approx((np.log2(3) - half, np.log2(3) + half))
-
-
-def test_what_all_cases_of_a_round_share_is_no_error_of_theirs():
-    rng = np.random.default_rng(4)
-    own, shared = 0.01 * rng.standard_normal((2000, 40, 3)), 0.1 * rng.standard_normal((2000, 1, 3))
-    assert np.sqrt((over_launches(own + shared) ** 2).mean()) == pytest.approx(0.01 / np.sqrt(3), rel=0.01)
-    few = over_launches((own + shared)[:, :7])
-    assert np.sqrt((few**2).mean()) == pytest.approx(0.1 / np.sqrt(3), rel=0.03)
-
-
-def test_unequal_variances_have_the_degrees_of_freedom_of_the_larger():
-    error, freedom = combined(np.ones(2), np.array([1.0, 1e-6]), np.array([2.0, 2.0]))
-    assert (float(error), float(freedom)) == pytest.approx((1.0, 2.0))
+    bounds = stats.ttest_rel(np.log(other), np.log(one)).confidence_interval(0.95)
+    assert row["slope"] == pytest.approx(np.log2(other / one).mean())
+    assert (row["low"], row["high"]) == pytest.approx((bounds.low / np.log(2), bounds.high / np.log(2)))
 
 
 @pytest.mark.parametrize("at", [17.0, 20.0, 33.0])
@@ -131,7 +117,7 @@ def test_flops_and_memory_stand_beside_latency(tmp_path):
     records = [
         replace(
             ok(case(resolution=(s, s)), s**1.5 * SPREAD), flops=100 * s**2,
-            memory={"allocator_peak_bytes": 400 * s**2, "predicted_peak_bytes": 300 * s**2},
+            memory=Memory(allocator_peak_bytes=400 * s**2, predicted_peak_bytes=300 * s**2),
         )
         for s in SIDES
     ]  # fmt: skip
@@ -175,9 +161,9 @@ def test_many_lines_are_fitted_as_each_alone():
     rng = np.random.default_rng(2)
     where = np.log(SIDES)
     logs = np.maximum(0, 2 * (where - np.log([[10], [20], [1]]))) + 0.01 * rng.standard_normal((3, 8))
-    points = Points(logs, np.full((3, 8), 0.01), np.full((3, 8), 2.0))
+    points = Points.independent(logs, np.full((3, 8), 0.01), np.full((3, 8), 2.0))
     together = fit(where, points)
     for each in range(3):
-        alone = fit(where, Points(logs[each], points.errors[each], points.freedoms[each]))
+        alone = fit(where, Points.independent(logs[each], points.errors[each], points.freedoms[each]))
         assert (alone.slope, alone.low) == pytest.approx((together.slope[each], together.low[each]))
         assert alone.used.tolist() == together.used[each].tolist()

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import xml.etree.ElementTree as ElementTree
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,12 +13,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from mixprof import reports
+from mixprof.data.manifest import Peaks
 from mixprof.data.run_folder import write_peaks
 from mixprof.data.types import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.slices import ranked_slices
 from mixprof.reports.charts.figures import charts, figures, write_figures
-from mixprof.reports.charts.style import SETTINGS, model_styles
+from mixprof.reports.charts.style import SETTINGS, styles_of
 from mixprof.reports.charts.ticks import round_numbers, spread
 from synthetic_runs import LOWERINGS, MIXERS, case, ok, realistic, write_run
 
@@ -132,7 +134,8 @@ def test_a_model_keeps_its_style_in_all_figures(drawn):
 
 def test_styles_are_distinct_for_many_models(tmp_path):
     frame = load(tmp_path, *(ok(case(f"mixer_{n:02}"), [1.0]) for n in range(60)))
-    found = {(style["color"], style["marker"], str(style["linestyle"])) for style in model_styles(frame).values()}
+    styles = [style for name, style in styles_of(frame).items() if name.startswith("mixer_")]
+    found = {(style["color"], style["marker"], str(style["linestyle"])) for style in styles}
     assert len(found) == 60
 
 
@@ -220,8 +223,8 @@ def every_figure(tmp_path_factory):
     parts = [{"stage": 1, "role": role, "ms": 1.0, "macs": 30, "bytes": 10, "kernels": 2} for role in ("mixer", "mlp")]
     broken_down = [ok(case(batch=8, window=w), [1.0, 1.1], proof={"breakdown": parts}) for w in (3, 5)]
     run = write_run(tmp_path_factory.mktemp("runs") / "run", [*map(with_traffic, realistic()), *broken_down])
-    rates = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e9}
-    write_peaks(run, [{"device": "cpu", "dtype": "float32", **rates}])
+    rates: dict[str, Any] = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e9}
+    write_peaks(run, [Peaks("cpu", "float32", **rates)])
     with matplotlib.rc_context(SETTINGS):
         made = dict(figures(reports.load(run)))
         for figure in made.values():

@@ -7,17 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from msgspec.structs import replace
 
 from mixprof import reports
 from mixprof.data.errors import UsageError
+from mixprof.data.manifest import Checked, CrossCheck
 from mixprof.data.run_folder import write_crosscheck
-from mixprof.data.types import Launch, Record
-from mixprof.reports.answers.ratios import PAIRS, ratio_interval, ratios
+from mixprof.data.types import Launch, Memory, Record
+from mixprof.reports.answers.ratios import Pair, pairs, ratios
 from mixprof.reports.frame import COLUMNS
-from mixprof.sampling import Interval
-from synthetic_runs import case, launch, ok, write_run
+from synthetic_runs import MANIFEST, case, launch, ok, write_run
 
 MEDIANS = (2.0, 2.2, 1.9)
+MIXERS = Pair("window_attention", "depthwise_conv", "the two mixers by themselves")
 
 
 def load_one(tmp_path, *records):
@@ -92,7 +94,8 @@ def test_fields_of_the_case_counts_and_memory_are_flattened(tmp_path):
         flops=2 * big,
         params=7,
         uncounted_ops=("aten::a", "aten::b"),
-        memory={"allocator_peak_bytes": 5, "process_peak_bytes": None, "graph_pool_bytes": 3},
+        memory=Memory(allocator_peak_bytes=5, cuda_graph_pool_bytes=3),
+        metrics={"watts": 4.5, "params": 8.0},
         relative_error=1e-6,
         proof={"graph_breaks": 0, "recompiles": 2},
     )
@@ -101,6 +104,7 @@ def test_fields_of_the_case_counts_and_memory_are_flattened(tmp_path):
     assert (row["macs"], row["flops"], row["allocator_peak_bytes"]) == (big, 2 * big, 5)
     assert (row["counts_exact"], row["uncounted_ops"]) == (False, "aten::a, aten::b")
     assert (row["graph_breaks"], row["recompiles"]) == (0, 2)
+    assert (row["watts"], row["params"], row["step"]) == (4.5, 7, "inference")  # a metric overwrites no field
     assert row[["process_peak_bytes", "weights_bytes", "build_s", "channels"]].isna().all()
 
 
@@ -116,7 +120,7 @@ def test_what_an_engine_proves_has_its_columns_and_is_missing_elsewhere(tmp_path
         "onnx_relative_error": 4e-4,
         "role_ms": {"mixer": 0.5},
     }
-    engine = Record(case(lowering="tensorrt_rtx"), "built", proof=proof, memory={"weights_bytes": 20})
+    engine = Record(case(lowering="tensorrt_rtx"), "built", proof=proof, memory=Memory(weights_bytes=20))
     row, other = (each for _, each in load_one(tmp_path, engine, ok(case(), MEDIANS)).iterrows())
     assert (row["flavour"], row["kernels"], row["attentions"], row["fused_attentions"]) == ("tensorrt_rtx", 5, 2, 1)
     assert (row["product_dtypes"], row["onnx_relative_error"]) == ("Half, Int8", 4e-4)
@@ -130,8 +134,8 @@ def test_what_an_engine_proves_has_its_columns_and_is_missing_elsewhere(tmp_path
 def test_a_mark_of_crosscheck_is_of_the_engine_that_it_timed(tmp_path, sha256, mark):
     record = Record(case(lowering="tensorrt"), "ok", proof={"engine_sha256": "a"})
     run = write_run(tmp_path / "run", [record, ok(case(), MEDIANS)])
-    entry = {"case": record.case.to_json(), "mark": "agreed", "ratio": 1.01, "engine_sha256": sha256}
-    write_crosscheck(run, {"cases": [entry]})
+    entry = Checked(record.case, "agreed", ratio=1.01, engine_sha256=sha256)
+    write_crosscheck(run, CrossCheck((entry,)))
     frame = reports.load(run)
     assert [None if pd.isna(each) else each for each in frame["crosscheck"]] == [mark, None]
     assert frame["crosscheck_ratio"].notna().sum() == (mark is not None)
@@ -187,13 +191,13 @@ def test_a_folder_that_is_no_run_a_run_named_twice_and_a_case_recorded_twice_are
         reports.load(twice)
 
 
-def test_a_ratio_has_welchs_interval_in_log_units(tmp_path):
-    top, bottom = (5.0, 5.5, 4.7, 5.1), (2.0, 2.6, 2.2)
+def test_a_ratio_of_few_cases_has_the_t_interval_of_its_rounds(tmp_path):
+    top, bottom = (5.0, 5.5, 4.7, 5.1), (2.0, 2.6, 2.2, 2.1)
     frame = load_one(tmp_path, ok(case("window_attention"), top), ok(case("depthwise_conv"), bottom))
-    row = ratios(frame, PAIRS[0]).iloc[0]
-    welch = scipy.stats.ttest_ind(np.log(top), np.log(bottom), equal_var=False).confidence_interval(0.95)
+    row = ratios(frame, MIXERS).iloc[0]
+    paired = scipy.stats.ttest_rel(np.log(top), np.log(bottom)).confidence_interval(0.95)
     assert row["ratio"] == pytest.approx(scipy.stats.gmean(top) / scipy.stats.gmean(bottom))
-    assert (row["ratio_low"], row["ratio_high"]) == pytest.approx((np.exp(welch.low), np.exp(welch.high)))
+    assert (row["ratio_low"], row["ratio_high"]) == pytest.approx((np.exp(paired.low), np.exp(paired.high)))
     assert (row["faster"], row["interval"]) == ("depthwise_conv", "launches")
 
 
@@ -203,11 +207,12 @@ def test_a_ratio_has_welchs_interval_in_log_units(tmp_path):
 )
 def test_who_is_faster(tmp_path, top, bottom, faster):
     frame = load_one(tmp_path, ok(case("window_attention"), top), ok(case("depthwise_conv"), bottom))
-    assert ratios(frame, PAIRS[0])["faster"].tolist() == [faster]
+    assert ratios(frame, MIXERS)["faster"].tolist() == [faster]
 
 
-def test_a_ratio_of_medians_without_spread_is_exact():
-    assert ratio_interval(Interval(4, 4, 4), 2, Interval(2, 2, 2), 2) == Interval(2, 2, 2)
+def test_a_ratio_of_medians_without_spread_is_exact(tmp_path):
+    frame = load_one(tmp_path, ok(case("window_attention"), [4.0] * 3), ok(case("depthwise_conv"), [2.0] * 3))
+    assert ratios(frame, MIXERS).loc[0, ["ratio", "ratio_low", "ratio_high"]].tolist() == pytest.approx([2.0] * 3)
 
 
 def test_pairs_are_formed_within_one_setting_only_and_name_the_status_that_leaves_no_ratio(tmp_path):
@@ -219,14 +224,14 @@ def test_pairs_are_formed_within_one_setting_only_and_name_the_status_that_leave
         ok(case("window_attention", dtype="float16"), MEDIANS),
         ok(case("depthwise_conv", dtype="float16", layout="contiguous"), MEDIANS),
     ]
-    rows = ratios(load_one(tmp_path, *records), PAIRS[0])
+    rows = ratios(load_one(tmp_path, *records), MIXERS)
     assert rows["status"].tolist() == ["oom"]
     assert rows[["ratio", "ratio_low", "faster"]].isna().all(axis=None)
 
 
 def test_networks_are_paired_though_they_have_no_channels(tmp_path):
     networks = [ok(case(name, channels=None), [ms]) for name, ms in (("swin_t", 3.0), ("dwnet_t", 2.0))]
-    pair = next(pair for pair in PAIRS if (pair.attention, pair.convolution) == ("swin_t", "dwnet_t"))
+    pair = Pair("swin_t", "dwnet_t", "two networks as published")
     assert ratios(load_one(tmp_path, *networks), pair)["ratio"].tolist() == [1.5]
 
 
@@ -234,3 +239,33 @@ def test_importing_all_reports_loads_no_torch_and_touches_no_backend():
     absent = "{'torch', 'mixprof.models'}"
     code = f"import sys, mixprof.reports.export; assert not {absent} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+FACTS = {
+    "mine:mixer=a": {"kind": "network", "own_mixer": "b", "mixer": "a", "compared_with": {"mine": "the mixer alone"}},
+    "mine": {"kind": "network", "own_mixer": "b", "mixer": "b", "published": {"top1_percent": 80.5}},
+    "own": {"kind": "mixer", "plain_formulations": {"loop": "a loop, in Python"}},
+}
+
+
+def test_facts_of_models_come_from_the_manifest(tmp_path):
+    networks = [ok(case(name, resolution=(224, 224), channels=None), [1.0]) for name in ("mine", "mine:mixer=a")]
+    plain = [ok(case("own", lowering=low), [1.0], proof={"formulation": ["loop"]}) for low in ("eager", "fast:x=1")]
+    lowerings = {"eager": {"fuses": False}, "fast": {"fuses": True}}
+    manifest = replace(MANIFEST, models=FACTS, lowerings=lowerings)
+    frame = reports.load(write_run(tmp_path / "run", [*networks, *plain], manifest))
+    assert pairs(frame) == [Pair("mine:mixer=a", "mine", "the mixer alone")]
+    assert frame["top1_percent"].dropna().tolist() == [80.5]
+    assert frame["plain"].tolist() == [None, None, "a loop, in Python", None]
+    assert frame.loc[1, ["own_mixer", "mixer"]].tolist() == ["b", "a"]
+
+
+def test_a_run_from_before_manifests_had_facts_has_those_of_its_time(tmp_path):
+    names = ("swin_t", "swin_t:mixer=depthwise_conv", "dwnet_b:mixer=window_attention", "swin_s:mixer=conv")
+    frame = reports.load(write_run(tmp_path / "run", [ok(case(name, channels=None), [1.0]) for name in names]))
+    assert frame["mixer"].tolist() == ["window_attention", "depthwise_conv", "window_attention", "conv"]
+    assert {(pair.attention, pair.convolution) for pair in pairs(frame)} == {
+        ("swin_t", "dwnet_t"),
+        ("swin_t", "swin_t:mixer=depthwise_conv"),
+        ("dwnet_b:mixer=window_attention", "dwnet_b"),
+    }

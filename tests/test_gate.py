@@ -22,7 +22,6 @@ from mixprof.reports.gate.verdicts import (
     MORE_LOOKS,
     PRIOR,
     RATE,
-    discoveries,
     judge,
     rounds_to_decide,
     smallest_detectable,
@@ -64,13 +63,6 @@ def test_a_variance_is_drawn_to_the_grids_and_never_below_its_own():
     drawn = (PRIOR * 0.01**2 + (rounds - 1) * 0.001**2) / (PRIOR + rounds - 1)
     for name, variance in {"quiet": drawn, "median": 0.01**2, "noisy": 0.05**2}.items():
         assert found[name].p == pytest.approx(scipy.stats.t.sf(0.03 / math.sqrt(variance / rounds), rounds - 1))
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_discoveries_are_those_of_benjamini_and_hochberg(seed):
-    p = np.random.default_rng(seed).uniform(0, 1, CASES) ** 3 * 0.02
-    adjusted = scipy.stats.false_discovery_control(p, method="bh")
-    assert discoveries(dict(enumerate(p))) == set(np.flatnonzero(adjusted <= RATE))
 
 
 @pytest.mark.parametrize(
@@ -257,7 +249,7 @@ HOT, COLD = case(), case(mode="cold")
 
 def test_cases_that_differ_in_any_field_are_two():
     """HEAD unchanged hot and half as slow again cold: one verdict each, not one for both."""
-    fields: dict[str, Any] = {"layout": "contiguous", "mode": "cold", "dtype": "bfloat16", "batch": 4, "channels": 32, "window": 5}
+    fields: dict[str, Any] = {"layout": "contiguous", "mode": "cold", "dtype": "bfloat16", "batch": 4, "channels": 32}
     cases = [case(), *(case(**{name: value}) for name, value in fields.items())]
     planned = {one: Planned(one, sources.ANCHOR) for one in cases}
     grid = match(planned, planned)

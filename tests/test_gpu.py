@@ -10,8 +10,8 @@ from mixprof.data import run_folder
 from mixprof.data.types import Case
 from mixprof.machine.cuda_driver import compute_capability, device_uuid
 from mixprof.metrics.accuracy import TOLERANCES
-from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
-from mixprof.plan.settings import DTYPES
+from mixprof.plan.axes import Planned, Source, expand
+from mixprof.plan.settings import DTYPES, Axes, Measure
 from mixprof.plan.sources import ANCHOR
 from mixprof.run.executors import local
 

@@ -11,7 +11,6 @@ import scipy.stats
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts" / "proofs"))
 
-from mixprof.reports.gate.calibration import wilson
 from mixprof.reports.gate.history import (
     ALARM,
     LEAST_RUNS,
@@ -28,6 +27,7 @@ from mixprof.reports.gate.history import (
     judge,
     level,
 )
+from mixprof.reports.statistics import wilson
 from noise import PROFILES, Job
 
 CASES = 12
@@ -127,7 +127,7 @@ def test_a_step_starts_a_new_level_and_one_bad_run_does_not():
 
 def test_steady_histories_seldom_seem_to_change():
     false = sum(bool(changes(normal(100, seed=seed))) for seed in range(300))
-    assert wilson(false, 300).high < 0.03
+    assert wilson(false, 300)[1] < 0.03
     hits = [changes([*normal(40, seed=s), *normal(20, seed=1000 + s, center=-0.46)]) for s in range(100)]
     assert sum(len(each) == 1 and abs(each[0] - 40) <= 2 for each in hits) >= 95
 
@@ -210,11 +210,11 @@ def alarmed(pool, random, runs, shift):
 def test_false_alarms_are_rare_on_realistic_noise(pool, runs):
     random = np.random.default_rng(runs)
     alarms = sum(alarmed(pool, random, runs, 0.0) for _ in range(100))
-    assert wilson(alarms, 100 * CASES).high < 0.01
+    assert wilson(alarms, 100 * CASES)[1] < 0.01
 
 
 def test_a_slow_down_that_is_large_beside_the_noise_is_found(pool):
     shift = math.log1p({"dedicated GPU": 0.10, "hosted CPU": 0.30}[pool[0]])
     random = np.random.default_rng(9)
     found = sum(alarmed(pool, random, 30, shift) for _ in range(40))
-    assert wilson(found, 40 * CASES).low > 0.95
+    assert wilson(found, 40 * CASES)[0] > 0.95

@@ -11,10 +11,10 @@ from mixprof.data.errors import Unsupported
 from mixprof.data.types import Launch
 from mixprof.lowerings import roles
 from mixprof.lowerings.roles import role_times
-from mixprof.plan.axes import Measure
+from mixprof.plan.settings import Measure
 from mixprof.reports.frame import ROLES
-from mixprof.run.executors.local import Journal
-from mixprof.worker import jobs
+from mixprof.run.journal import Journal
+from mixprof.worker import breakdown
 from synthetic_runs import case, launch
 from test_cli import mixprof
 from test_executor import plan, run_all
@@ -45,12 +45,12 @@ def test_the_report_has_a_column_for_every_role():
     ],
 )
 def test_a_record_waits_for_its_layers_and_keeps_its_times_whatever_they_end_as(tmp_path, last, proof):
-    journal = Journal.open(tmp_path, layers=True)
+    journal = Journal.open(tmp_path, 2, layers=True)
     for round in range(2):
-        journal.add(ENGINE, timed(round), rounds=2)
+        journal.add(ENGINE, timed(round))
     assert run_folder.read_records(tmp_path) == []
-    again = Journal.open(tmp_path, layers=True)  # a sweep that was killed here goes on
-    again.add(ENGINE, last, rounds=2)
+    again = Journal.open(tmp_path, 2, layers=True)  # a sweep that was killed here goes on
+    again.add(ENGINE, last)
     (record,) = run_folder.read_records(tmp_path)
     assert (record.status, len(record.launches), record.build_s, record.proof) == ("ok", 2, 1.0, proof)
     assert len(run_folder.read_launches(tmp_path)) == 3
@@ -58,9 +58,9 @@ def test_a_record_waits_for_its_layers_and_keeps_its_times_whatever_they_end_as(
 
 @pytest.mark.parametrize("layers", [False, True])
 def test_what_is_no_engine_or_was_not_timed_waits_for_nothing(tmp_path, layers):
-    journal = Journal.open(tmp_path, layers=layers)
-    journal.add(case(lowering="onnxruntime"), timed(0), rounds=1)
-    journal.add(ENGINE, Launch("built", "no device"), rounds=1)
+    journal = Journal.open(tmp_path, 1, layers=layers)
+    journal.add(case(lowering="onnxruntime"), timed(0))
+    journal.add(ENGINE, Launch("built", "no device"))
     assert [record.status for record in run_folder.read_records(tmp_path)] == ["ok", "built"]
 
 
@@ -81,11 +81,11 @@ def test_a_launch_for_the_layers_returns_them_with_their_roles():
     lowered = lowerings.Lowered(
         None, lambda: torch.empty(0), 0.0, proof={"roles": {"a": "mixer"}}, layer_times=layer_times
     )
-    found = Launch.from_json(jobs.layer_times(lowered))
+    found = breakdown.of_layers(lowered)
     assert found.status == "ok"
     assert found.proof == {"layer_ms": {"a": 0.5, "b": 0.25}, "role_ms": {"mixer": 0.5, "other": 0.25}}
     with pytest.raises(Unsupported, match="no times of its layers"):
-        jobs.layer_times(lowerings.Lowered(None, lambda: torch.empty(0), 0.0))
+        breakdown.of_layers(lowerings.Lowered(None, lambda: torch.empty(0), 0.0))
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_eager_operators_are_timed_by_role_and_stage_in_a_launch_of_their_own(tm
     assert all(row["ms"] > 0 for row in rows)
     assert record.proof["role_ms"]["mixer"] == pytest.approx(sum(r["ms"] for r in rows if r["role"] == "mixer"))
     (peaks,) = run_folder.read_peaks(tmp_path / "run")
-    assert (peaks["device"], peaks["dtype"]) == ("cpu", "float32")
+    assert (peaks.device, peaks.dtype) == ("cpu", "float32")
     text = mixprof("report", tmp_path / "run", "--out", tmp_path / "report")
     assert text.returncode == 0, text.stderr
     names = {path.name for path in (tmp_path / "report").iterdir()}

@@ -238,3 +238,29 @@ def test_importing_models_loads_no_torch():
         "models.check('conv', resolution=8, window=6, channels=96); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_facts_of_a_model_follow_its_options():
+    swin, exchanged = models.facts("swin_t"), models.facts("swin_t:mixer=local_mlp:aggregation=shift")
+    assert swin["published"]["top1_percent"] == 81.3
+    assert set(swin["compared_with"]) == {"dwnet_t", "swin_t:mixer=depthwise_conv"}
+    assert set(swin["plain_formulations"]) == {"explicit", "baddbmm"}
+    assert exchanged["published"] is None
+    assert exchanged["compared_with"] == {}
+    assert (exchanged["own_mixer"], exchanged["mixer"]) == ("window_attention", "local_mlp")
+    assert set(exchanged["plain_formulations"]) == set(models.parse("local_mlp")[0].options["aggregation"])
+    assert set(models.facts("dwnet_t:mixer=window_attention")["compared_with"]) == {"dwnet_t"}
+
+
+def test_formulations_that_run_and_have_no_kernel_are_said_to_be_plain():
+    """spatial_mlp's product of matrices is one kernel, though an aggregation of the same name is none."""
+    module = models.build("spatial_mlp", resolution=4, lowering="eager")
+    assert module.formulation == "matmul"
+    assert models.facts("spatial_mlp")["plain_formulations"] == {}
+    assert "matmul" in models.facts("local_mlp")["plain_formulations"]
+
+
+def test_every_comparison_is_between_models_that_exist():
+    for name in models.MODELS:
+        for other in models.facts(name)["compared_with"]:
+            assert models.kind(other) == models.kind(name)

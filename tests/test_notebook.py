@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,20 @@ def run(code, folder):
     return done.stdout
 
 
+def printed(folder):
+    """What each example that measures nothing prints, beside what the page has below it."""
+    shutil.copytree(ROOT / "tests" / "data" / "run", folder / "runs" / "mine")
+    blocks = [block for block in BLOCK.finditer(PAGE.read_text()) if not block[1]]
+    code = "".join(f"{block[2]}print({MARK!r})\n" for block in blocks)
+    output = run(f"{code}import sys\nassert 'torch' not in sys.modules\n", folder)
+    return list(zip(blocks, output.split(f"{MARK}\n")[:-1], strict=True))
+
+
 def test_every_example_prints_what_stands_below_it_and_loads_no_torch(tmp_path):
-    shutil.copytree(ROOT / "tests" / "data" / "run", tmp_path / "runs" / "mine")
-    blocks = [(code, output) for measures, code, output in BLOCK.findall(PAGE.read_text()) if not measures]
-    assert len(blocks) >= 3
-    code = "".join(f"{code}print({MARK!r})\n" for code, _ in blocks)
-    printed = run(code + "import sys\nassert 'torch' not in sys.modules\n", tmp_path)
-    assert printed.split(f"{MARK}\n")[:-1] == [output for _, output in blocks]
+    """`python tests/test_notebook.py` writes the outputs anew."""
+    examples = printed(tmp_path)
+    assert len(examples) >= 4
+    assert [output for _, output in examples] == [block[3] for block, _ in examples]
     assert (tmp_path / "latency.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -40,3 +48,11 @@ def test_what_measures_measures(tmp_path):
     code = code.replace("quick=True", "quick=True, threads=1, max_lost_cpu=1")
     check = "print(set(mixprof.load(run)['status']))"
     assert run(code + check, tmp_path) == "{'ok'}\n"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        text = PAGE.read_text()
+        for block, output in reversed(printed(Path(scratch))):
+            text = text[: block.start(3)] + output + text[block.end(3) :]
+        PAGE.write_text(text)

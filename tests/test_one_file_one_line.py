@@ -42,6 +42,11 @@ def lower(module, inputs, target):
 
     return Lowered(run, lambda: run().cpu(), time.perf_counter() - start, proof={"times": times})
 '''
+METRIC = '''
+def measure(subject):
+    """How many values the output has."""
+    return subject.lowered.read().numel()
+'''
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +64,12 @@ def package(tmp_path_factory) -> PackageCopy:
         "LOWERINGS: dict[str, Entry] = {\n",
         'LOWERINGS: dict[str, Entry] = {\n    "toy": Entry("mixprof.lowerings.toy", ("torch",), "pip install torch",'
         ' {"twice": ()}, form="eager"),\n',
+    )
+    copy.write("metrics/toy.py", METRIC)
+    copy.replace(
+        "metrics/__init__.py",
+        "METRICS: dict[str, Metric] = {\n",
+        'METRICS: dict[str, Metric] = {\n    "toy": Metric("mixprof.metrics.toy"),\n',
     )
     return copy
 
@@ -98,6 +109,23 @@ def test_the_lowering_says_what_ran(records):
     assert records["toy", "toy"]["proof"]["times"] == 1
 
 
+def test_the_metric_is_in_every_launch(records):
+    for record in records.values():
+        (launch,) = record["launches"]
+        channels = record["case"]["channels"] or 96
+        outputs = 1000 if record["case"]["model"].startswith("swin") else channels * 32 * 32
+        outputs = channels * 56 * 56 if record["case"]["model"] == "anchor_v1" else outputs
+        assert launch["metrics"]["toy"] == outputs
+
+
+def test_their_facts_are_in_the_manifest(package, records):
+    manifest = json.loads((package.folder / "work" / "run" / "manifest.json").read_text())
+    assert manifest["lowerings"]["toy"] == {"fuses": False, "engine": False, "layouts": [], "layers": None}
+    assert manifest["models"]["toy"]["kind"] == "mixer"
+    network = manifest["models"]["swin_t:mixer=toy"]
+    assert (network["own_mixer"], network["mixer"], network["published"]) == ("window_attention", "toy", None)
+
+
 def test_an_option_that_the_line_does_not_have_is_refused(package):
     done = package.run("plan", "--models", "toy", "--lowerings", "toy:thrice")
     assert (done.returncode, done.stdout) == (2, "")
@@ -106,5 +134,5 @@ def test_an_option_that_the_line_does_not_have_is_refused(package):
 
 def test_contributing_names_the_files():
     text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
-    for path in ("models/mixers/", "models/registry.py", "profiler/lowerings/"):
+    for path in ("models/mixers/", "models/registry.py", "profiler/lowerings/", "profiler/metrics/"):
         assert path in text

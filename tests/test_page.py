@@ -5,12 +5,15 @@ import io
 import json
 import os
 import time
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from chromium import MISSING, Chromium, Page, program
 from mixprof import reports
+from mixprof.data.manifest import Peaks
 from mixprof.data.run_folder import write_peaks
 from mixprof.data.types import Record
 from mixprof.reports.answers import answers
@@ -320,8 +323,8 @@ def test_roofs_and_ticks_of_the_page_are_written(browser, tmp_path):
     counts = {"macs": 10**7, "flops": 2 * 10**7, "matrix_macs": 10**7, "vector_macs": 0}
     records = [ok(case(resolution=(s, s)), [s, 1.1 * s], min_bytes=10**5 * s, **counts) for s in (2, 14, 900)]
     run = write_run(tmp_path / "run", records)
-    rates = {"matrix_flops_per_s": 5e10, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e9}
-    write_peaks(run, [{"device": "cpu", "dtype": "float32", **rates}])
+    rates: dict[str, Any] = {"matrix_flops_per_s": 5e10, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e9}
+    write_peaks(run, [Peaks("cpu", "float32", **rates)])
     path, _ = report(tmp_path / "report", run)
     page = Page(browser)
     page.open(path)
@@ -336,7 +339,7 @@ def test_roofs_and_ticks_of_the_page_are_written(browser, tmp_path):
 def test_runs_are_compared_and_their_differences_marked(browser, tmp_path):
     records = [ok(case(resolution=(s, s)), [s, 1.02 * s]) for s in (14, 28)]
     slower = [ok(case(resolution=(s, s)), [2 * s, 2.04 * s]) for s in (14, 28)]
-    other = {**MANIFEST, "versions": {"torch": "2.6.0"}}
+    other = replace(MANIFEST, versions={"torch": "2.6.0"})
     runs = [write_run(tmp_path / "old", slower), write_run(tmp_path / "new", records, other)]
     path, _ = report(tmp_path / "report", *runs)
     page = Page(browser)

@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import re
+import select
 
 from mixprof.data.types import Launch, Samples
 from mixprof.run.progress import shown
@@ -38,10 +39,12 @@ def test_a_terminal_gets_counts_the_slowest_case_and_the_failures(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     reader, writer = pty.openpty()
-    with os.fdopen(writer, "w") as stream:
+    with os.fdopen(writer, "w") as stream, os.fdopen(reader, "rb", buffering=0) as terminal:
         show(stream)
-    said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(reader, 1 << 16).decode())
-    os.close(reader)
+        chunks = []
+        while select.select([terminal], [], [], 0)[0]:
+            chunks.append(terminal.read(1 << 16))
+    said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(chunks).decode())
     assert "3/3" in said
     assert "2 ok, 1 oom" in said
     assert re.search(r"slowest  swin_t .*  7 ms", said)

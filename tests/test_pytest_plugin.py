@@ -268,7 +268,7 @@ def test_without_git_there_is_nothing_to_compare_with(run, tmp_path, variable, s
 
 BAD = {
     "option": ("'net:mixer', resolution=14", "got resolution=, expected resolutions"),
-    "value": ("'net:mixer', resolutions='x'", "--resolutions: got 'x', expected a side like 224"),
+    "value": ("'net:mixer', resolutions='x'", "resolutions=: got 'x', expected a side like 224"),
     "budget": ("'net:mixer', budget=0", "--budget: got 0, expected seconds above 0"),
     "revision": (f"'net:mixer', base='nowhere', {EXACT}", "got revision 'nowhere', which does not exist here"),
     "model": (f"'net:nothing', {EXACT}", "cannot be imported"),

@@ -5,26 +5,25 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.stats
 
 from mixprof import reports
 from mixprof.data.errors import UsageError
+from mixprof.data.manifest import Peaks
 from mixprof.data.run_folder import read_peaks, write_peaks
 from mixprof.data.types import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.breakdown import breakdown as parts
-from mixprof.reports.answers.exchanges import difference_interval, exchanges
-from mixprof.reports.charts import breakdown
+from mixprof.reports.answers.exchanges import exchanges
+from mixprof.reports.charts.breakdown import breakdown
 from mixprof.reports.charts.figures import figures
 from mixprof.reports.text.mixer_exchange import mixer_exchange
 from mixprof.reports.text.summary import summary
-from mixprof.sampling import Interval
 from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
-RATES = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e10}
-PEAKS = [{"device": "cpu", "dtype": "float32", **RATES}]
+RATES: dict[str, Any] = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e10}
+PEAKS = [Peaks("cpu", "float32", **RATES)]
 COUNTS: dict[str, Any] = {
     "macs": 600_000_000,
     "flops": 1_200_000_000,
@@ -121,7 +120,7 @@ def test_a_mixer_exchanged_is_compared_with_the_networks_own(tmp_path):
     assert (swin["params"], swin["macs"]) == (24_172_744 - 28_288_354, 3_726_862_848 - 4_490_566_656)
     assert swin["ratio"] == pytest.approx(scipy.stats.gmean([80.0, 81.0, 79.5]) / scipy.stats.gmean([100, 101, 99]))
     assert math.isnan(swin["allocator_peak_bytes"])
-    logs = scipy.stats.ttest_ind(np.log([80.0, 81.0, 79.5]), np.log([100, 101, 99]), equal_var=False)
+    logs = scipy.stats.ttest_rel(np.log([80.0, 81.0, 79.5]), np.log([100, 101, 99]))
     low, high = np.exp(logs.confidence_interval(0.95))
     assert (swin["ratio_low"], swin["ratio_high"]) == pytest.approx((low, high))
     text = summary(answers(frame), {"run": MANIFEST})
@@ -129,20 +128,15 @@ def test_a_mixer_exchanged_is_compared_with_the_networks_own(tmp_path):
     assert text.index("## The mixer exchanged") < text.index("## Measurements")
 
 
-def test_a_difference_has_welchs_interval():
+def test_a_difference_has_the_t_interval_of_its_rounds(tmp_path):
     """In the limit of small spread the delta method is the t test of the times themselves."""
     random = np.random.default_rng(1)
-    top, bottom = 50 * np.exp(0.001 * random.standard_normal(5)), 40 * np.exp(0.002 * random.standard_normal(4))
-
-    def interval(times):
-        logs = np.log(times)
-        low, high = scipy.stats.t.interval(0.95, len(times) - 1, logs.mean(), scipy.stats.sem(logs))
-        return Interval(math.exp(logs.mean()), math.exp(low), math.exp(high)), len(times) - 1
-
-    found = difference_interval(*interval(top), *interval(bottom))
-    expected = scipy.stats.ttest_ind(top, bottom, equal_var=False).confidence_interval(0.95)
-    assert found.estimate == pytest.approx(top.mean() - bottom.mean(), abs=1e-3)
-    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=2e-3)
+    top, bottom = 50 * np.exp(0.001 * random.standard_normal(5)), 40 * np.exp(0.002 * random.standard_normal(5))
+    row = exchanges(load(tmp_path, network("swin_t", bottom), network("swin_t:mixer=conv", top))).iloc[0]
+    expected = scipy.stats.ttest_rel(top, bottom).confidence_interval(0.95)
+    assert row["difference_ms"] == pytest.approx(top.mean() - bottom.mean(), abs=1e-3)
+    found = row[["difference_low_ms", "difference_high_ms"]].tolist()
+    assert found == pytest.approx([expected.low, expected.high], abs=2e-3)
 
 
 def test_a_mixer_without_a_window_is_compared_at_every_window_and_a_failure_is_told(tmp_path):
@@ -180,13 +174,12 @@ def test_a_breakdown_is_drawn_as_shares_of_each_stage(tmp_path):
     rows = parts(frame)
     assert len(rows) == 3
     assert set(rows["model"]) == {"swin_t"}
-    figure = breakdown.draw(answers(frame))
-    assert figure is not None
+    figure = dict(figures(frame))["breakdown"]
     time, macs, moved = figure.axes
     widths = {bars.get_label(): [bar.get_width() for bar in bars] for bars in time.containers}
-    assert widths == {"mixer": [0.75, 0.0], "reshape": [0.25, 0.0], "head": [0.0, 1.0]}
+    assert widths == {"mixer": [75.0, 0.0], "reshape": [25.0, 0.0], "head": [0.0, 100.0]}
     assert [label.get_text() for label in time.get_yticklabels()] == ["swin_t, stage 1", "swin_t, outside"]
-    assert {bars.get_label(): bars[0].get_width() for bars in moved.containers}["reshape"] == 0.75
+    assert {bars.get_label(): bars[0].get_width() for bars in moved.containers}["reshape"] == 75.0
     assert macs.get_title() == "MACs"
     text = summary(answers(frame), {"run": MANIFEST})
     assert "## Where the time goes" in text
@@ -194,10 +187,13 @@ def test_a_breakdown_is_drawn_as_shares_of_each_stage(tmp_path):
     assert json.loads(frame["breakdown"].dropna().iloc[0])[0]["kernels"] == 2
 
 
-def test_many_bars_are_cut_and_said(tmp_path):
+def test_many_bars_are_several_views_of_which_the_first_is_drawn(tmp_path):
     records = [broken_down("depthwise_conv", 96, batch=batch) for batch in range(1, 30)]
-    figure = breakdown.draw(answers(load(tmp_path, *records)))
-    assert figure is not None
-    assert len(figure.axes[0].get_yticks()) == breakdown.MOST_BARS
-    assert f"{29 - breakdown.MOST_BARS} more bars" in figure.get_suptitle()
-    assert isinstance(parts(reports.load(tmp_path / "run")), pd.DataFrame)
+    frame = load(tmp_path, *records)
+    (chart,) = breakdown(answers(frame))
+    assert [view.label for view in chart.views] == ["bars 1 to 16", "bars 17 to 29"]
+    names = chart.views[1].panels[0].traces[0].x
+    assert isinstance(names, list)
+    assert names[-1] == "depthwise_conv, batch 29"
+    figure = dict(figures(frame))["breakdown"]
+    assert len(figure.axes[0].get_yticks()) == 16

@@ -78,20 +78,6 @@ def test_truncation_leaves_sixteen_samples():
         assert length - sampling.truncation(list(range(length, 0, -1))) >= 16
 
 
-def test_the_interval_over_launches_is_the_t_interval_of_the_logs():
-    medians = [1.0, 1.1, 0.95, 1.02]
-    interval = sampling.over_launches(medians)
-    logs = np.log(medians)
-    low, high = stats.t.interval(0.95, 3, loc=logs.mean(), scale=stats.sem(logs))
-    assert interval.estimate == pytest.approx(stats.gmean(medians))
-    assert (interval.low, interval.high) == pytest.approx((np.exp(low), np.exp(high)))
-
-
-def test_one_launch_has_no_interval_over_launches():
-    with pytest.raises(ValueError, match="got 1 launches, expected at least 2"):
-        sampling.over_launches([1.0])
-
-
 def test_the_interval_within_a_launch_is_the_t_interval_of_batch_medians_where_they_are_uncorrelated():
     # 16 batches of 100: sixteen medians whose correlation at lag 1 is far below zero count as white noise, V = 1.
     levels = np.array([1.0, -1, 2, -2, 1.5, -1.5, 1, -1, 2, -2, 1, -1, 1.5, -1.5, 2, -2])

@@ -85,7 +85,7 @@ def test_energy_is_unavailable_with_the_reason():
     if importlib.util.find_spec("zeus") is not None:
         pytest.skip("zeus is installed here")
     with pytest.raises(Unavailable, match=r"energy: pip install 'mixprof\[energy\]'"):
-        energy.measure(lambda: None, "cpu", 1)
+        energy.joules(lambda: None, "cpu", 1)
 
 
 def test_the_lost_share_is_what_threads_waited_or_were_robbed_of():

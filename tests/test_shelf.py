@@ -9,7 +9,7 @@ from mixprof.plan import sources
 from mixprof.plan.axes import Source
 from mixprof.run.client import source_request
 from mixprof.symbolic import shelf
-from mixprof.worker import jobs
+from mixprof.worker import counting
 from package_copy import PackageCopy
 
 BLOCK = "        x = F.relu(pointwise(self.conv0, x, self.bn0), inplace=True)\n"
@@ -41,7 +41,7 @@ def test_an_edit_that_changes_a_cost_is_noticed(copy):
 
 
 def of(name: str) -> Source:
-    return sources.describe(name, models, lambda _: [])
+    return sources.describe(name, models, lambda _: sources.Described((), ""))
 
 
 def test_current_formulas_are_taken_without_asking(monkeypatch, tmp_path):
@@ -59,7 +59,7 @@ def test_formulas_of_other_sources_are_compared_with_counts(monkeypatch, tmp_pat
     monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path))
     monkeypatch.setattr(shelf, "evidence", lambda: "other sources")
     old = {**shelf.shipped()["formulas"][stored], "proven": 77}
-    answer = jobs.derive({"source": source_request(of("conv")), "formulas": old})
+    answer = counting.derive({"source": source_request(of("conv")), "formulas": old})
     assert (answer["formulas"]["proven"] == 77) is kept
     assert shelf.from_json(answer["formulas"]).macs.text() == "B·N·K²·C²"
     asked = []

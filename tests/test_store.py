@@ -6,10 +6,10 @@ import pytest
 
 from mixprof.data import run_folder
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case, Launch, Record, Samples
+from mixprof.data.types import Case, Counts, Launch, Memory, Record, Samples
 
 CASE = Case("depthwise_conv", "eager", "cpu", "float32", "channels_last", "hot", 1, (56, 28), 7, 96)
-LAUNCH = Launch("ok", host_ms=Samples((1.0, 2.5), 4), memory={"weights_bytes": 8}, counts={"macs": 3})
+LAUNCH = Launch("ok", host_ms=Samples((1.0, 2.5), 4), memory=Memory(weights_bytes=8), counts=Counts(macs=3))
 RECORD = Record(CASE, "ok", launches=(LAUNCH,), macs=3, uncounted_ops=("aten.fft",))
 
 
@@ -70,7 +70,7 @@ def test_a_foreign_line_in_the_middle_names_file_and_line(tmp_path, line):
         run_folder.read_records(tmp_path)
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", '{"schema": 2}', "not json"])
+@pytest.mark.parametrize("content", [None, "", "[]", '{"schema": 3}', "not json"])
 def test_a_foreign_manifest_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)

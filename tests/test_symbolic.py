@@ -19,7 +19,7 @@ from mixprof.metrics import flops
 from mixprof.symbolic import shelf
 from mixprof.symbolic.derive import Formulas, Impossible, NoFormula, Observed, Points, derive, values_at
 from mixprof.symbolic.formula import Formula, Point, in_words, size
-from mixprof.worker import jobs
+from mixprof.worker import counting
 from test_cli import mixprof
 from test_flops import NETWORKS
 
@@ -313,5 +313,5 @@ def test_a_users_factory_has_a_formula_too():
     request = {
         "source": {"factory": "toys:good", "arguments": {}, "accepts": ["channels"], "kind": "mixer", "user": True}
     }
-    found = shelf.from_json(jobs.derive(request)["formulas"])
+    found = shelf.from_json(counting.derive(request)["formulas"])
     assert found.macs.text() == "B·N·C²"

@@ -18,6 +18,7 @@ from mixprof.lowerings.onnx_graph import Graph
 from mixprof.lowerings.tensorrt import profiles
 from mixprof.lowerings.tensorrt.lower import lower
 from mixprof.metrics import accuracy
+from references import reference
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -41,7 +42,7 @@ def mixer(name, resolution=(14, 14), window=7, batch=1):
     module = module.half().float()
     copy = models.build(name, resolution=resolution, window=window, channels=96).requires_grad_(False)
     copy.load_state_dict(module.state_dict())
-    expected = accuracy.reference(copy, (x,))
+    expected = reference(copy, (x,))
     return models.specialize(module, "tensorrt_rtx"), x, expected
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mixprof.models.attention import attend, choose
-from mixprof.models.layers import require_heads, require_map
+from mixprof.models.layers import Formulated, require_heads, require_map
 
 
-class GlobalAttention(nn.Module):
+class GlobalAttention(Formulated):
     """Multi-head self-attention over all positions. (B, H, W, C) -> (B, H, W, C). It has no window."""
 
     def __init__(
@@ -17,8 +17,6 @@ class GlobalAttention(nn.Module):
         super().__init__()
         require_heads(dim, heads)
         self.dim, self.resolution, self.heads = dim, resolution, heads
-        self.override: str | None = None
-        self.lowering: str | None = None
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -27,10 +25,6 @@ class GlobalAttention(nn.Module):
         """What it currently runs, which for eager depends on the device."""
         keys = self.resolution[0] * self.resolution[1]
         return choose(self.override, self.lowering, self.qkv.weight.device, keys)
-
-    def specialize(self, lowering: str) -> None:
-        """Note the lowering that the formulation is to suit."""
-        self.lowering = lowering
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from mixprof.models.aggregation import FORMULATIONS, ROWS, choose, flat_rows, shift_flat_rows
 from mixprof.models.folding import affine, as_linear, fold_after, permute_inputs, permute_outputs
-from mixprof.models.layers import channels_first, channels_last, pointwise
+from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise
 from mixprof.models.mixers.depthwise_conv import DepthwiseConv
 
 GROUPS = 32  # kernels per position, in every stage
 FLAT_POSITIONS = 512  # from about this many on, dense positions are faster to add over than the groups of each
 
 
-class InhomogeneousConv(nn.Module):
+class InhomogeneousConv(Formulated):
     """A KxK convolution with kernels of its own at every position. (B, C, H, W) -> (B, C, H, W); zero-padded.
 
     Generator: 1x1 to C/4, BN, ReLU, 1x1 to G*K*K (group g, tap t at g*K*K + t); channel c takes group c // (C/G).
@@ -29,8 +29,6 @@ class InhomogeneousConv(nn.Module):
         if dim % GROUPS:
             raise ValueError(f"got dim={dim}, expected a multiple of the {GROUPS} kernel groups")
         self.window, self.positions = window, positions
-        self.override: str | None = None
-        self.lowering: str | None = None
         self.conv1 = nn.Sequential(nn.Conv2d(dim, dim // 4, 1), nn.BatchNorm2d(dim // 4))
         self.conv2 = nn.Sequential(nn.Conv2d(dim // 4, GROUPS * window**2, 1))
         self.register_buffer("scale", None, persistent=False)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from mixprof.models.aggregation import FORMULATIONS, choose
-from mixprof.models.layers import require_heads, require_map, require_odd
+from mixprof.models.layers import Formulated, require_heads, require_map, require_odd
 
 
-class LocalMlp(nn.Module):
+class LocalMlp(Formulated):
     """out[y, x, c] = sum_t weight[y, x, t, head(c)] value[neighbour t, c], zeros outside, K odd.
 
     (B, H, W, C) -> (B, H, W, C).
@@ -22,8 +22,6 @@ class LocalMlp(nn.Module):
         require_heads(dim, heads)
         require_odd(window)
         self.dim, self.resolution, self.window = dim, resolution, window
-        self.override: str | None = None
-        self.lowering: str | None = None
         self.value = nn.Linear(dim, dim)
         self.weight = nn.Parameter(torch.randn(*resolution, window**2, heads) / window)
         self.proj = nn.Linear(dim, dim)
@@ -32,10 +30,6 @@ class LocalMlp(nn.Module):
     def formulation(self) -> str:
         """What it currently runs."""
         return choose(self.override, self.lowering)
-
-    def specialize(self, lowering: str) -> None:
-        """Note the lowering that the formulation is to suit."""
-        self.lowering = lowering
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

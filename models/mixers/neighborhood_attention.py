@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from mixprof.models.aggregation import neighbours
 from mixprof.models.attention import attend, choose
-from mixprof.models.layers import pad_to, require_heads, require_map, require_odd, round_up
+from mixprof.models.layers import Formulated, pad_to, require_heads, require_map, require_odd, round_up
 from mixprof.models.mixers.window_attention import to_windows
 
 TILE = 8  # side of the square of queries that share one block of keys
 
 
-class NeighborhoodAttention(nn.Module):
+class NeighborhoodAttention(Formulated):
     """Attend to the KxK neighbours of each position, K odd. (B, H, W, C) -> (B, H, W, C).
 
     "explicit" unfolds keys and values K*K times, one product per position. The others tile the map: the queries of
@@ -35,8 +35,6 @@ class NeighborhoodAttention(nn.Module):
         self.dim, self.resolution, self.window, self.heads = dim, resolution, window, heads
         self.block = TILE + window - 1
         self.padded = (round_up(resolution[0], TILE), round_up(resolution[1], TILE))
-        self.override: str | None = None
-        self.lowering: str | None = None
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.relative_position_bias = nn.Parameter(0.02 * torch.randn(heads, window**2))

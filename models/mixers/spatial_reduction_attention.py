@@ -5,12 +5,20 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mixprof.models.attention import attend, choose
-from mixprof.models.layers import channels_first, channels_last, pad_to, require_heads, require_map, round_up
+from mixprof.models.layers import (
+    Formulated,
+    channels_first,
+    channels_last,
+    pad_to,
+    require_heads,
+    require_map,
+    round_up,
+)
 
 REDUCTIONS = (8, 4, 2, 1)  # per stage
 
 
-class SpatialReductionAttention(nn.Module):
+class SpatialReductionAttention(Formulated):
     """Attend to keys and values of a map reduced by R along both axes. (B, H, W, C) -> (B, H, W, C). It has no window.
 
     The map is zero-padded at the bottom and right to a multiple of R before the reducing convolution.
@@ -24,8 +32,6 @@ class SpatialReductionAttention(nn.Module):
         self.dim, self.resolution, self.heads = dim, resolution, heads
         self.reduction = REDUCTIONS[stage]
         self.padded = (round_up(resolution[0], self.reduction), round_up(resolution[1], self.reduction))
-        self.override: str | None = None
-        self.lowering: str | None = None
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -38,10 +44,6 @@ class SpatialReductionAttention(nn.Module):
         """What it currently runs, which for eager depends on the device."""
         keys = self.padded[0] * self.padded[1] // self.reduction**2
         return choose(self.override, self.lowering, self.q.weight.device, keys)
-
-    def specialize(self, lowering: str) -> None:
-        """Note the lowering that the formulation is to suit."""
-        self.lowering = lowering
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

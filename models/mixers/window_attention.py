@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixprof.models.attention import attend, choose
-from mixprof.models.layers import pad_to, require_heads, require_map, round_up
+from mixprof.models.layers import Formulated, pad_to, require_heads, require_map, round_up
 
 MASKED = -100.0  # the published checkpoints' value between regions that only the shift brought together
 ALIGNMENT = 8  # elements: fused attention on CUDA copies a bias whose rows do not start at multiples of it
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(Formulated):
     """Attend within non-overlapping windows. (B, H, W, C) -> (B, H, W, C).
 
     The map is zero-padded at the bottom and right to multiples of the window, and padded positions are attended to
@@ -33,8 +33,6 @@ class WindowAttention(nn.Module):
         self.dim, self.resolution, self.window, self.heads = dim, resolution, window, heads
         self.padded = (round_up(resolution[0], window), round_up(resolution[1], window))
         self.shift = tuple(window // 2 if shifted and side > window else 0 for side in self.padded)
-        self.override: str | None = None
-        self.lowering: str | None = None
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(0.02 * torch.randn((2 * window - 1) ** 2, heads))

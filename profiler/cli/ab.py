@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         sweep.groups, arguments.base, arguments.head, sweep.measure,
         base_set=parse_overrides(arguments.base_set, "--base-set"),
         head_set=parse_overrides(arguments.head_set, "--head-set"),
-        setup=gate_options.setup_of(arguments), exact_only=arguments.exact_only, budget_s=arguments.budget,
+        prepare=arguments.prepare, pythonpath=arguments.pythonpath,
+        exact_only=arguments.exact_only, budget_s=arguments.budget,
         out=out if keeps else None, hidden=arguments.out is None,
     )  # fmt: skip
     return gate_options.conclude(compare(spec, policy), policy, arguments, out / VERDICTS if keeps else None)

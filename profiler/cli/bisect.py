@@ -13,7 +13,7 @@ import msgspec
 
 from mixprof.api import compare
 from mixprof.cli.command import Command, add_axes, add_json, add_measure, print_json, read_sweep
-from mixprof.cli.gate_options import add_setup, refuse_no_model, setup_of
+from mixprof.cli.gate_options import add_setup, refuse_no_model
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import make_folder
 from mixprof.gate.ab import Spec
@@ -91,8 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Find the commit; 0 when it is known, 3 when only skipped ones are left or noise hides the regression."""
     good, bad = _check(arguments)
     sweep = read_sweep(arguments)
-    setup, exact_only, budget_s = setup_of(arguments), arguments.exact_only, arguments.budget
-    spec = Spec(sweep.groups, good, bad, sweep.measure, setup=setup, exact_only=exact_only, budget_s=budget_s)
+    spec = Spec(
+        sweep.groups, good, bad, sweep.measure, prepare=arguments.prepare, pythonpath=arguments.pythonpath,
+        exact_only=arguments.exact_only, budget_s=arguments.budget,
+    )  # fmt: skip
     policy = Policy(thresholds=thresholds.parse(arguments.threshold))
     folder = Path(arguments.out or time.strftime("runs/bisect-%Y%m%d-%H%M%S"))
     case = _only_case(spec, policy)

@@ -18,7 +18,7 @@ from mixprof.api import VERDICTS
 from mixprof.cli.command import Command, add_axes, add_json, add_measure, read_sweep
 from mixprof.data import calibrations
 from mixprof.data.errors import UsageError
-from mixprof.data.run_folder import testbed_key
+from mixprof.data.testbed import testbed_key
 from mixprof.gate.itself import LEAST_ROUNDS, Work, against_itself, cases_against_themselves
 from mixprof.gate.lock import only_one
 from mixprof.gate.sides import HERE, Setup, side

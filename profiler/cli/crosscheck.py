@@ -9,6 +9,7 @@ from pathlib import Path
 from mixprof import models
 from mixprof.cli.command import Command, add_json, print_json
 from mixprof.data import run_folder
+from mixprof.data.json import to_builtins
 from mixprof.plan.values import whole_number
 from mixprof.run import agreement, crosscheck
 from mixprof.run.sweep import set_torn_lines_aside
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             folder, tools, models, blocks=blocks, seed=seed, say=lambda line: print(line, file=sys.stderr)
         )
         run_folder.write_crosscheck(folder, checked)
-    print_json(checked) if arguments.json else print(plain_table(agreement.rows(checked)))
+    print_json(to_builtins(checked)) if arguments.json else print(plain_table(agreement.rows(checked)))
     print(f"{folder}: {agreement.summary(checked)}", file=sys.stderr if arguments.json else sys.stdout)
     return agreement.exit_code(checked)
 

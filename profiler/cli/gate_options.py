@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixprof.data.errors import UsageError
-from mixprof.gate import module_path
-from mixprof.gate.sides import Setup
 from mixprof.reports.gate import limits, thresholds, waivers
 from mixprof.reports.gate.exporters import EXPORTERS, as_annotations, write
 from mixprof.reports.gate.outcome import Outcome, Policy, exit_code, in_words
@@ -54,10 +52,6 @@ def add_setup(command: argparse.ArgumentParser, prepare: str) -> None:
         "--pythonpath", action="append", default=[], metavar="DIR",
         help="folder of each side's packages, from the current one (default: src, where it holds them)",
     )  # fmt: skip
-
-
-def setup_of(arguments: argparse.Namespace) -> Setup:
-    return Setup(arguments.prepare, module_path.parse(arguments.pythonpath))
 
 
 def refuse_no_model(arguments: argparse.Namespace) -> None:

@@ -17,10 +17,9 @@ from mixprof.api import compare
 from mixprof.cli import LATENCY_GATE as NAME
 from mixprof.data.errors import UsageError
 from mixprof.data.parsing import nearest
-from mixprof.gate import module_path
 from mixprof.gate.ab import MERGE_BASE, Spec
 from mixprof.gate.git import ask, merge_base, resolve, uncommitted
-from mixprof.gate.sides import HERE, Setup
+from mixprof.gate.sides import HERE
 from mixprof.plan import sweep_file
 from mixprof.plan.settings import AXES, MEASURE
 from mixprof.reports.gate import limits, thresholds
@@ -169,8 +168,8 @@ def _job(model: str, settings: Mapping[str, Value], where: Path) -> tuple[Spec, 
         thresholds=thresholds.parse(texts["threshold"]), limits=limits.parse(texts["limit"]), waivers=waivers
     )
     prepare = settings.get("prepare")
-    setup = Setup(None if prepare is None else str(prepare), module_path.parse(texts["pythonpath"], "pythonpath="))
-    return Spec(groups, measure=measure, setup=setup, where=where), policy
+    prepare = None if prepare is None else str(prepare)
+    return Spec(groups, measure=measure, prepare=prepare, pythonpath=texts["pythonpath"], where=where), policy
 
 
 def _texts(value: Value) -> list[str]:

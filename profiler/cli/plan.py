@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from mixprof import models
 from mixprof.cli.command import Command, add_axes, add_files, add_json, add_measure, print_json, read_sweep
@@ -32,15 +33,23 @@ def run(arguments: argparse.Namespace) -> int:
     with session(sweep.measure, models, sweep.given) as asked:
         planned, environment = planned_cases(sweep.groups, asked)
         expected = outlook.predict(planned, sweep.measure, asked.count, asked.formulas, environment)
-        if arguments.on is not None:
-            prediction.add_to_plan(expected, planned, arguments.on, asked.operators)
+        on = None if arguments.on is None else prediction.of_cases(planned, arguments.on, asked.operators)
     if arguments.json:
-        print_json(expected)
+        print_json(expected.to_json() if on is None else _with_predictions(expected, *on))
         return 0
     print(outlook.as_text(expected))
-    if arguments.on is not None:
-        print(prediction.as_text(expected))
+    if on is not None:
+        print(prediction.as_text(on[0], dict(zip((entry.case for entry in planned), on[1], strict=True))))
     return 0
+
+
+def _with_predictions(plan: outlook.Plan, device: str, predictions: list[prediction.Prediction]) -> dict[str, object]:
+    rows = zip(plan.cases, predictions, strict=True)
+    return {
+        **plan.to_json(),
+        "cases": [{**row.to_json(), "prediction": asdict(one)} for row, one in rows],
+        "predicted_on": {"device": device, "measured": False, "kernel_s": prediction.KERNEL_S},
+    }
 
 
 COMMAND = Command(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mixprof.data.errors import UsageError
+from mixprof.data.files import write_whole
+from mixprof.data.json import Json
 
+write = write_whole
 ENGINE, PROOF = "engine.plan", "proof.json"
 
 
@@ -40,26 +41,11 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, however this process ends."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
 def keep_graph(content: bytes) -> Path:
     """Keep an ONNX graph under its hash; where it lies."""
     path = own_folder(folder() / "onnx") / f"{sha256(content)}.onnx"
     if not path.exists():
-        write(path, content)
+        write_whole(path, content)
     return path
 
 
@@ -67,14 +53,14 @@ def engine_path(key: str) -> Path:
     return folder() / "engines" / key / ENGINE
 
 
-def store(key: str, engine: bytes, proof: Mapping[str, Any]) -> None:
+def store(key: str, engine: bytes, proof: Mapping[str, object]) -> None:
     """Keep an engine. Its proof, which holds its hash, is written last: without it there is no entry."""
     place = own_folder(own_folder(folder() / "engines") / key)
-    write(place / ENGINE, engine)
-    write(place / PROOF, json.dumps({**proof, "engine_sha256": sha256(engine)}).encode())
+    write_whole(place / ENGINE, engine)
+    write_whole(place / PROOF, json.dumps({**proof, "engine_sha256": sha256(engine)}).encode())
 
 
-def fetch(key: str) -> tuple[tuple[bytes, dict[str, Any]] | None, str | None]:
+def fetch(key: str) -> tuple[tuple[bytes, Json] | None, str | None]:
     """The engine and proof under a key, or None; and a warning where there are some but they are damaged."""
     place = folder() / "engines" / key
     if not place.exists():
@@ -82,7 +68,7 @@ def fetch(key: str) -> tuple[tuple[bytes, dict[str, Any]] | None, str | None]:
     own_folder(folder() / "engines")
     own_folder(place)
     try:
-        proof: dict[str, Any] = json.loads((place / PROOF).read_bytes())
+        proof: Json = json.loads((place / PROOF).read_bytes())
         engine = (place / ENGINE).read_bytes()
         if proof["engine_sha256"] == sha256(engine):
             return (engine, proof), None

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mixprof.data import cache
-from mixprof.data.run_folder import testbed_key
+from mixprof.data.files import write_whole
+from mixprof.data.testbed import testbed_key
 
 SCHEMA = 1
 VALID_S = 7 * 24 * 3600.0
@@ -26,7 +27,7 @@ def write(testbed: dict[str, Any], found: Mapping[str, Any]) -> Path:
     cache.own_folder(cache.folder())
     cache.own_folder(path.parent)
     fields = {"schema": SCHEMA, "made_s": time.time(), **found}
-    cache.write(path, json.dumps(fields, indent=1, allow_nan=False).encode() + b"\n")
+    write_whole(path, json.dumps(fields, indent=1, allow_nan=False).encode() + b"\n")
     return path
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from mixprof.data.errors import UsageError
+from mixprof.data.files import write_whole
 
 NAME = re.compile(r"(?P<key>[0-9a-f]{16})-(?P<time>\d{8}T\d{6}Z)-(?P<hash>[0-9a-f]{16})\.json")
 
@@ -76,7 +76,7 @@ class History:
             if self._files.exists(path):
                 return path, False
             if isinstance(self._files, LocalFileSystem):
-                _write_whole(Path(path), content)
+                write_whole(Path(path), content)
             else:
                 self._files.pipe_file(path, content)  # an object store shows it whole or not at all
         return path, True
@@ -90,16 +90,6 @@ class History:
             raise UsageError(
                 f"got history '{self.url}', expected a folder or a URL that fsspec opens: {error}"
             ) from error
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Under another name first, in the same folder: readers never see a part of it, however this process ends."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def serialize(fields: Mapping[str, Any]) -> bytes:

@@ -1,30 +1,40 @@
-"""A run folder: manifest.json, launches.jsonl (the journal), records.jsonl. Appended line by line, read back whole."""
+"""A run folder: manifest.json, launches.jsonl (the journal), records.jsonl. Appended line by line, read back whole.
+
+Schema 1 had no step of a case and no metrics, and left out what was not measured of a launch's memory, energy and
+environment: absent, they are what they were then.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from mixprof.data import files
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import SCHEMA, Case, Launch, Record, digest
+from mixprof.data.json import Json, Message, decode, to_builtins
+from mixprof.data.launch import Launch
+from mixprof.data.manifest import Checked, CrossCheck, Manifest, Peaks
+from mixprof.data.record import SCHEMA, Record
 
 T = TypeVar("T")
-PARTS = ("sweep", "measure", "environment", "versions")  # of every manifest
+READABLE = (1, SCHEMA)
 MANIFEST, JOURNAL, RECORDS, LOCK = "manifest.json", "launches.jsonl", "records.jsonl", "lock"
-CROSSCHECK = "crosscheck.json"
-PEAKS = "peaks.json"
-SOFTWARE = ("cuda", "cudnn", "libc")  # of a testbed: compared as the versions are, and no part of its key
+CROSSCHECK, PEAKS = "crosscheck.json", "peaks.json"
+
+
+class _ListOfPeaks(Message, frozen=True):
+    peaks: list[Peaks]
 
 
 def is_blank(run: Path) -> bool:
     """Whether a folder is empty, or as a sweep that was killed before it had its manifest left it."""
-    return run.is_dir() and {path.name for path in run.iterdir()} <= {LOCK, MANIFEST + ".tmp"}
+    begun = f".{MANIFEST}."
+    return run.is_dir() and all(path.name == LOCK or path.name.startswith(begun) for path in run.iterdir())
 
 
 def make_folder(folder: Path, hidden: bool) -> None:
@@ -35,115 +45,6 @@ def make_folder(folder: Path, hidden: bool) -> None:
         raise UsageError(f"got '{folder}', which exists, expected a new folder") from None
     if hidden:
         (folder / ".gitignore").write_text("*\n")
-
-
-def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
-    """Write RUN/manifest.json whole or not at all; on disk when this returns."""
-    _write_whole(run / MANIFEST, manifest)
-
-
-def _write_whole(path: Path, fields: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(json.dumps({"schema": SCHEMA, **fields}, indent=1, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_names(path.parent)
-
-
-def write_crosscheck(run: Path, found: dict[str, Any]) -> None:
-    """Write RUN/crosscheck.json whole or not at all; `cases` holds a mark for each TensorRT record."""
-    _write_whole(run / CROSSCHECK, found)
-
-
-def read_crosscheck(run: Path) -> dict[Case, dict[str, Any]]:
-    """The mark of each case that was checked against trtexec, with what belongs to it; empty where none was."""
-    path = run / CROSSCHECK
-    try:
-        found = json.loads(path.read_text())
-        if found["schema"] != SCHEMA:
-            raise ValueError(f"schema is not {SCHEMA}")
-        return {Case.from_json(entry["case"]): {**entry, "mark": str(entry["mark"])} for entry in found["cases"]}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"got '{path}', which cannot be read ({type(error).__name__}: {error}): expected what `mixprof crosscheck` "
-            "writes; run it again, or remove the file"
-        ) from error
-
-
-def write_peaks(run: Path, peaks: list[dict[str, Any]]) -> None:
-    """Write RUN/peaks.json whole or not at all: what each device can do at most in each dtype."""
-    _write_whole(run / PEAKS, {"peaks": peaks})
-
-
-def read_peaks(run: Path) -> list[dict[str, Any]]:
-    """The peaks of a run's devices; empty where none were measured, as in runs older than these."""
-    path = run / PEAKS
-    try:
-        found: list[dict[str, Any]] = json.loads(path.read_text())["peaks"]
-        return [{**each, "device": str(each["device"]), "dtype": str(each["dtype"])} for each in found]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"got '{path}', which cannot be read ({type(error).__name__}: {error}): expected what `mixprof sweep` "
-            "writes; restore the file, or remove it"
-        ) from error
-
-
-def _sync_names(folder: Path) -> None:
-    """Put on disk which files a folder holds: a power cut would otherwise lose a new one whole."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read_manifest(run: Path) -> dict[str, Any]:
-    """The manifest of a run folder; UsageError when the folder is none."""
-    path = run / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UsageError(
-            f"got '{run}', which has no {MANIFEST}: expected a run folder; `mixprof sweep --out` makes one"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"got '{path}', which cannot be read ({error}): expected the manifest of a run") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
-        raise UsageError(f"got schema {found} in '{path}', expected {SCHEMA}: read it with the mixprof that wrote it")
-    if absent := [part for part in PARTS if not isinstance(manifest.get(part), dict)]:
-        raise UsageError(f"got '{path}' without {', '.join(absent)}, expected the manifest of a run: restore the file")
-    return manifest
-
-
-def append_launch(run: Path, case: Case, launch: Launch) -> None:
-    _append(run / JOURNAL, {"schema": SCHEMA, "case": case.to_json(), "launch": launch.to_json()})
-
-
-def append_record(run: Path, record: Record) -> None:
-    _append(run / RECORDS, record.to_json())
-
-
-def _append(path: Path, line: dict[str, Any]) -> None:
-    """One line, on disk when this returns. A write that fails leaves the file as it was."""
-    with path.open("ab", buffering=0) as file:
-        size = file.tell()
-        try:
-            content = json.dumps(line, allow_nan=False).encode() + b"\n"
-            if file.write(content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
-            if not size:
-                _sync_names(path.parent)
-        except OSError as error:
-            os.truncate(path, size)
-            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextlib.contextmanager
@@ -159,84 +60,111 @@ def lock(run: Path) -> Iterator[None]:
         yield
 
 
+def write_manifest(run: Path, manifest: Manifest) -> None:
+    """Write RUN/manifest.json whole or not at all; on disk when this returns."""
+    _write(run / MANIFEST, manifest)
+
+
+def read_manifest(run: Path) -> Manifest:
+    """The manifest of a run folder; UsageError when the folder is none."""
+    path = run / MANIFEST
+    if not path.exists():
+        raise UsageError(
+            f"got '{run}', which has no {MANIFEST}: expected a run folder; `mixprof sweep --out` makes one"
+        )
+    return _read(path, Manifest, "the manifest of a run: restore it, or read it with the mixprof that wrote it")
+
+
+def write_crosscheck(run: Path, checked: CrossCheck) -> None:
+    """Write RUN/crosscheck.json whole or not at all; `cases` holds a mark for each TensorRT record."""
+    _write(run / CROSSCHECK, checked)
+
+
+def read_crosscheck(run: Path) -> dict[Case, Checked]:
+    """The mark of each case that was checked against trtexec; empty where none was."""
+    path = run / CROSSCHECK
+    if not path.exists():
+        return {}
+    checked = _read(path, CrossCheck, "what `mixprof crosscheck` writes; run it again, or remove the file")
+    return {entry.case: entry for entry in checked.cases}
+
+
+def write_peaks(run: Path, peaks: list[Peaks]) -> None:
+    """Write RUN/peaks.json whole or not at all: what each device can do at most in each dtype."""
+    _write(run / PEAKS, _ListOfPeaks(peaks))
+
+
+def read_peaks(run: Path) -> list[Peaks]:
+    """The peaks of a run's devices; empty where none were measured, as in runs older than these."""
+    path = run / PEAKS
+    if not path.exists():
+        return []
+    return _read(path, _ListOfPeaks, "what `mixprof sweep` writes; restore the file, or remove it").peaks
+
+
+def _write(path: Path, message: Message) -> None:
+    fields = {"schema": SCHEMA, **to_builtins(message)}
+    files.write_whole(path, (json.dumps(fields, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _read(path: Path, of: type[T], expected: str) -> T:
+    """A file that was written whole. UsageError for another one: what was expected, and what to do."""
+    try:
+        return decode(_checked(json.loads(path.read_bytes())), of)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"got '{path}', which cannot be read ({type(error).__name__}: {error}), expected {expected}"
+        ) from error
+
+
+def append_launch(run: Path, case: Case, launch: Launch) -> None:
+    """Journal a launch that ended. ValueError for NaN or infinity, which JSON has not."""
+    files.append(run / JOURNAL, {"schema": SCHEMA, "case": case.to_json(), "launch": launch.to_json()})
+
+
+def append_record(run: Path, record: Record) -> None:
+    """Write a finished case."""
+    files.append(run / RECORDS, record.to_json())
+
+
 def read_launches(run: Path) -> list[tuple[Case, Launch]]:
-    return _read(run / JOURNAL, lambda line: (Case.from_json(line["case"]), Launch.from_json(line["launch"])))
+    """The journal of a run, in the order in which launches ended."""
+    return _read_lines(run / JOURNAL, lambda line: (Case.from_json(line["case"]), Launch.from_json(line["launch"])))
 
 
 def read_records(run: Path) -> list[Record]:
-    return _read(run / RECORDS, Record.from_json)
+    """The finished cases of a run."""
+    return _read_lines(run / RECORDS, Record.from_json)
 
 
-def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+def set_torn_lines_aside(run: Path) -> list[str]:
+    """Move a torn last line of a run's files to `*.torn`; what was done, one message a file."""
+    messages = [files.set_torn_line_aside(run / name) for name in (JOURNAL, RECORDS)]
+    return [message for message in messages if message is not None]
+
+
+def _read_lines(path: Path, parse: Callable[[Json], T]) -> list[T]:
     """Every line of a file of JSON lines as what it stands for; nothing if the file does not exist."""
     if not path.exists():
         return []
-    found = []
+    values = []
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, text in enumerate(file, 1):
             try:
-                found.append(parse(_parse(line)))
+                if not text.endswith(b"\n"):
+                    raise ValueError("torn line")
+                values.append(parse(_checked(json.loads(text))))
             except (ValueError, KeyError, TypeError) as error:
                 raise UsageError(
                     f"got {path}:{number}, which is no line of a run ({type(error).__name__}: {error}): expected one "
                     "JSON object of this schema; restore the file, or remove that line"
                 ) from error
-    return found
+    return values
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    if not line.endswith(b"\n"):
-        raise ValueError("torn line")
-    value = json.loads(line)
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise ValueError(f"schema is not {SCHEMA}")
-    return value
-
-
-def set_torn_lines_aside(run: Path) -> list[str]:
-    """Move a torn last line of a run's files to `*.torn`; what was done, one message a file."""
-    messages = []
-    for path in (run / JOURNAL, run / RECORDS):
-        if not path.exists():
-            continue
-        content = path.read_bytes()
-        whole = _end_of_whole_lines(content)
-        if whole == len(content):
-            continue
-        with path.with_name(path.name + ".torn").open("ab") as torn:
-            torn.write(content[whole:] + b"\n")
-        os.truncate(path, whole)
-        messages.append(f"{path}: a torn last line of {len(content) - whole} bytes was moved to {path.name}.torn")
-    return messages
-
-
-def _end_of_whole_lines(content: bytes) -> int:
-    """Where the last whole line ends. A last line with its newline but broken JSON counts as torn."""
-    end = content.rfind(b"\n") + 1
-    start = content.rfind(b"\n", 0, end - 1) + 1 if end else 0
-    try:
-        json.loads(content[start:end] or "null")
-    except ValueError:
-        return start
-    return end
-
-
-def flatten(value: Any, name: str = "") -> dict[str, Any]:
-    """{"gpus": [{"ecc": True}]} -> {"gpus[0].ecc": True}. What is flat stays as it is."""
-    if isinstance(value, dict) and (value or not name):
-        parts = [(f"{name}.{key}" if name else str(key), each) for key, each in value.items()]
-    elif isinstance(value, list) and value:
-        parts = [(f"{name}[{index}]", each) for index, each in enumerate(value)]
-    else:
-        return {name: value}
-    return {path: leaf for key, each in parts for path, leaf in flatten(each, key).items()}
-
-
-def hardware(testbed: dict[str, Any]) -> dict[str, Any]:
-    """A flat testbed without its software."""
-    return {name: value for name, value in flatten(testbed).items() if name not in SOFTWARE}
-
-
-def testbed_key(testbed: dict[str, Any]) -> str:
-    """Runs with the same key were made on machines that compare: the hash of the machine and how it is set."""
-    return digest(hardware(testbed))
+def _checked(fields: object) -> Json:
+    """An object's fields without their schema. ValueError for a schema that this mixprof does not read."""
+    schema = fields.get("schema") if isinstance(fields, dict) else type(fields).__name__
+    if not isinstance(fields, dict) or schema not in READABLE:
+        raise ValueError(f"got schema {schema}, expected {' or '.join(map(str, READABLE))}")
+    return {name: value for name, value in fields.items() if name != "schema"}

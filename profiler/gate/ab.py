@@ -14,18 +14,19 @@ from typing import Protocol, TypeVar
 
 from mixprof.data.errors import UsageError
 from mixprof.data.pairs import Measured
-from mixprof.data.run_folder import make_folder, testbed_key
-from mixprof.gate import grid
+from mixprof.data.run_folder import make_folder
+from mixprof.data.testbed import testbed_key
+from mixprof.gate import grid, module_path
 from mixprof.gate.causes import is_new
 from mixprof.gate.git import merge_base, resolve, uncommitted
 from mixprof.gate.lock import only_one
 from mixprof.gate.looks import Budget, Decides, look
 from mixprof.gate.ownership import Ownership
 from mixprof.gate.rounds import Entry, Rounds
-from mixprof.gate.sides import HERE, Setup, Side, is_revision, session_of, sides
+from mixprof.gate.sides import HERE, Setup, Side, is_revision, sides
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.sources import Registry
-from mixprof.run.session import Session
+from mixprof.run.session import Session, session
 
 Result = TypeVar("Result", covariant=True)
 Say = Callable[[str], None]
@@ -42,7 +43,8 @@ class Spec:
     measure: Measure = field(default_factory=Measure)
     base_set: Mapping[str, str] = field(default_factory=dict)  # this side's own settings: {"lowering": "compile"}
     head_set: Mapping[str, str] = field(default_factory=dict)
-    setup: Setup = field(default_factory=Setup)
+    prepare: str | None = None  # command that is run in each revision's work tree
+    pythonpath: Sequence[str] = ()  # folders of each side's packages, from the current one
     exact_only: bool = False  # counts alone: no time is measured
     budget_s: float | None = None  # for the whole job
     out: Path | None = None  # a new folder for samples; None: one that is gone afterwards
@@ -69,8 +71,9 @@ def ab(spec: Spec, judge: Judge[Result], registry: Registry, say: Say = lambda l
         if not spec.exact_only:
             stack.enter_context(only_one(say))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mixprof-ab-")))
+        setup = Setup(spec.prepare, module_path.parse(spec.pythonpath))
         overrides = (dict(spec.base_set), dict(spec.head_set))
-        both = stack.enter_context(sides((spec.base, spec.head), scratch, spec.setup, overrides))
+        both = stack.enter_context(sides((spec.base, spec.head), scratch, setup, overrides))
         spec = replace(spec, out=(spec.out or scratch / "job").absolute())
         return judge.conclude(_Job(spec, both, judge, registry, say).measure(start))
 
@@ -84,7 +87,7 @@ def _checked(spec: Spec, say: Say) -> Spec:
         raise UsageError(f"got '{spec.base}' on both sides and no --base-set or --head-set, expected a difference")
     if spec.budget_s is not None and not spec.budget_s > 0:
         raise UsageError(f"--budget: got {spec.budget_s:g}, expected seconds above 0")
-    if spec.setup.prepare and not any(is_revision(side) for side in (spec.base, spec.head)):
+    if spec.prepare and not any(is_revision(side) for side in (spec.base, spec.head)):
         raise UsageError("got --prepare and no revision, expected one: it is run in the work tree of a revision")
     _say_what_is_compared(spec, say)
     if spec.out is not None and spec.out.exists():
@@ -175,17 +178,17 @@ class _Job:
 
     def _refuse_others_code(self, asked: Sequence[Session]) -> None:
         """UsageError where a side ran what is not its own, or both the same."""
-        origins = [session.server.origins for session in asked]
-        for side, imported in zip(self.sides, origins, strict=True):
+        imports = [session.server.imports for session in asked]
+        for side, imported in zip(self.sides, imports, strict=True):
             self._ownership.refuse_strays(side, imported)
-        self._ownership.refuse_same_code(*origins)
+        self._ownership.refuse_same_code(*imports)
 
 
 @contextlib.contextmanager
 def _asked(measure: Measure, both: tuple[Side, Side], registry: Registry) -> Iterator[list[Session]]:
     """A session for each side, under its own interpreter and from its own folder."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(session_of(side, measure, registry)) for side in both]
+        yield [stack.enter_context(session(measure, registry, side=side.origin)) for side in both]
 
 
 @contextlib.contextmanager

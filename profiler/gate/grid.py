@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 from mixprof import lowerings
 from mixprof.data.errors import UsageError
-from mixprof.data.origins import Origin
+from mixprof.data.imports import Imports
 from mixprof.data.pairs import Failure, Missing, Paired
 from mixprof.data.types import Case
 from mixprof.gate.causes import explain
 from mixprof.gate.rounds import Entry
 from mixprof.gate.sides import Side
 from mixprof.plan import sources
-from mixprof.plan.axes import Axes, Planned, expand
-from mixprof.plan.settings import parse_axis
+from mixprof.plan.axes import Planned, expand
+from mixprof.plan.settings import Axes, parse_axis
 from mixprof.run.session import Session
 
 AXIS_OF = {
@@ -45,7 +45,7 @@ def parse_overrides(text: Iterable[str], option: str) -> dict[str, str]:
 
 
 def of_side(
-    groups: Sequence[Axes], side: Side, asked: Session, lacks: Callable[[Origin], bool] = lambda origin: False
+    groups: Sequence[Axes], side: Side, asked: Session, lacks: Callable[[Imports], bool] = lambda imports: False
 ) -> dict[Case, Planned]:
     """Plan what a side would run, by the case before its own settings: the other side's are looked up there.
 
@@ -57,11 +57,11 @@ def of_side(
     planned: dict[Case, Planned] = {}
     for group, model in [(axes, name) for axes in groups for name in axes.models]:
         try:
-            known = set(asked.server.origins)
+            known = set(asked.server.imports)
             entries = expand([replace(group, models=(model,))], asked.describe, devices)
             source = asked.describe(side.overrides.get("model", model))
-            if lost := set(filter(lacks, asked.server.origins - known)):
-                asked.server.origins -= lost
+            if lost := set(filter(lacks, asked.server.imports - known)):
+                asked.server.imports -= lost
                 raise UsageError(f"{side.words} has no module '{lost.pop().model}'")
         except UsageError as error:
             lowering = (group.lowerings or ("eager",))[0]
@@ -70,7 +70,7 @@ def of_side(
             continue
         for entry in entries:
             case = replace(entry.case, **side.overrides)  # type: ignore[arg-type]
-            planned[entry.case] = Planned(case, source, entry.reason)
+            planned[entry.case] = Planned(case, source, entry.reason, entry.layout_is_default)
     return planned
 
 

@@ -10,9 +10,10 @@ from mixprof.data.errors import NotTrusted, UsageError
 from mixprof.data.types import Case
 from mixprof.gate import grid
 from mixprof.gate.rounds import Entry, Rounds
-from mixprof.gate.sides import Side, session_of
+from mixprof.gate.sides import Side
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.sources import Registry
+from mixprof.run.session import session
 
 LEAST_ROUNDS = 5  # undisturbed, of a case that counts
 
@@ -30,7 +31,7 @@ def cases_against_themselves(
     groups: Sequence[Axes], here: Side, measure: Measure, registry: Registry
 ) -> list[tuple[grid.Planned, Case]]:
     """Plan the cases of a side. UsageError where none can be run."""
-    with session_of(here, measure, registry) as asked:
+    with session(measure, registry, side=here.origin) as asked:
         planned = grid.of_side(groups, here, asked)
     possible = [(entry, case) for case, entry in planned.items() if entry.reason is None]
     if not possible:

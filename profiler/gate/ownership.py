@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mixprof.data.errors import UsageError
-from mixprof.data.origins import Module, Origin, together
+from mixprof.data.imports import Imports, Module, together
 from mixprof.gate.git import ask, work_trees
 from mixprof.gate.module_path import BELOW_PROJECT, PROJECT, installed_from
 from mixprof.gate.sides import Side, has_registered
@@ -26,28 +26,28 @@ class Ownership:
     """Tells what belongs to which side of an `ab` job. Without a revision among the sides, nothing has to."""
 
     sides: tuple[Side, Side]  # BASE, HEAD
-    passed: set[tuple[str, Origin]] = field(default_factory=set)  # looked at before, and good
+    passed: set[tuple[str, Imports]] = field(default_factory=set)  # looked at before, and good
 
     @property
     def matters(self) -> bool:
         return any(side.revision is not None for side in self.sides)
 
-    def refuse_strays(self, side: Side, origins: Iterable[Origin]) -> None:
+    def refuse_strays(self, side: Side, imports: Iterable[Imports]) -> None:
         """Raise UsageError for code of the repository that a side imported from outside its own tree."""
         if not self.matters or side.name.startswith("python:"):
             return
-        new = {origin for origin in origins if (str(side.tree), origin) not in self.passed}
-        for origin in together(new).values():
-            strays = [module for module in origin.modules if self._is_stray(side, module, origin.model)]
+        new = {each for each in imports if (str(side.tree), each) not in self.passed}
+        for each in together(new).values():
+            strays = [module for module in each.modules if self._is_stray(side, module, each.model)]
             if strays:
-                raise UsageError(self._of_strays(side, origin.model, strays))
-        self.passed.update((str(side.tree), origin) for origin in new)
+                raise UsageError(self._of_strays(side, each.model, strays))
+        self.passed.update((str(side.tree), each) for each in new)
 
-    def refuse_same_code(self, base: Iterable[Origin], head: Iterable[Origin]) -> None:
+    def refuse_same_code(self, base: Iterable[Imports], head: Iterable[Imports]) -> None:
         """Raise UsageError for a model that both sides import from one place, which is in the tree of neither."""
         if self._differ_otherwise:
             return
-        both: list[Mapping[str, Origin]] = [together(base), together(head)]
+        both: list[Mapping[str, Imports]] = [together(base), together(head)]
         for model in both[0].keys() & both[1].keys():
             modules = [(side, each) for side, of in zip(self.sides, both, strict=True) for each in of[model].modules]
             if not any(self.is_own(side, module) for side, module in modules):
@@ -84,9 +84,9 @@ class Ownership:
             return True
         return self._owner(file) == side.tree.resolve()
 
-    def lacks(self, side: Side, origin: Origin) -> bool:
+    def lacks(self, side: Side, imports: Imports) -> bool:
         """Whether a model's module is in the other side's tree, and not in this one, which got it from elsewhere."""
-        own, (other,) = origin.own, [each for each in self.sides if each is not side] or [side]
+        own, (other,) = imports.own, [each for each in self.sides if each is not side] or [side]
         if own is None or not own.root or not self.matters or self.is_own(side, own):
             return False
         return not self._provided(side, own) and bool(self._provided(other, own))

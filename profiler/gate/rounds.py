@@ -10,22 +10,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mixprof.data.origins import Origin
+from mixprof.data.imports import Imports
 from mixprof.data.pairs import Failure, Paired
-from mixprof.data.types import Case, digest
+from mixprof.data.types import Case
 from mixprof.gate.causes import explain
 from mixprof.gate.pair import Ended, PairSamples, round_of, scratch_of
 from mixprof.gate.sides import Side
-from mixprof.machine.device import default_threads
+from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
-from mixprof.run.client import Server, ServerDied, source_request
+from mixprof.run.client import Server, ServerDied
 from mixprof.run.executors.local import preload
+from mixprof.run.launching import reference_of, request_of
 
 CANARY = "canary"  # the side that is BASE once more
 TRIES = 3  # of a round that others disturbed; then it is given up
 JOURNAL = "pairs.jsonl"
-Check = Callable[[Side, Iterable[Origin]], None]
+Check = Callable[[Side, Iterable[Imports]], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Rounds:
 
     def __init__(
         self, sides: tuple[Side, Side], measure: Measure, folder: Path, extra_work: float = 0.0,
-        check: Check = lambda side, origins: None,
+        check: Check = lambda side, imports: None,
     ):  # fmt: skip
         self.sides = dict(zip(("base", "head", CANARY), (*sides, sides[0]), strict=True))
         self.measure, self.folder, self.extra_work = measure, folder, extra_work
@@ -91,7 +92,7 @@ class Rounds:
         side = self.sides[name]
         return Server(
             scratch_of(self.folder, name), preload(planned), self.threads, self.measure.allocator,
-            python=side.python, path=side.path, folder=side.folder, roots=side.roots,
+            side=side.origin,
         )  # fmt: skip
 
     def _measure(self, entry: Entry, against: str, servers: dict[str, Server], stop: Callable[[], bool]) -> None:
@@ -115,7 +116,7 @@ class Rounds:
                 entry.pair.failure = Failure(died, "crashed", str(error))
                 return
             for side in {"base", against}:
-                self.check(self.sides[side], servers[side].origins)
+                self.check(self.sides[side], servers[side].imports)
             self._write(entry, against, samples)
             if (samples.lost_share or 0.0) <= self.measure.max_lost_cpu:
                 proofs = [launch["proof"] or {} for launch in launches]
@@ -132,12 +133,7 @@ class Rounds:
 
     def _request(self, server: Server, side: str, planned: Planned) -> dict[str, Any]:
         """A resident process's request; its reference is made first where this side has none yet."""
-        case = planned.case
-        request = {"source": source_request(planned.source), "case": case.to_json()}
-        shared = digest({**case.to_json(), "lowering": None, "device": None, "layout": None, "mode": None})
-        reference = server.scratch / "references" / f"{shared}.pt"
-        reference.parent.mkdir(exist_ok=True)
-        (server.scratch / "cache").mkdir(exist_ok=True)
+        request, reference = request_of(planned), reference_of(server, planned.case)
         if not reference.exists():
             values = server.run("prepare", self.measure.timeout, reference=str(reference), **request).values
             if values["status"] != "ok":

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +15,7 @@ from mixprof.data.errors import UsageError
 from mixprof.gate import submodules
 from mixprof.gate.git import ask, git, resolve, work_tree
 from mixprof.gate.module_path import installed_from, roots
-from mixprof.plan.settings import Measure
-from mixprof.plan.sources import Registry
-from mixprof.run.session import Session, session
+from mixprof.run.client import Origin
 
 HERE = "."  # the current folder as it is, with what is not committed
 
@@ -36,6 +33,11 @@ class Side:
     tree: Path = field(default_factory=Path.cwd)  # top of its work tree; `folder` where it is in none
     roots: tuple[str, ...] = ()  # user code is looked for here first
     environment: Path | None = None  # the one that --prepare was given
+
+    @property
+    def origin(self) -> Origin:
+        """The code that its servers run."""
+        return Origin(self.python, self.path, self.folder, self.roots)
 
     @property
     def words(self) -> str:
@@ -90,11 +92,6 @@ def side(name: str, scratch: Path, setup: Setup, overrides: dict[str, str]) -> I
         python = str(environment / "bin" / "python") if environment else sys.executable
         found = roots(folder, tree, setup.pythonpath, detect=not _installs(environment, tree))
         yield Side(name, folder, python, commit, overrides, _path(tree, scratch), tree, found, environment)
-
-
-def session_of(side: Side, measure: Measure, registry: Registry) -> AbstractContextManager[Session]:
-    """A session under a side's own interpreter and from its own folder."""
-    return session(measure, registry, python=side.python, path=side.path, folder=side.folder, roots=side.roots)
 
 
 def _python(path: str) -> str:

@@ -56,6 +56,10 @@ class Lowered:
     close: Callable[[], None] = lambda: None  # frees what it holds on the device
     read_all: Callable[[], list[torch.Tensor]] | None = None  # like `read`, every output
 
+    def outputs(self) -> list[torch.Tensor]:
+        """Run one forward; every output tensor on the CPU."""
+        return self.read_all() if self.read_all is not None else [self.read()]
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -181,6 +185,14 @@ def layers_of(name: str) -> str | None:
     return None if entry.layers == "operators" and "graph" in options else entry.layers
 
 
+def facts() -> dict[str, dict[str, Any]]:
+    """Every lowering's facts as plain values, for a run's manifest, in the order in which reports list them."""
+    return {
+        name: {"fuses": entry.fuses, "engine": entry.engine, "layouts": list(entry.layouts), "layers": entry.layers}
+        for name, entry in LOWERINGS.items()
+    }
+
+
 def form_of(name: str) -> str:
     """The lowering that models are arranged for, its options kept."""
     base, *options = name.split(":")
@@ -223,6 +235,11 @@ def lower_file(name: str, path: Path, inputs: tuple[torch.Tensor, ...], target: 
     """Lower a file that the lowering takes. inputs: those of an ONNX graph in its order and element types."""
     lowered: Lowered = importlib.import_module(entry_of(name).module).lower_file(path, inputs, target)
     return lowered
+
+
+def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor in a dtype; integers and truths as they are."""
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def taking(path: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mixprof.data.errors import Unavailable, Unsupported
 from mixprof.lowerings import Lowered, Target
-from mixprof.lowerings.eager import place
+from mixprof.lowerings.eager import of_function, place
 
 
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
@@ -44,13 +44,8 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         "mode": mode,
     }
 
-    def run() -> Tensor:
-        output: Tensor = compiled(*inputs)
-        return output
-
-    return Lowered(
-        run,
-        lambda: run().cpu(),
+    return of_function(
+        lambda: compiled(*inputs),
         build_s,
         build_cached=bool(hits and not misses),
         proof=proof,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mixprof.data.errors import Unsupported
-from mixprof.lowerings import Lowered, Target
+from mixprof.lowerings import Lowered, Target, cast
+from mixprof.lowerings.trees import tensors_of
 from mixprof.machine.process import torch_dtype
 
 SDPA = {
@@ -34,10 +36,15 @@ def place(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> tupl
     channels_last = target.layout == "channels_last"
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     module = module.to(device=target.device, dtype=dtype)
-    module = module.to(memory_format=memory_format)  # type: ignore[call-overload]
-    of_input = memory_format if target.images else torch.contiguous_format
-    placed = (x.to(device=target.device, dtype=dtype).contiguous(memory_format=of_input) for x in inputs)
-    return module, tuple(placed)
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=memory_format)
+
+    def placed(x: Tensor) -> Tensor:
+        of_input = memory_format if target.images and x.dim() == 4 else torch.contiguous_format
+        return cast(x, dtype).to(target.device).contiguous(memory_format=of_input)
+
+    return module, tuple(map(placed, inputs))
 
 
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
@@ -49,9 +56,8 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         # Entered once for the whole process: a context per forward would be part of its time.
         PROCESS_WIDE.enter_context(sdpa_kernel(SDPA[backend]))
 
-    def run() -> Tensor:
-        output: Tensor = module(*inputs)
-        return output
+    def run() -> object:
+        return module(*inputs)
 
     if target.options.get("graph") == "on":
         return _graphed(run, target, start)
@@ -61,10 +67,20 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         if backend is not None and ("No available kernel" in str(error) or "No viable backend" in str(error)):
             raise Unsupported(f"lowering 'eager:sdpa={backend}': torch has no such kernel for this case") from error
         raise
-    return Lowered(run, lambda: run().cpu(), time.perf_counter() - start, proof={"sdpa": backend} if backend else {})
+    proof = {"sdpa": backend} if backend else {}
+    return of_function(run, time.perf_counter() - start, proof=proof)
 
 
-def _graphed(run: Callable[[], Tensor], target: Target, start: float) -> Lowered:
+def of_function(run: Callable[[], object], build_s: float, **details: Any) -> Lowered:
+    """A function of torch as a lowering: its outputs are whatever tensors it returns."""
+
+    def read_all() -> list[Tensor]:
+        return [tensor.cpu() for tensor in tensors_of(run())]
+
+    return Lowered(run, lambda: read_all()[0], build_s, read_all=read_all, **details)
+
+
+def _graphed(run: Callable[[], object], target: Target, start: float) -> Lowered:
     if target.device == "cpu":
         raise Unsupported("lowering 'eager:graph=on': CUDA graphs need a CUDA device")
     for _ in range(3):
@@ -72,11 +88,14 @@ def _graphed(run: Callable[[], Tensor], target: Target, start: float) -> Lowered
     torch.cuda.synchronize(target.device)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        output = run()
+        outputs = tensors_of(run())
 
-    def read() -> Tensor:
-        output.fill_(float("nan"))
+    def read_all() -> list[Tensor]:
+        for output in outputs:
+            if output.is_floating_point():
+                output.fill_(float("nan"))
         graph.replay()
-        return output.cpu()
+        return [output.cpu() for output in outputs]
 
-    return Lowered(graph.replay, read, time.perf_counter() - start, proof={"cuda_graph": True})
+    build_s = time.perf_counter() - start
+    return Lowered(graph.replay, lambda: read_all()[0], build_s, proof={"cuda_graph": True}, read_all=read_all)

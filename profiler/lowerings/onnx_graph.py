@@ -1,9 +1,7 @@
-"""The one reader of ONNX: a file with the weights beside it, its inputs, types and roles, its shapes pinned."""
+"""ONNX graphs: their inputs, types and roles, and their shapes pinned. Files of them are read in `onnx_files`."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -13,9 +11,9 @@ from typing import Any
 from mixprof.data.errors import Unsupported, first_line
 from mixprof.lowerings.roles import role_of_node
 
-MOST_BYTES = 2**31 - 1  # of a serialized ONNX model
 FLOATS = {1: "float32", 10: "float16", 16: "bfloat16", 11: "float64"}  # onnx.TensorProto's numbers
 TYPES = {**FLOATS, 2: "uint8", 3: "int8", 5: "int16", 6: "int32", 7: "int64", 9: "bool"}
+SMALL = 1024  # elements of a tensor that may be a shape
 Sizes = tuple[int | str | None, ...]  # a name or None for an axis that is not fixed
 
 
@@ -52,82 +50,6 @@ class Graph:
         return max(dict.fromkeys(computing), key=computing.count, default="other")
 
 
-def read(path: Path) -> tuple[Any, str]:
-    """The ModelProto of a file, with the weights that lie beside it, and the hash of all its content.
-
-    Unsupported, on one line, for a file that is missing, damaged, no ONNX model, or larger than ONNX can hold in one.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    content = read_bytes(path)
-    try:
-        model = onnx.load_from_string(content)
-        beside = list(dict.fromkeys(_locations(model)))
-        hashed = hashlib.sha256(content)
-        for location in beside:
-            hashed.update(_beside(path, location))
-        if beside:
-            onnx.load_external_data_for_model(model, str(path.parent))
-        if model.ByteSize() > MOST_BYTES:
-            raise Unsupported(f"{path}: got {model.ByteSize():,} bytes of graph and weights, expected at most 2 GiB")
-        _check(model)
-    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        reason = first_line(error)
-        raise Unsupported(f"{path}: got no ONNX model that can be read ({reason}): export it again") from error
-    return model, hashed.hexdigest()
-
-
-def _check(model: Any) -> None:
-    """Run ONNX's own check, which also insists on a shape for every output: runtimes find these themselves."""
-    import onnx
-
-    kinds = [value.type.tensor_type for value in model.graph.output if value.type.HasField("tensor_type")]
-    shapeless = [kind for kind in kinds if not kind.HasField("shape")]
-    for kind in shapeless:
-        kind.shape.SetInParent()
-    try:
-        onnx.checker.check_model(model)
-    finally:
-        for kind in shapeless:
-            kind.ClearField("shape")
-
-
-def read_bytes(path: Path) -> bytes:
-    """A file's content; Unsupported, on one line, when there is none to read."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise Unsupported(f"{path}: got no file that can be read ({error.strerror}): check its name") from error
-    if not content:
-        raise Unsupported(f"{path}: got an empty file: export it again")
-    return content
-
-
-def _beside(path: Path, location: str) -> bytes:
-    """The content of a file beside a model, in its folder and not elsewhere."""
-    folder = path.parent.resolve()
-    weights = (folder / location).resolve()
-    if not weights.is_relative_to(folder):
-        raise Unsupported(f"{path}: got weights in '{location}', expected them in the model's own folder")
-    try:
-        return weights.read_bytes()
-    except OSError as error:
-        raise Unsupported(
-            f"{path}: its weights lie in '{location}' beside it, which cannot be read ({error.strerror}): "
-            "keep the two files together"
-        ) from error
-
-
-def _locations(model: Any) -> Iterator[str]:
-    """The names of the files that hold weights: of initializers and of tensors in attributes, at any depth."""
-    for graph in graphs(model):
-        attributes = [attribute for node in graph.node for attribute in node.attribute]
-        inner = [tensor for one in attributes for tensor in (*([one.t] if one.HasField("t") else []), *one.tensors)]
-        for tensor in (*getattr(graph, "initializer", ()), *inner):
-            yield from (entry.value for entry in tensor.external_data if entry.key == "location")
-
-
 def graphs(model: Any) -> Iterator[Any]:
     """The graph, its subgraphs at any depth, and the model's functions."""
     waiting = [model.graph, *model.functions]
@@ -137,10 +59,6 @@ def graphs(model: Any) -> Iterator[Any]:
         for node in graph.node:
             for attribute in node.attribute:
                 waiting += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-
-
-def _initializers(model: Any) -> list[Any]:
-    return [tensor for graph in graphs(model) for tensor in getattr(graph, "initializer", ())]
 
 
 def _without_weights(model: Any) -> list[Any]:
@@ -183,36 +101,6 @@ def inputs_of(model: Any, path: Path) -> dict[str, tuple[str, Sizes]]:
     return inputs
 
 
-def weights_bytes(model: Any) -> int:
-    """Bytes of all initializers."""
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    weights = _initializers(model)
-    return sum(prod(tensor.dims) * int(tensor_dtype_to_np_dtype(tensor.data_type).itemsize) for tensor in weights)
-
-
-def float_elements(model: Any) -> Counter[str]:
-    """How many elements the float initializers have, by their type. Their sum is the number of parameters."""
-    elements: Counter[str] = Counter()
-    for tensor in _initializers(model):
-        if tensor.data_type in FLOATS:
-            elements[FLOATS[tensor.data_type]] += prod(tensor.dims)
-    return elements
-
-
-def own_dtype(model: Any, path: Path) -> str:
-    """The element type that most of the weights have; without weights, that of the first float input or output."""
-    counted = float_elements(model)
-    values = [*model.graph.input, *model.graph.output]
-    types = [FLOATS.get(value.type.tensor_type.elem_type) for value in values]
-    dtype = max(counted, key=lambda name: counted[name]) if counted else next(filter(None, types), None)
-    if dtype not in ("float32", "float16", "bfloat16"):
-        raise Unsupported(
-            f"{path}: got a graph in {dtype or 'integers alone'}, expected one in float32, float16 or bfloat16"
-        )
-    return str(dtype)
-
-
 def pinned(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
     """A copy with these input shapes, and all others that follow from them; a name of its own for each node.
 
@@ -233,13 +121,60 @@ def pinned(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
 
 
 def inferred(model: Any) -> Any:
-    """The model with the shapes that follow from those of its inputs; Unsupported where these cannot be."""
+    """The model itself, with the shapes that follow from those of its inputs; Unsupported where these cannot be."""
     import onnx.shape_inference
 
     try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+        known = onnx.shape_inference.infer_shapes(skeleton(model), data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise Unsupported(f"onnx: no shapes follow from those of the inputs: {first_line(error)}") from error
+    for part in ("value_info", "output"):
+        del getattr(model.graph, part)[:]
+        getattr(model.graph, part).extend(getattr(known.graph, part))
+    return model
+
+
+def skeleton(model: Any) -> Any:
+    """A copy whose large weights are inputs: all that checks and shape inference look at, whatever the weights take."""
+    from onnx.helper import make_tensor_value_info
+
+    light = _without(model, "graph")
+    light.graph.CopyFrom(_without(model.graph, "initializer"))
+    listed = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if prod(tensor.dims) <= SMALL and not tensor.external_data:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in listed:
+            light.graph.input.append(make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
+
+
+def with_weights(light: Any, model: Any) -> Any:
+    """A skeleton, whatever was done to its nodes, with the weights of the model that it was made of."""
+    kept = {tensor.name for tensor in light.graph.initializer}
+    missing = [tensor for tensor in model.graph.initializer if tensor.name not in kept]
+    names = {tensor.name for tensor in missing} - {value.name for value in model.graph.input}
+    inputs = [value for value in light.graph.input if value.name not in names]
+    whole = _without(light, "graph")
+    whole.graph.CopyFrom(_without(light.graph, "input"))
+    whole.graph.input.extend(inputs)
+    whole.graph.initializer.extend(missing)
+    return whole
+
+
+def _without(message: Any, skipped: str) -> Any:
+    """A copy of a protobuf message but for one field, which may be large."""
+    copy = type(message)()
+    for field, value in message.ListFields():
+        if field.name == skipped:
+            continue
+        if hasattr(value, "extend"):
+            getattr(copy, field.name).extend(value)
+        elif field.message_type is not None:
+            getattr(copy, field.name).CopyFrom(value)
+        else:
+            setattr(copy, field.name, value)
+    return copy
 
 
 def named(model: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory
-from mixprof.lowerings import Lowered, Target
+from mixprof.lowerings import Lowered, Target, cast
 from mixprof.lowerings.onnx_graph import TYPES as ELEMENT_TYPES
 from mixprof.machine.process import torch_dtype
 
@@ -55,7 +55,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     """Export, or take this run's export of an earlier launch, and load it. Option `opt=` bounds graph optimisation."""
     start = time.perf_counter()
     dtype = torch_dtype(target.dtype)
-    inputs = tuple(x.to(dtype).contiguous() for x in inputs)
+    inputs = tuple(cast(x, dtype).contiguous() for x in inputs)
     path = target.cache / f"{target.key}.onnx"
     cached = path.exists()
     if not cached:
@@ -149,7 +149,7 @@ def _bind(session: Any, inputs: tuple[Tensor, ...], target: Target) -> tuple[Any
     """
     binding = session.io_binding()
     kind, _, index = target.device.partition(":")
-    keep = [each.to(target.device) for each in inputs]
+    keep = [example.to(target.device) for example in inputs]
     outputs = [_buffer(node, target.device) for node in session.get_outputs()]
     for bind, nodes, tensors in (
         (binding.bind_input, session.get_inputs(), keep),
@@ -167,21 +167,22 @@ def _bind(session: Any, inputs: tuple[Tensor, ...], target: Target) -> tuple[Any
 
 def _poison(buffers: list[Tensor | None]) -> None:
     """What an earlier run left must not pass for an output."""
-    for each in buffers:
-        if each is not None and each.is_floating_point():
-            each.fill_(float("nan"))
-        elif each is not None:
-            each.fill_(True if each.dtype == torch.bool else torch.iinfo(each.dtype).max)
+    for buffer in buffers:
+        if buffer is not None and buffer.is_floating_point():
+            buffer.fill_(float("nan"))
+        elif buffer is not None:
+            buffer.fill_(True if buffer.dtype == torch.bool else torch.iinfo(buffer.dtype).max)
 
 
 def _fetch(binding: Any, buffers: list[Tensor | None]) -> list[Tensor]:
     """Every output, on the CPU: from its buffer, or from where onnxruntime allocated it."""
-    if all(each is not None for each in buffers):
-        return [each.cpu() for each in buffers if each is not None]
+    if all(buffer is not None for buffer in buffers):
+        return [buffer.cpu() for buffer in buffers if buffer is not None]
     binding.synchronize_outputs()
     values = binding.get_outputs()
     return [
-        torch.from_numpy(values[index].numpy()) if each is None else each.cpu() for index, each in enumerate(buffers)
+        torch.from_numpy(values[index].numpy()) if buffer is None else buffer.cpu()
+        for index, buffer in enumerate(buffers)
     ]
 
 

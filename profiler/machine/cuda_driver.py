@@ -39,30 +39,30 @@ def device_uuid(index: int) -> str | None:
 
     The two number devices differently: CUDA_VISIBLE_DEVICES hides and reorders them for CUDA alone.
     """
-    library, device, found = _driver(), ctypes.c_int(0), (ctypes.c_ubyte * 16)()
+    library, device, identifier = _driver(), ctypes.c_int(0), (ctypes.c_ubyte * 16)()
     if library is None or library.cuDeviceGet(ctypes.byref(device), index) != 0:
         return None
     # Not its second version, which names a MIG slice: clocks and throttling are the whole GPU's.
-    if library.cuDeviceGetUuid(ctypes.byref(found), device) != 0:
+    if library.cuDeviceGetUuid(ctypes.byref(identifier), device) != 0:
         return None
-    return f"GPU-{uuid.UUID(bytes=bytes(found))}"
+    return f"GPU-{uuid.UUID(bytes=bytes(identifier))}"
 
 
 def compute_capability(index: int) -> tuple[int, int]:
     """Of the device that CUDA counts as `index`, like (8, 9); (0, 0) where the driver does not tell."""
-    library, device, found = _driver(), ctypes.c_int(0), ctypes.c_int(0)
+    library, device, value = _driver(), ctypes.c_int(0), ctypes.c_int(0)
     if library is None or library.cuDeviceGet(ctypes.byref(device), index) != 0:
         return 0, 0
     values = []
     for attribute in CAPABILITY:
-        library.cuDeviceGetAttribute(ctypes.byref(found), attribute, device)
-        values.append(found.value)
+        library.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        values.append(value.value)
     return values[0], values[1]
 
 
 def version() -> str | None:
     """The newest CUDA that the driver can run, like "13.0"; None without a driver."""
-    library, found = _driver(), ctypes.c_int(0)
-    if library is None or library.cuDriverGetVersion(ctypes.byref(found)) != 0:
+    library, number = _driver(), ctypes.c_int(0)
+    if library is None or library.cuDriverGetVersion(ctypes.byref(number)) != 0:
         return None
-    return f"{found.value // 1000}.{found.value % 1000 // 10}"
+    return f"{number.value // 1000}.{number.value % 1000 // 10}"

@@ -38,10 +38,10 @@ class Reading:
 
 def reader(index: int) -> Callable[[], Reading] | None:
     """A function that reads CUDA device `index`; None where NVML is not installed or finds no driver."""
-    found = _handle(index)
-    if found is None:
+    opened = _handle(index)
+    if opened is None:
         return None
-    nvml, handle = found
+    nvml, handle = opened
 
     def read() -> Reading:
         bits = _ask(nvml, "nvmlDeviceGetCurrentClocksEventReasons", handle)
@@ -83,19 +83,19 @@ def _ask(nvml: Any, function: str, *arguments: Any) -> Any:
 
 def own_bytes(processes: Any, pid: int) -> int | None:
     """The memory of process `pid` among NVML's running processes; None where a container hides it."""
-    return next((each.usedGpuMemory for each in processes or () if each.pid == pid), None)
+    return next((process.usedGpuMemory for process in processes or () if process.pid == pid), None)
 
 
-def identity(index: int) -> dict[str, Any]:
+def identity(index: int) -> dict[str, object]:
     """What of a GPU decides whether two results compare, "unknown" where it cannot tell.
 
     power limit in watts; ecc and mig on or off; driver branch; whether application clocks are set to other than
     their default. NVML has no way to ask for locked clocks.
     """
-    found = _handle(index)
-    if found is None:
+    opened = _handle(index)
+    if opened is None:
         return dict.fromkeys(("power_limit_w", "ecc", "mig", "application_clocks", "driver_branch"), "unknown")
-    nvml, handle = found
+    nvml, handle = opened
     milliwatts = _ask(nvml, "nvmlDeviceGetEnforcedPowerLimit", handle)
     ecc, mig = _ask(nvml, "nvmlDeviceGetEccMode", handle), _ask(nvml, "nvmlDeviceGetMigMode", handle)
     clocks = [
@@ -114,17 +114,17 @@ def identity(index: int) -> dict[str, Any]:
 
 def throttles(bits: int, nvml: Any) -> tuple[str, ...]:
     """The reasons in a mask of NVML's clock event reasons that make samples worthless."""
-    return tuple(said for name, said in THROTTLES.items() if bits & getattr(nvml, f"nvmlClocksEventReason{name}"))
+    return tuple(words for name, words in THROTTLES.items() if bits & getattr(nvml, f"nvmlClocksEventReason{name}"))
 
 
 def verdict(readings: list[Reading]) -> str | None:
     """Why a launch was throttled; None when it was not, or nobody could tell."""
     known = [reading for reading in readings if reading.throttled is not None]
-    held = [reading for reading in known if reading.throttled]
-    if not known or len(held) / len(known) <= MOST_THROTTLED:
+    throttled = [reading for reading in known if reading.throttled]
+    if not known or len(throttled) / len(known) <= MOST_THROTTLED:
         return None
-    reasons = sorted({reason for reading in held for reason in reading.throttled or ()})
-    return f"throttled at {len(held)} of {len(known)} readings: {', '.join(reasons)}"
+    reasons = sorted({reason for reading in throttled for reason in reading.throttled or ()})
+    return f"throttled at {len(throttled)} of {len(known)} readings: {', '.join(reasons)}"
 
 
 def drifted(readings: list[Reading]) -> str | None:
@@ -135,7 +135,7 @@ def drifted(readings: list[Reading]) -> str | None:
     return f"the SM clock moved between {min(clocks)} and {max(clocks)} MHz, expected within {CLOCK_DRIFT:.0%}"
 
 
-def summary(readings: list[Reading]) -> dict[str, Any]:
+def summary(readings: list[Reading]) -> dict[str, object]:
     """What a record keeps of a launch's readings."""
     clocks = [reading.sm_clock_mhz for reading in readings if reading.sm_clock_mhz is not None]
     watts = [reading.power_w for reading in readings if reading.power_w is not None]

@@ -80,5 +80,5 @@ def torch_dtype(name: str) -> torch.dtype:
     """The element type of a dtype name; tf32 is float32 multiplied otherwise."""
     import torch
 
-    found: torch.dtype = getattr(torch, "float32" if name == "tf32" else name)
-    return found
+    dtype: torch.dtype = getattr(torch, "float32" if name == "tf32" else name)
+    return dtype

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 from mixprof.machine.process import CUDNN_FLAGS, default_threads
 
@@ -24,18 +23,18 @@ def devices() -> list[str]:
 
 def versions() -> dict[str, str]:
     """Installed packages that a result depends on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
-def testbed(threads: int, allocator: str) -> dict[str, Any]:
+def testbed(threads: int, allocator: str) -> dict[str, object]:
     """What decides whether two results may be compared. Call it in a worker: it may touch CUDA."""
-    found = {
+    machine = {
         "cpu": _cpu_model(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
@@ -45,10 +44,10 @@ def testbed(threads: int, allocator: str) -> dict[str, Any]:
         "allocator": allocator,
         "libc": " ".join(platform.libc_ver()),
     }
-    return {**found, **_gpu()}
+    return {**machine, **_gpu()}
 
 
-def informing() -> dict[str, Any]:
+def informing() -> dict[str, object]:
     """What may explain a difference and does not forbid a comparison."""
     return {
         "kernel": platform.release(),
@@ -70,7 +69,7 @@ def total_memory_bytes() -> int:
     return min([installed, *(int(bound) for bound in bounds if bound is not None and bound.isdigit())])
 
 
-def _gpu() -> dict[str, Any]:
+def _gpu() -> dict[str, object]:
     import torch
 
     from mixprof.machine import nvml
@@ -79,7 +78,7 @@ def _gpu() -> dict[str, Any]:
         return {}
     properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return {
-        "gpus": [f"{each.name} sm_{each.major}{each.minor}" for each in properties],
+        "gpus": [f"{gpu.name} sm_{gpu.major}{gpu.minor}" for gpu in properties],
         "gpu_settings": [nvml.identity(index) for index in range(len(properties))],
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),

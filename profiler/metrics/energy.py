@@ -7,12 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 from mixprof.data.errors import Unavailable
+from mixprof.data.launch import Energy
 from mixprof.machine.streams import Stream
+from mixprof.metrics import Subject
+from mixprof.metrics.latency import stream_of
 
 WINDOW_S = 3.0  # energy counters are renewed every 20 to 100 ms: a window must hold many of them
 
 
-def measure(forward: Callable[[], object], device: str, batch: int, stream: Stream | None = None) -> dict[str, Any]:
+def measure(subject: Subject) -> Energy:
+    """Energy of further forwards; where it cannot be told, the reason."""
+    device = subject.case.device
+    try:
+        return joules(subject.forward, device, subject.case.batch, stream_of(subject.lowered, device))
+    except Unavailable as error:
+        return Energy(reason=str(error))
+
+
+def joules(forward: Callable[[], object], device: str, batch: int, stream: Stream | None = None) -> Energy:
     """Joules per image of the whole GPU, or of all CPU packages with their DRAM, idle draw included.
 
     Unavailable where zeus is not installed or the machine has no counter that this user may read.
@@ -27,14 +39,14 @@ def measure(forward: Callable[[], object], device: str, batch: int, stream: Stre
         forwards += 1
     measured = monitor.end_window("forwards", sync_execution=False)
     if device == "cpu":
-        joules = sum((measured.cpu_energy or {}).values()) + sum((measured.dram_energy or {}).values())
+        spent_j = sum((measured.cpu_energy or {}).values()) + sum((measured.dram_energy or {}).values())
     else:
-        joules = sum(measured.gpu_energy[index] for index in indices)
-    return {
-        "joules_per_image": joules / (forwards * batch),
-        "window_s": measured.time,
-        "source": "rapl" if device == "cpu" else "nvml",
-    }
+        spent_j = sum(measured.gpu_energy[index] for index in indices)
+    return Energy(
+        joules_per_image=spent_j / (forwards * batch),
+        window_s=measured.time,
+        source="rapl" if device == "cpu" else "nvml",
+    )
 
 
 def _monitor(device: str) -> tuple[Any, list[int]]:

@@ -37,7 +37,7 @@ class Counts:
     @property
     def min_bytes(self) -> int:
         """Bytes that the operators would move if everything between were fused into them, in the dtypes they ran in."""
-        return sum(each.min_bytes for each in self.operators)
+        return sum(operator.min_bytes for operator in self.operators)
 
     @property
     def flops(self) -> int:

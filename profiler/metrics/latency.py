@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mixprof.data.types import Samples
 from mixprof.lowerings import Lowered
@@ -27,7 +26,7 @@ class Times:
     recompiles: int  # among the samples
     unsteady: str | None
     throttled: str | None = None
-    clocks: dict[str, Any] | None = None  # of a GPU, from NVML
+    clocks: dict[str, object] | None = None  # of a GPU, from NVML
 
 
 def measure(lowered: Lowered, device: str, mode: str, budget: Budget) -> Times:
@@ -39,14 +38,14 @@ def measure(lowered: Lowered, device: str, mode: str, budget: Budget) -> Times:
     repeats = 1 if before else streams.forwards_per_sample(forward, stream)
     compiled = lowered.compilations()
     if stream is None:
-        found = _on_cpu(forward, repeats, before, budget)
+        times = _on_cpu(forward, repeats, before, budget)
     else:
-        found = _on_cuda(forward, stream, int(device.split(":")[1]), repeats, before, budget)
+        times = _on_cuda(forward, stream, int(device.split(":")[1]), repeats, before, budget)
     recompiles = lowered.compilations() - compiled
     if not recompiles:
-        return found
+        return times
     reason = f"{recompiles} recompilation(s) among the samples: every launch must see one static shape"
-    return replace(found, recompiles=recompiles, unsteady=reason)
+    return replace(times, recompiles=recompiles, unsteady=reason)
 
 
 def stream_of(lowered: Lowered, device: str) -> streams.Stream | None:

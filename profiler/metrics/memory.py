@@ -10,7 +10,24 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from mixprof.data.launch import Memory
+from mixprof.metrics import Subject
+
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+def measure(subject: Subject) -> Memory:
+    """Peaks of further forwards, after the timed ones. None for one that cannot be measured."""
+    in_torch, on_cpu = subject.lowered.runs_in_torch, subject.case.device == "cpu"
+    allocator_peak = None
+    if in_torch:
+        allocator_peak = (allocator_peak_cpu if on_cpu else allocator_peak_cuda)(subject.forward)
+    return Memory(
+        **(reserved_cuda() if in_torch and not on_cpu else {}),
+        allocator_peak_bytes=allocator_peak,
+        process_peak_bytes=process_peak(subject.forward),
+        weights_bytes=subject.weights_bytes,
+    )
 
 
 def allocator_peak_cpu(forward: Callable[[], object]) -> int:
@@ -45,7 +62,9 @@ def reserved_cuda() -> dict[str, int | None]:
     """What PyTorch has of the current CUDA device: most it gave out since the last reset (weights and inputs
     included), all blocks it keeps, and those of them in pools of CUDA graphs."""
     segments = torch.cuda.memory_snapshot()
-    in_graphs = sum(each["total_size"] for each in segments if tuple(each.get("segment_pool_id", (0, 0))) != (0, 0))
+    in_graphs = sum(
+        segment["total_size"] for segment in segments if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0)
+    )
     return {
         "cuda_allocated_bytes": torch.cuda.max_memory_allocated(),
         "cuda_reserved_bytes": torch.cuda.memory_reserved(),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,19 @@ class Operator:
     weight_bytes: int = 0  # of what is read, that which no operator made and is not the input
     ms: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {**asdict(self), "flops": Counts(self.macs, {}, ()).flops}
+
+
+class Share(TypedDict):
+    """The part of a forward that one role takes in one stage."""
+
+    stage: int | None
+    role: str
+    ms: float
+    macs: int
+    bytes: int
+    kernels: int
 
 
 class Watch:
@@ -65,10 +76,10 @@ class Watch:
 
     def __init__(self, module: nn.Module) -> None:
         self.stack: list[Place] = []
-        for path, each in module.named_modules():
-            place = (path, type(each).__name__, type(each).__module__)
-            each.register_forward_pre_hook(lambda *_, place=place: self.stack.append(place))
-            each.register_forward_hook(self._leave)
+        for path, part in module.named_modules():
+            place = (path, type(part).__name__, type(part).__module__)
+            part.register_forward_pre_hook(lambda *_, place=place: self.stack.append(place))
+            part.register_forward_hook(self._leave)
 
     def _leave(self, *_: object) -> None:
         self.stack.pop()
@@ -77,13 +88,13 @@ class Watch:
 def trace(module: nn.Module, *inputs: Tensor, device: str = "cpu") -> list[Operator]:
     """The operators of `module(*inputs)`, which lie on `meta`, as that device would run them; it need not be there."""
     watch = Watch(module)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as contexts:
         function: Callable[..., object] = module
         if device == "cpu":  # kernels and modules choose by it
-            held.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            contexts.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
             function, inputs = memory_plan.fake_module(module, "cpu"), memory_plan.fake(inputs, "cpu")
-        held.enter_context(torch.inference_mode())
-        mode = held.enter_context(_Trace(watch, abstract=True))
+        contexts.enter_context(torch.inference_mode())
+        mode = contexts.enter_context(_Trace(watch, abstract=True))
         mode.made |= {_storage(tensor) for tensor in inputs}
         function(*inputs)
     return mode.found
@@ -100,28 +111,28 @@ def timed(forward: Callable[[], object], watch: Watch, device: str, forwards: in
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    found = []
+    runs = []
     for _ in range(forwards + 1):
         with _Trace(watch, clock=clock) as mode:
             forward()
-        found.append(mode.found)
-    return found[1:]
+        runs.append(mode.found)
+    return runs[1:]
 
 
-def breakdown(runs: Iterable[list[Operator]]) -> list[dict[str, Any]]:
+def breakdown(runs: Iterable[list[Operator]]) -> list[Share]:
     """Of each stage and role: MACs, bytes, kernels, and the median over the forwards of its milliseconds."""
     runs = list(runs)
     groups = [_groups(run) for run in runs]
-    rows = []
+    rows: list[Share] = []
     for (stage, role), first in groups[0].items():
-        times = [sum(each.ms or 0.0 for each in group.get((stage, role), ())) for group in groups]
+        times = [sum(operator.ms or 0.0 for operator in group.get((stage, role), ())) for group in groups]
         rows.append(
             {
                 "stage": stage,
                 "role": role,
                 "ms": median(times),
-                "macs": sum(each.macs for each in first),
-                "bytes": sum(each.read_bytes + each.written_bytes for each in first),
+                "macs": sum(operator.macs for operator in first),
+                "bytes": sum(operator.read_bytes + operator.written_bytes for operator in first),
                 "kernels": len(first),
             }
         )
@@ -129,10 +140,10 @@ def breakdown(runs: Iterable[list[Operator]]) -> list[dict[str, Any]]:
 
 
 def _groups(run: list[Operator]) -> dict[tuple[int | None, str], list[Operator]]:
-    found: dict[tuple[int | None, str], list[Operator]] = {}
-    for each in run:
-        found.setdefault((each.stage, each.role), []).append(each)
-    return found
+    groups: dict[tuple[int | None, str], list[Operator]] = {}
+    for operator in run:
+        groups.setdefault((operator.stage, operator.role), []).append(operator)
+    return groups
 
 
 class _Trace(TorchDispatchMode):
@@ -230,8 +241,8 @@ def role_of(stack: list[Place], name: str, kind: str) -> str:
 
 def stage_of(path: str) -> int | None:
     """ "layers.0.blocks.1" -> 1; None outside of stages."""
-    found = STAGE.search(path)
-    return int(found[1]) + 1 if found else None
+    match = STAGE.search(path)
+    return int(match[1]) + 1 if match else None
 
 
 def _storage(tensor: Tensor) -> int:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,22 @@ DEPTHWISE = ((64, 28, 7), (128, 28, 7), (256, 14, 7), (96, 56, 7), (256, 28, 3),
 Candidate = tuple[str, Callable[[], object], float]  # its name, what runs, the work of one call
 
 
-def measure(device: str, dtype: str) -> dict[str, Any]:
+class Peaks(TypedDict):
+    """The most that a device does in one dtype."""
+
+    device: str
+    dtype: str
+    matrix_flops_per_s: float
+    vector_flops_per_s: float
+    copy_bytes_per_s: float
+    cached_copy_bytes_per_s: float
+    cache_bytes: int | None
+    overhead_s: float  # of a kernel with next to nothing to do
+    best: dict[str, str]  # "matrix", "vector" -> the kernel that reached it
+    lost_cpu_share: float | None
+
+
+def measure(device: str, dtype: str) -> Peaks:
     """FLOP/s and bytes/s of a device that is prepared for the dtype; a copy counts what it reads and writes."""
     kind = device.split(":")[0]
 
@@ -63,13 +78,13 @@ def measure(device: str, dtype: str) -> dict[str, Any]:
 
 def _best(candidates: Iterator[Candidate], synchronize: Callable[[], None]) -> tuple[str, float]:
     """The name and the rate, in work per second, of the fastest."""
-    found = ("", 0.0)
+    best = ("", 0.0)
     for name, run, work in candidates:
         seconds = least_s(run, synchronize)
-        found = max(found, (name, work / seconds), key=lambda each: each[1])
+        best = max(best, (name, work / seconds), key=lambda candidate: candidate[1])
         if seconds > SLOW_S:
             break
-    return found
+    return best
 
 
 def least_s(run: Callable[[], object], synchronize: Callable[[], None], look_s: float = LOOK_S) -> float:

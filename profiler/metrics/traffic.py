@@ -81,8 +81,8 @@ class Traffic:
     def operators(self) -> tuple[Operator, ...]:
         drafts = self._drafts
         return tuple(
-            Operator(each.name, each.module, each.macs, (*each.reads.values(), *each.writes.values()))
-            for each in drafts
+            Operator(draft.name, draft.module, draft.macs, (*draft.reads.values(), *draft.writes.values()))
+            for draft in drafts
         )
 
     def multiplied(self, name: str, module: str, macs: int, given: Sequence[Tensor], made: Sequence[Tensor]) -> None:
@@ -101,8 +101,8 @@ class Traffic:
 
     def _softmaxed_product(self, given: Sequence[Tensor]) -> int | None:
         """The operator whose softmaxed result is among the operands, if there is one."""
-        found = (self._origin(tensor) for tensor in given)
-        return next((origin.product for origin in found if origin.softmaxed), None)
+        origins = (self._origin(tensor) for tensor in given)
+        return next((origin.product for origin in origins if origin.softmaxed), None)
 
     def _read_and_write(self, number: int, macs: int, given: Sequence[Tensor], made: Sequence[Tensor]) -> None:
         draft = self._drafts[number]
@@ -129,15 +129,15 @@ class Traffic:
                 self._derive(name, tensor, sources)
 
     def _derive(self, name: str, tensor: Tensor, sources: Sequence[Tensor]) -> None:
-        origins = [self._origin(each) for each in sources]
-        readings = [self._reading(each) for each in sources]
+        origins = [self._origin(source) for source in sources]
+        readings = [self._reading(source) for source in sources]
         parts = {part: size for reading in readings for part, size in reading.items()}
         derived = self._anew(tensor)
         derived.weight = all(origin.weight for origin in origins)
         if name not in SOFTMAXES and sum(parts.values()) <= _held(tensor):
             derived.parts = parts
         # Scores keep their number of values on the way to their softmax; a bias that a product made is broadcast.
-        whole = [n for n, each in enumerate(sources) if each.numel() == tensor.numel()]
+        whole = [n for n, source in enumerate(sources) if source.numel() == tensor.numel()]
         products = {product for n in whole if (product := origins[n].product) is not None}
         if len(products) != 1:
             return

@@ -11,8 +11,7 @@ from mixprof import lowerings
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Case
 from mixprof.plan import files
-from mixprof.plan.settings import SIDES, USUAL_LOWERING, Axes, usual_dtype
-from mixprof.plan.settings import Measure as Measure
+from mixprof.plan.settings import SIDES, USUAL_LAYOUT, USUAL_LOWERING, Axes, usual_dtype
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class Source:
     user: bool = False  # imported from the current folder
     check: Callable[..., str | None] = field(default=lambda **_: None, compare=False)  # why values are impossible
     artifact: files.Artifact | None = None  # the file that it is, in a factory's place
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)  # of a registered model: see models.facts
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Planned:
     case: Case
     source: Source
     reason: str | None = None
+    layout_is_default: bool = False  # nobody asked for it: contiguous stands in where a module cannot take it
 
 
 def expand(groups: Iterable[Axes], describe: Callable[[str], Source], devices: Sequence[str]) -> list[Planned]:
@@ -51,7 +52,7 @@ def expand(groups: Iterable[Axes], describe: Callable[[str], Source], devices: S
         for model in group.models:
             source = describe(model)
             for case in _cases_of(group, model, source, devices):
-                planned.setdefault(case, plan_case(case, source))
+                planned.setdefault(case, plan_case(case, source, layout_is_default=group.layouts is None))
     for model in dict.fromkeys(case.model for case in planned):
         reasons = [entry.reason for entry in planned.values() if entry.case.model == model]
         if all(reasons):
@@ -59,9 +60,9 @@ def expand(groups: Iterable[Axes], describe: Callable[[str], Source], devices: S
     return list(planned.values())
 
 
-def plan_case(case: Case, source: Source) -> Planned:
+def plan_case(case: Case, source: Source, *, layout_is_default: bool = True) -> Planned:
     """The case with its model's source, and with why it cannot be, if it cannot."""
-    return Planned(case, source, _why_impossible(case, source))
+    return Planned(case, source, _why_impossible(case, source), layout_is_default)
 
 
 def _why_impossible(case: Case, source: Source) -> str | None:
@@ -85,7 +86,8 @@ def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str]) ->
     for lowering, device in itertools.product(axes.lowerings or (USUAL_LOWERING,), axes.devices or (machine[-1],)):
         dtypes = axes.dtypes or (usual_dtype(device),)
         # A graph runtime chooses its own memory layout: the axis would repeat one experiment.
-        layouts = axes.layouts if lowerings.entry_of(lowering).layouts else axes.layouts[:1]
+        layouts = axes.layouts or (USUAL_LAYOUT,)
+        layouts = layouts if lowerings.entry_of(lowering).layouts else layouts[:1]
         product = itertools.product(dtypes, layouts, axes.modes, axes.batches or (1,), resolutions, windows, channels)
         for dtype, layout, mode, batch, resolution, window, width in product:
             yield Case(model, lowering, device, dtype, layout, mode, batch, resolution, window, width)

@@ -3,9 +3,9 @@
 Plain data for the parent process, which never opens the file itself: a worker does (`work.inspect`).
 
 A case has one batch and one resolution. They are those of the first input that looks like pictures, four axes of a
-float or of bytes: axis 0, and axes 2 and 3; or 1 and 2 where the channels are plainly last. A file without such an
-input has the first axis of its first input as its batch, and [1, second axis] as its resolution: a sequence of
-positions, one row high.
+float or of bytes: axis 0, and axes 2 and 3; or 1 and 2 where the channels are plainly last. Three channels by two
+free axes are one picture, of batch 1. A file without such an input has the first axis of its first input as
+its batch, and [1, second axis] as its resolution: a sequence of positions, one row high.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mixprof.data.types import Case
 
 SUFFIXES = (".onnx", ".plan")
 PICTURES = ("float32", "float16", "bfloat16", "float64", "uint8")
+PICTURE_NAMES = re.compile("ima?ge?|pict|photo|frame|pixel", re.I)
 UNKNOWN = "unknown"  # the element type of an engine's input, where there is no device to ask
 
 Size = int | str | None  # of an axis: a number, a name that it shares with other axes, or nothing at all
@@ -143,16 +144,45 @@ def _names(artifact: Artifact) -> dict[str, int]:
     return {name: size for name, (size, _) in found.items()}
 
 
-def lead(artifact: Artifact) -> tuple[Input, tuple[int, ...]]:
-    """The input that batch and resolution are read from, and its axes of batch, height and width.
+@dataclass(frozen=True)
+class Axes:
+    """Which axes of the input that leads are a case's batch, height and width; None for one that it has not."""
 
-    Of one that is no picture: batch and, as the width, positions; one axis or none at all where it has no more.
-    """
+    batch: int | None = None
+    height: int | None = None
+    width: int | None = None
+
+    def sizes(self, batch: int, resolution: tuple[int, int]) -> dict[int, int]:
+        """The size of each of these axes in a case."""
+        named = zip((self.batch, self.height, self.width), (batch, *resolution), strict=True)
+        return {axis: size for axis, size in named if axis is not None}
+
+
+def lead(artifact: Artifact) -> tuple[Input, Axes]:
+    """The input that batch and resolution are read from, and its axes of these."""
     for each in artifact.inputs:
-        if len(each.declared) == 4 and each.dtype in (*PICTURES, UNKNOWN):
-            return each, (0, 1, 2) if _channels_last(each.given or each.declared) else (0, 2, 3)
+        if each.dtype in (*PICTURES, UNKNOWN) and (axes := _of_pictures(each)) is not None:
+            return each, axes
     first = artifact.inputs[0]
-    return first, tuple(range(min(2, len(first.declared))))
+    rank = len(first.declared)
+    return first, Axes(batch=0 if rank else None, width=1 if rank > 1 else None)
+
+
+def _of_pictures(each: Input) -> Axes | None:
+    """The axes of an input that holds pictures, or one picture; None where it plainly holds none."""
+    sizes = each.given or each.declared
+    if len(sizes) == 4:
+        return Axes(0, 1, 2) if _channels_last(sizes) else Axes(0, 2, 3)
+    if len(sizes) == 3 and each.declared[0] == 3 and _one_picture(each, each.declared[1:]):
+        return Axes(height=1, width=2)
+    if len(sizes) == 3 and each.declared[2] == 3 and each.dtype == "uint8":
+        return Axes(height=0, width=1)  # of floats it could be points in space
+    return None
+
+
+def _one_picture(each: Input, sides: Sequence[Size]) -> bool:
+    """Whether three channels are one picture's: its sides are free, or its name says so; else a batch of three."""
+    return not any(isinstance(side, int) for side in sides) or PICTURE_NAMES.search(each.name) is not None
 
 
 def _channels_last(sizes: Sequence[Size]) -> bool:
@@ -167,9 +197,9 @@ def own_sizes(artifact: Artifact) -> tuple[int | None, int | None, int | None]:
     """Batch, height and width by the graph, --shape and --inputs; None for one that they leave free."""
     each, axes = lead(artifact)
     names = _names(artifact)
-    found = [_size(each, axis, names) for axis in axes]
-    batch = found[0] if found else 1
-    height, width = found[1:] if len(found) == 3 else (1, found[1] if len(found) > 1 else 1)
+    batch, height, width = (
+        1 if axis is None else _size(each, axis, names) for axis in (axes.batch, axes.height, axes.width)
+    )
     return batch, height, width
 
 
@@ -185,7 +215,7 @@ def shapes_of(artifact: Artifact, batch: int, resolution: tuple[int, int]) -> di
     """
     first, axes = lead(artifact)
     names = _names(artifact)
-    filling = dict(zip(axes, (batch, *resolution[-len(axes) + 1 :]) if axes else (), strict=False))
+    filling = axes.sizes(batch, resolution)
     for axis, size in filling.items():
         declared = first.declared[axis]
         if isinstance(declared, str):

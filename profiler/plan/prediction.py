@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mixprof.data.errors import UsageError
+from mixprof.data.manifest import Peaks
 from mixprof.data.parsing import nearest
 from mixprof.data.types import Case, digest
 from mixprof.plan.axes import Planned, Source
@@ -50,11 +51,22 @@ class Efficiency:
     product: float = 1.0  # a library's, which prepares each call; pointwise kernels take it once
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """The latency of a case on a device that is not here, or why there is none."""
+
+    latency_ms: float | None
+    reason: str | None
+    images_per_s: float | None = None
+    memory_bound_share: float | None = None  # of the latency
+    kernels: int | None = None
+
+
 def on(name: str, dtype: str) -> Hardware:
     """A data sheet's device. UsageError for an unknown one and for a dtype that it does not have."""
     table = tomllib.loads(TABLE.read_text())
     if name not in table:
-        raise UsageError(f"--on: got '{name}', expected {nearest(name, table)}; profiler/hardware.toml lists all")
+        raise UsageError(f"--on: got '{name}', expected {nearest(name, table)}; profiler/plan/hardware.toml lists all")
     row = table[name]
     if dtype not in row["matrix"]:
         known = ", ".join(row["matrix"])
@@ -62,16 +74,16 @@ def on(name: str, dtype: str) -> Hardware:
     return Hardware(row["name"], row["matrix"][dtype], row["vector"][dtype], row["bytes_per_s"], KERNEL_S)
 
 
-def here(peaks: Mapping[str, Any]) -> Hardware:
+def here(peaks: Peaks) -> Hardware:
     """This machine's own device, from its measured peaks."""
     return Hardware(
-        f"{peaks['device']} here",
-        peaks["matrix_flops_per_s"],
-        peaks["vector_flops_per_s"],
-        peaks["copy_bytes_per_s"],
-        peaks["overhead_s"],
-        peaks.get("cached_copy_bytes_per_s") or 0.0,
-        peaks.get("cache_bytes") or 0,
+        f"{peaks.device} here",
+        peaks.matrix_flops_per_s,
+        peaks.vector_flops_per_s,
+        peaks.copy_bytes_per_s,
+        peaks.overhead_s or 0.0,
+        peaks.cached_copy_bytes_per_s or 0.0,
+        peaks.cache_bytes or 0,
     )
 
 
@@ -101,42 +113,37 @@ def latency_s(operators: Sequence[Operator], hardware: Hardware, efficiency: Eff
     return sum(operator_s(each, hardware, efficiency, resident=resident) for each in operators)
 
 
-def add_to_plan(
-    plan: dict[str, Any],
-    planned: list[Planned],
-    name: str,
-    operators: Callable[[Case, Source], dict[str, Any]],
-) -> None:
-    """Give each case of a plan its `prediction`: the latency on a device that is not here, or why there is none."""
+def of_cases(
+    planned: list[Planned], name: str, operators: Callable[[Case, Source], Mapping[str, Any]]
+) -> tuple[str, list[Prediction]]:
+    """The full name of a device, and what is predicted for each case there.
+
+    operators: those of a case, as a worker finds them. Raises UsageError for a device or dtype that is not known.
+    """
     hardware = {dtype: on(name, dtype) for dtype in {entry.case.dtype for entry in planned if entry.reason is None}}
-    known: dict[str, dict[str, Any]] = {}
-    plan["predicted_on"] = {"device": next(iter(hardware.values())).name, "measured": False, "kernel_s": KERNEL_S}
-    for row, entry in zip(plan["cases"], planned, strict=True):
-        key = digest({**entry.case.to_json(), "mode": None})
+    known: dict[str, Prediction] = {}
+    keys = [digest({**entry.case.to_json(), "mode": None}) for entry in planned]
+    for key, entry in zip(keys, planned, strict=True):
         if entry.reason is None and key not in known:
             known[key] = _predicted(entry, hardware[entry.case.dtype], operators)
-        row["prediction"] = known.get(key, {"latency_ms": None, "reason": entry.reason})
+    predictions = [known.get(key, Prediction(None, entry.reason)) for key, entry in zip(keys, planned, strict=True)]
+    return next(iter(hardware.values())).name, predictions
 
 
 def _predicted(
-    entry: Planned, hardware: Hardware, operators: Callable[[Case, Source], dict[str, Any]]
-) -> dict[str, Any]:
+    entry: Planned, hardware: Hardware, operators: Callable[[Case, Source], Mapping[str, Any]]
+) -> Prediction:
     if entry.case.lowering != "eager":
-        return {"latency_ms": None, "reason": "only eager operators are predicted: what a lowering fuses is not known"}
+        return Prediction(None, "only eager operators are predicted: what a lowering fuses is not known")
     if entry.source.artifact is not None:
-        return {"latency_ms": None, "reason": "operators of a file are not predicted"}
-    found = operators(entry.case, entry.source)
-    if found["status"] != "ok":
-        return {"latency_ms": None, "reason": found["reason"]}
-    seconds = latency_s(found["operators"], hardware)
-    memory = [each for each in found["operators"] if _memory_bound(each, hardware)]
-    return {
-        "latency_ms": 1000 * seconds,
-        "images_per_s": entry.case.batch / seconds,
-        "memory_bound_share": latency_s(memory, hardware) / seconds,
-        "kernels": len(found["operators"]),
-        "reason": None,
-    }
+        return Prediction(None, "operators of a file are not predicted")
+    listed = operators(entry.case, entry.source)
+    if listed["status"] != "ok":
+        return Prediction(None, listed["reason"])
+    seconds = latency_s(listed["operators"], hardware)
+    memory_s = latency_s([one for one in listed["operators"] if _memory_bound(one, hardware)], hardware)
+    kernels = len(listed["operators"])
+    return Prediction(1000 * seconds, None, entry.case.batch / seconds, memory_s / seconds, kernels)
 
 
 def _memory_bound(operator: Operator, hardware: Hardware) -> bool:
@@ -144,19 +151,19 @@ def _memory_bound(operator: Operator, hardware: Hardware) -> bool:
     return bool(moved / hardware.bytes_per_s > _arithmetic_s(operator, hardware, Efficiency()))
 
 
-def as_text(plan: dict[str, Any]) -> str:
-    """The predictions of a plan for a person."""
-    said = plan["predicted_on"]
+def as_text(device: str, predictions: Mapping[Case, Prediction]) -> str:
+    """A table of predictions for a person."""
     lines = [
-        f"Predicted for {said['device']} from its data sheet, not measured: roofline of each eager operator, "
-        f"{1e6 * said['kernel_s']:g} µs a kernel.",
+        f"Predicted for {device} from its data sheet, not measured: roofline of each eager operator, "
+        f"{1e6 * KERNEL_S:g} µs a kernel.",
         f"{'case':64} {'ms':>9} {'images/s':>9} {'memory':>7} {'kernels':>7}",
     ]
-    for row in plan["cases"]:
-        label, found = Case.from_json(row["case"]).label(), row["prediction"]
-        if found["latency_ms"] is None:
-            lines.append(f"{label:64} none: {found['reason']}")
-            continue
-        share, kernels = f"{found['memory_bound_share']:.0%}", found["kernels"]
-        lines.append(f"{label:64} {found['latency_ms']:>9.3f} {found['images_per_s']:>9.0f} {share:>7} {kernels:>7}")
+    for case, one in predictions.items():
+        if one.latency_ms is None:
+            lines.append(f"{case.label():64} none: {one.reason}")
+        else:
+            share = f"{one.memory_bound_share:.0%}"
+            lines.append(
+                f"{case.label():64} {one.latency_ms:>9.3f} {one.images_per_s:>9.0f} {share:>7} {one.kernels:>7}"
+            )
     return "\n".join(lines)

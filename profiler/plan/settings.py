@@ -29,6 +29,7 @@ Default = TypeVar("Default")
 DTYPES = ("float32", "tf32", "float16", "bfloat16")
 LAYOUTS = ("contiguous", "channels_last")
 USUAL_LOWERING = "eager"
+USUAL_LAYOUT = "channels_last"
 SIDES = {"network": 224, "mixer": 56}  # of the usual resolution
 QUICK, USUAL, PUBLICATION = 1, 3, 8  # launches
 
@@ -84,8 +85,11 @@ class Axes:
         "element type; float32 leaves TF32 off",
         f"{usual_dtype('cpu')} on a CPU, {usual_dtype('cuda:0')} on CUDA",
     )
-    layouts: tuple[str, ...] = setting(
-        ("channels_last",), one_of(*LAYOUTS), "of a network's input and convolution weights"
+    layouts: tuple[str, ...] | None = setting(
+        None,
+        one_of(*LAYOUTS),
+        "of a network's input and convolution weights",
+        f"{USUAL_LAYOUT}, or contiguous where a module cannot take it",
     )
     modes: tuple[str, ...] = setting(("hot",), one_of("hot", "cold"), "cold flushes caches before each sample")
     batches: tuple[int, ...] | None = setting(None, whole_number(1), "images in one forward", "1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mixprof import lowerings
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 ANCHOR = Source("mixprof.plan.anchor:build", {}, (), "mixer")
 
 
+@dataclass(frozen=True)
+class Described:
+    """A user's factory, as a worker has seen it."""
+
+    accepts: tuple[str, ...]  # of "resolution", "window", "batch", "channels"
+    kind: str  # "mixer" or "network", by what its module maps; "call"
+
+
 class Registry(Protocol):
     """The package that registered names come from, handed in by the command line."""
 
@@ -27,13 +36,15 @@ class Registry(Protocol):
 
     def kind(self, name: str) -> str: ...
 
+    def facts(self, name: str) -> dict[str, Any]: ...
+
     def check(
         self, name: str, *, resolution: int | tuple[int, int], window: int | None, channels: int | None
     ) -> str | None: ...
 
 
-def describe(name: str, registry: Registry, ask: Callable[[Source], list[str]]) -> Source:
-    """The source of a model. ask: which keywords a factory of the user's accepts (imports it in a worker)."""
+def describe(name: str, registry: Registry, ask: Callable[[Source], Described]) -> Source:
+    """The source of a model. ask: keywords and kind of a user's factory, which a worker imports."""
     base, _, rest = name.partition(":")
     if name == "anchor_v1":
         return ANCHOR
@@ -62,10 +73,11 @@ def _registered(name: str, registry: Registry) -> Source:
         registry.kind(name),
         "mixprof.models:specialize",
         check=check,
+        facts=registry.facts(name),
     )
 
 
-def _factory(name: str, ask: Callable[[Source], list[str]]) -> Source:
+def _factory(name: str, ask: Callable[[Source], Described]) -> Source:
     module, attribute, *options = name.split(":")
     arguments = {}
     for option in options:
@@ -74,11 +86,11 @@ def _factory(name: str, ask: Callable[[Source], list[str]]) -> Source:
             raise UsageError(f"got '{option}' in model '{name}', expected package.module:factory:name=value")
         arguments[key] = value
     bare = Source(f"{module}:{attribute}", arguments, (), "network", user=True)
-    accepts = tuple(ask(bare))
-    return Source(bare.factory, arguments, accepts, "mixer" if "channels" in accepts else "network", user=True)
+    described = ask(bare)
+    return Source(bare.factory, arguments, described.accepts, described.kind, user=True)
 
 
-def _call(name: str, ask: Callable[[Source], list[str]]) -> Source:
+def _call(name: str, ask: Callable[[Source], Described]) -> Source:
     """A function of no arguments, timed as it is. It is asked for so that one that cannot be imported is said early."""
     module, _, function = name.removeprefix("call:").partition(":")
     if not module or not function.isidentifier():

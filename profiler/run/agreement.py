@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from mixprof.data.types import Case, Record
+import msgspec
+
+from mixprof.data.manifest import Checked, CrossCheck
+from mixprof.data.types import Record
 
 AGREED, DISAGREED, UNCHECKED = "agreed", "disagreed", "not checked"
 TOLERANCE = 0.02
@@ -36,64 +38,59 @@ def verdict(blocks: Sequence[Block]) -> tuple[str, float]:
     return (AGREED if abs(median) <= math.log1p(TOLERANCE) else DISAGREED), math.exp(median)
 
 
-def unchecked(record: Record, reason: str) -> dict[str, Any]:
+def unchecked(record: Record, reason: str) -> Checked:
     """The entry of a record that was not checked."""
-    return {**_entry(record), "mark": UNCHECKED, "reason": reason}
+    return msgspec.structs.replace(_entry(record), reason=reason)
 
 
-def checked(record: Record, blocks: Sequence[Block], command: str) -> dict[str, Any]:
+def checked(record: Record, blocks: Sequence[Block], command: str) -> Checked:
     """The entry of a record whose engine both sides timed."""
     mark, ratio = verdict(blocks)
     medians = {side: statistics.median(ms for block in blocks for of, ms in block if of == side) for side in SIDES}
-    return {
-        **_entry(record),
-        "mark": mark,
-        "ratio": ratio,
-        "ours_ms": medians[OURS],
-        "trtexec_ms": medians[THEIRS],
-        "times_ms": [[[side, ms] for side, ms in block] for block in blocks],
-        "command": command,
-    }
+    return msgspec.structs.replace(
+        _entry(record),
+        mark=mark,
+        ratio=ratio,
+        ours_ms=medians[OURS],
+        trtexec_ms=medians[THEIRS],
+        times_ms=tuple(tuple(block) for block in blocks),
+        command=command,
+    )
 
 
-def _entry(record: Record) -> dict[str, Any]:
+def _entry(record: Record) -> Checked:
     proof = record.proof or {}
     medians = [statistics.median(launch.gpu_ms.samples) for launch in record.launches if launch.gpu_ms is not None]
-    return {
-        "case": record.case.to_json(),
-        "flavour": record.case.lowering.split(":")[0],
-        "tensorrt_version": proof.get("tensorrt_version"),
-        "engine_sha256": proof.get("engine_sha256"),
-        "mark": None,
-        "reason": None,
-        "recorded_ms": statistics.geometric_mean(medians) if medians and record.status == "ok" else None,
-        "ratio": None,
-        "ours_ms": None,
-        "trtexec_ms": None,
-        "times_ms": None,
-        "command": proof.get("trtexec"),
-    }
+    return Checked(
+        case=record.case,
+        mark=UNCHECKED,
+        flavour=record.case.lowering.split(":")[0],
+        tensorrt_version=proof.get("tensorrt_version"),
+        engine_sha256=proof.get("engine_sha256"),
+        recorded_ms=statistics.geometric_mean(medians) if medians and record.status == "ok" else None,
+        command=proof.get("trtexec"),
+    )
 
 
-def exit_code(found: Mapping[str, Any]) -> int:
+def exit_code(checks: CrossCheck) -> int:
     """0 when something was checked and all of it agrees, else 4."""
-    marks = {entry["mark"] for entry in found["cases"]}
+    marks = {entry.mark for entry in checks.cases}
     return 0 if AGREED in marks and DISAGREED not in marks else 4
 
 
-def rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
+def rows(checks: CrossCheck) -> list[dict[str, str]]:
     """A line a case, for a table. The flavours are never one: each has its name in front."""
     return [
         {
-            "flavour": f"{entry['flavour']} {entry['tensorrt_version'] or ''}".strip(),
-            "case": Case.from_json(entry["case"]).label(),
-            "in the run (ms)": _number(entry["recorded_ms"]),
-            "ours (ms)": _number(entry["ours_ms"]),
-            "trtexec (ms)": _number(entry["trtexec_ms"]),
-            "ours / trtexec": _number(entry["ratio"]),
+            "flavour": f"{entry.flavour} {entry.tensorrt_version or ''}".strip(),
+            "case": entry.case.label(),
+            "in the run (ms)": _number(entry.recorded_ms),
+            "ours (ms)": _number(entry.ours_ms),
+            "trtexec (ms)": _number(entry.trtexec_ms),
+            "ours / trtexec": _number(entry.ratio),
             "mark": in_words(entry),
         }
-        for entry in found["cases"]
+        for entry in checks.cases
     ]
 
 
@@ -101,14 +98,14 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def in_words(entry: Mapping[str, Any]) -> str:
+def in_words(entry: Checked) -> str:
     """ "agreed", "not checked: status is built: …"."""
-    return entry["mark"] + (f": {entry['reason']}" if entry["reason"] else "")
+    return entry.mark + (f": {entry.reason}" if entry.reason else "")
 
 
-def summary(found: Mapping[str, Any]) -> str:
+def summary(checks: CrossCheck) -> str:
     """ "3 agreed within 2%, 1 disagreed, 2 not checked"."""
-    marks = [entry["mark"] for entry in found["cases"]]
+    marks = [entry.mark for entry in checks.cases]
     counts = {name: marks.count(name) for name in (AGREED, DISAGREED, UNCHECKED)}
     return ", ".join(
         f"{count} {name}" + f" within {TOLERANCE:.0%}" * (name == AGREED) for name, count in counts.items()

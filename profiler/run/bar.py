@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TextIO
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mixprof.data.types import Case, Launch
 from mixprof.run.tally import Tally
@@ -22,16 +19,9 @@ class Bar:
 
     def __init__(self, stream: TextIO, tally: Tally):
         self.tally, self.running = tally, ""
-        self.live = Live(console=Console(file=stream), auto_refresh=False, transient=True)
-
-    def __enter__(self) -> Bar:
-        self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.live.stop()
+        columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self.display = Progress(*columns, console=Console(file=stream), auto_refresh=False, transient=True)
+        self.task = self.display.add_task("", total=tally.launches)
 
     def begin(self, case: Case, round: int) -> None:
         self.running = f"{case.label()}, round {round + 1}"
@@ -40,22 +30,18 @@ class Bar:
     def end(self, case: Case, launch: Launch) -> None:
         outcome = self.tally.add(case, launch)
         if launch.status != "ok":
-            self.live.console.print(Text(outcome, style=_colour(launch.status)))
+            self.display.console.print(_coloured(outcome, launch.status))
         self._draw()
 
     def _draw(self) -> None:
-        tally = self.tally
-        top = Table.grid(padding=(0, 1))
-        counts = Text(", ").join(
-            Text(f"{count} {status}", style=_colour(status)) for status, count in tally.outcomes.items()
-        )
-        bar = ProgressBar(total=tally.launches, completed=tally.done, width=24)
-        top.add_row(bar, f"{tally.done}/{tally.launches}", tally.clock(), counts)
-        lines = [Text(f"now      {self.running}", style="dim", no_wrap=True)]
-        if tally.slowest is not None:
-            lines.append(Text(f"slowest  {tally.slowest[1]}  {tally.slowest[0]:.3g} ms", style="dim", no_wrap=True))
-        self.live.update(Group(top, *lines), refresh=True)
+        counts = [_coloured(f"{count} {status}", status) for status, count in self.tally.outcomes.items()]
+        lines = [", ".join([self.tally.clock(), *counts]), f"[dim]now      {escape(self.running)}"]
+        if self.tally.slowest is not None:
+            median_ms, label = self.tally.slowest
+            lines.append(f"[dim]slowest  {escape(label)}  {median_ms:.3g} ms")
+        self.display.update(self.task, completed=self.tally.done, description="\n".join(lines))
+        self.display.refresh()
 
 
-def _colour(status: str) -> str:
-    return COLOURS.get(status, "red")
+def _coloured(words: str, status: str) -> str:
+    return f"[{COLOURS.get(status, 'red')}]{escape(words)}[/]"

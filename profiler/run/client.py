@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mixprof.data.origins import Origin
+from mixprof.data.imports import Imports
 from mixprof.machine.cpu_contention import oom_kills
-from mixprof.machine.device import worker_environment
+from mixprof.machine.process import worker_environment
 from mixprof.plan.axes import Source
-from mixprof.worker.origin import ROOTS
+from mixprof.worker.imports import ROOTS
 
 START_TIMEOUT_S = 300.0
 
@@ -49,8 +49,18 @@ class ServerDied(Exception):
 def source_request(source: Source) -> dict[str, Any]:
     """A source as a worker is told of it."""
     fields = asdict(source)
-    del fields["check"]
+    del fields["check"], fields["facts"]
     return fields
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose code a server runs."""
+
+    python: str = sys.executable  # interpreter
+    path: tuple[str, ...] = ()  # first on its module path
+    folder: Path | None = None  # the current one of its jobs; None: that of this process
+    roots: tuple[str, ...] = ()  # user code is imported from here, before everything else; none: from that folder
 
 
 class Server:
@@ -62,34 +72,28 @@ class Server:
         preload: tuple[str, ...],
         threads: int,
         allocator: str,
-        *,
-        python: str = sys.executable,
-        path: tuple[str, ...] = (),
-        folder: Path | None = None,
-        roots: tuple[str, ...] = (),
+        side: Origin | None = None,
     ):
-        """python: the interpreter; path: first on its module path; folder: the current one of its jobs.
-
-        roots: where user code is imported from, before everything else; none: that folder.
-        """
+        """preload: modules imported once; side: whose interpreter and code, this process's own by default."""
+        side = side or Origin()
         scratch.mkdir(parents=True, exist_ok=True)
         scratch = scratch.resolve()  # the server's current folder is another one
         self.scratch = scratch
         self.threads = threads
         self.allocator = allocator
-        self.folder = folder
-        self.origins: set[Origin] = set()  # of the models of users that its jobs have imported
+        self.folder = side.folder
+        self.imports: set[Imports] = set()  # of the models of users that its jobs have run
         self._number = itertools.count()
         self._pid: int | None = None
         self._errors = (scratch / "server.log").open("ab")
         # The scratch folder as current folder: nothing of the user's can shadow a module of ours.
         self._process = subprocess.Popen(
-            [python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)],
+            [side.python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)],
             cwd=scratch,
             env={
                 **_inherited(),
-                **_module_path(path),
-                ROOTS: os.pathsep.join(roots),
+                **_module_path(side.path),
+                ROOTS: os.pathsep.join(side.roots),
                 **worker_environment(threads, allocator, scratch / "cache"),
             },
             stdin=subprocess.PIPE,
@@ -148,8 +152,8 @@ class Server:
                 values = {"status": "oom", "reason": "the worker was ended by the kernel's out-of-memory killer"}
         finally:
             self._forget(running)
-        if origin := values.pop("origin", None):
-            self.origins.add(Origin.from_json(origin))
+        if imports := values.pop("imports", None):
+            self.imports.add(Imports.from_json(imports))
         return Outcome(values, time.perf_counter() - running.start)
 
     def _forget(self, running: Running) -> None:

@@ -17,11 +17,14 @@ from typing import Any
 from mixprof import lowerings
 from mixprof.data import cache, run_folder
 from mixprof.data.errors import Unsupported, UsageError
+from mixprof.data.manifest import Checked, CrossCheck, Manifest
 from mixprof.data.types import Launch, Record
 from mixprof.lowerings.tensorrt import trtexec
-from mixprof.machine.device import default_threads
-from mixprof.plan.axes import Measure, Planned
+from mixprof.machine.process import default_threads
+from mixprof.plan.axes import Planned
+from mixprof.plan.settings import Measure
 from mixprof.plan.sources import Registry
+from mixprof.run import launching
 from mixprof.run.agreement import OURS, TOLERANCE, checked, in_words, schedule, unchecked
 from mixprof.run.client import Server, ServerDied
 from mixprof.run.executors import local
@@ -56,7 +59,7 @@ def programs(given: Sequence[str]) -> dict[str, str]:
 
 def check(
     run: Path, tools: Mapping[str, str], registry: Registry, *, blocks: int, seed: int, say: Callable[[str], None]
-) -> dict[str, Any]:
+) -> CrossCheck:
     """What crosscheck.json holds: a mark, its reason and the times of each TensorRT record of a run."""
     manifest = run_folder.read_manifest(run)
     records = [each for each in run_folder.read_records(run) if lowerings.parse(each.case.lowering)[0].engine]
@@ -73,19 +76,12 @@ def check(
         with session(measure, registry) as asked:
             here = asked.environment()
             for number, record in enumerate(waiting, 1):
-                reason = elsewhere(record, manifest["environment"].get("testbed") or {}, here)
+                reason = elsewhere(record, manifest.environment.testbed, here)
                 order = schedule(blocks, seed + number)
                 entry = unchecked(record, reason) if reason else _timed(record, asked, tools, measure, order)
                 cases.append(entry)
                 say(f"[{number}/{len(waiting)}] {record.case.label()}  {in_words(entry)}")
-    return {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "tolerance": TOLERANCE,
-        "blocks": blocks,
-        "seed": seed,
-        "programs": dict(tools),
-        "cases": cases,
-    }
+    return CrossCheck(tuple(cases), time.strftime("%Y-%m-%dT%H:%M:%S%z"), TOLERANCE, blocks, seed, dict(tools))
 
 
 def why_not(record: Record, tools: Mapping[str, str]) -> str | None:
@@ -121,10 +117,10 @@ def elsewhere(record: Record, then: Mapping[str, Any], here: Mapping[str, Any]) 
     return f"another device: measured on {names[0]}, here {device} is {names[1]}"
 
 
-def measure_of(manifest: Mapping[str, Any]) -> Measure:
+def measure_of(manifest: Manifest) -> Measure:
     """How a run was measured, without what adds nothing to its times."""
     known = {field.name for field in dataclasses.fields(Measure)}
-    measure = Measure(**{name: value for name, value in manifest["measure"].items() if name in known})
+    measure = Measure(**{name: value for name, value in manifest.measure.items() if name in known})
     return dataclasses.replace(measure, energy=False)
 
 
@@ -143,7 +139,7 @@ def _graphed(record: Record) -> bool:
 
 def _timed(
     record: Record, asked: Session, tools: Mapping[str, str], measure: Measure, order: Sequence[Sequence[str]]
-) -> dict[str, Any]:
+) -> Checked:
     """The entry of a record whose engine is here, with a program to time it."""
     program, arguments = tools[record.case.lowering.split(":")[0]], command_of(record)
     planned = Planned(record.case, asked.describe(record.case.model))
@@ -166,12 +162,12 @@ def block_times(
 ) -> list[tuple[str, float]]:
     """Milliseconds of each turn of a block, ours from processes of a server of its own, as in a round of a sweep."""
     threads = measure.threads or default_threads()
-    settings = {**dataclasses.asdict(measure), "threads": threads}
     taken = []
     with Server(scratch, local.preload([planned]), threads, measure.allocator) as server:
+        bench = launching.Bench(server, measure)
         for side in sides:
             if side == OURS:
-                launch = local.launch_case(planned, server, scratch, settings, measure.timeout)
+                launch = launching.launch_case(planned, bench)
                 taken.append((side, median_ms(launch, record)))
             else:
                 taken.append((side, theirs()))

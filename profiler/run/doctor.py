@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +23,45 @@ OPTIONAL = {
 }
 
 
-def examine(environment: dict[str, Any]) -> dict[str, Any]:
-    """Devices, versions, and each lowering, optional package and sensor with the reason why it does not work."""
-    return {
-        "devices": environment["devices"],
-        "versions": environment["versions"],
-        "threads": {"default": default_threads(), "allowed": allowed_cores(), "quota": quota.cpus()},
-        "testbed": environment["testbed"],
-        "lowerings": {name: _verdict(lowerings.missing(name)) for name in lowerings.LOWERINGS},
-        "packages": {name: _verdict(_package(name, install)) for name, install in OPTIONAL.items()},
-        "engine cache": {str(cache.folder()): _verdict(_cache_trouble())},
-        "sensors": {name: _verdict(reason) for name, reason in _sensors(environment["devices"]).items()},
+@dataclass(frozen=True)
+class Finding:
+    """Whether something works here, and why not."""
+
+    works: bool
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a machine is, and by part ("lowerings", "sensors", …) what works on it."""
+
+    devices: list[str]
+    versions: dict[str, str]
+    testbed: Mapping[str, object]
+    threads: Mapping[str, float | None]
+    parts: dict[str, dict[str, Finding]]
+
+    def to_json(self) -> dict[str, object]:
+        values = asdict(self)
+        parts: dict[str, object] = values.pop("parts")
+        return {**values, **parts}
+
+
+def examine(environment: Mapping[str, Any]) -> Examination:
+    """Look at lowerings, optional packages, the cache of engines and sensors."""
+    parts = {
+        "lowerings": {name: lowerings.missing(name) for name in lowerings.LOWERINGS},
+        "packages": {name: _package(name, install) for name, install in OPTIONAL.items()},
+        "engine cache": {str(cache.folder()): _cache_trouble()},
+        "sensors": _sensors(environment["devices"]),
     }
-
-
-def _verdict(reason: str | None) -> dict[str, Any]:
-    return {"works": reason is None, "reason": reason}
+    return Examination(
+        environment["devices"],
+        environment["versions"],
+        environment["testbed"],
+        {"default": default_threads(), "allowed": allowed_cores(), "quota": quota.cpus()},
+        {part: {name: Finding(why is None, why) for name, why in of.items()} for part, of in parts.items()},
+    )
 
 
 def _cache_trouble() -> str | None:
@@ -69,19 +94,19 @@ def _sensors(devices: list[str]) -> dict[str, str | None]:
     }
 
 
-def _threads(threads: dict[str, Any]) -> str:
-    quota = threads["quota"]
-    bound = "" if quota is None else f", {quota:.3g} of the control group's quota"
+def _threads(threads: Mapping[str, float | None]) -> str:
+    share = threads["quota"]
+    bound = "" if share is None else f", {share:.3g} of the control group's quota"
     return f"{threads['default']} by default: {threads['allowed']} cores{bound}"
 
 
-def as_text(found: dict[str, Any]) -> str:
+def as_text(examination: Examination) -> str:
     """The examination for a person."""
-    lines = [f"devices      {', '.join(found['devices'])} (default: {found['devices'][-1]})"]
-    lines += [f"versions     {', '.join(f'{name} {version}' for name, version in found['versions'].items())}"]
-    lines += [f"threads      {_threads(found['threads'])}"]
-    for part in ("lowerings", "packages", "engine cache", "sensors"):
+    versions = ", ".join(f"{name} {version}" for name, version in examination.versions.items())
+    devices = examination.devices
+    lines = [f"devices      {', '.join(devices)} (default: {devices[-1]})", f"versions     {versions}"]
+    lines.append(f"threads      {_threads(examination.threads)}")
+    for part, findings in examination.parts.items():
         lines.append(part)
-        for name, verdict in found[part].items():
-            lines.append(f"  {name:24} {'works' if verdict['works'] else verdict['reason']}")
+        lines += [f"  {name:24} {'works' if each.works else each.reason}" for name, each in findings.items()]
     return "\n".join(lines)

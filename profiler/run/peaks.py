@@ -9,9 +9,12 @@ from typing import Any, Protocol
 
 from mixprof.data import cache
 from mixprof.data.errors import UsageError
-from mixprof.data.types import digest
+from mixprof.data.files import write_whole
+from mixprof.data.json import decode, digest, to_builtins
+from mixprof.data.manifest import Peaks
 from mixprof.machine.cpu_contention import TRIES
-from mixprof.plan.axes import Measure, Planned
+from mixprof.plan.axes import Planned
+from mixprof.plan.settings import Measure
 
 VERSION = 2  # of how they are measured: another one is measured anew
 MOST_LOST = Measure.max_lost_cpu
@@ -24,21 +27,21 @@ class Asked(Protocol):
     def ask(self, job: str, **request: Any) -> dict[str, Any]: ...
 
 
-def of_cases(planned: list[Planned], asked: Asked, environment: dict[str, Any]) -> list[dict[str, Any]]:
+def of_cases(planned: list[Planned], asked: Asked, environment: dict[str, Any]) -> list[Peaks]:
     """The peaks of each device and dtype among these cases that is here; a failure is said and costs nothing else."""
-    wanted = {(each.case.device, each.case.dtype) for each in planned if each.reason is None}
-    found = []
+    wanted = {(entry.case.device, entry.case.dtype) for entry in planned if entry.reason is None}
+    measured = []
     for device, dtype in sorted(wanted):
         if device not in environment["devices"]:
             continue
         try:
-            found.append(of(device, dtype, asked, environment))
+            measured.append(of(device, dtype, asked, environment))
         except UsageError as error:
             print(f"mixprof: no peaks of {device} in {dtype}, so no roofline: {error}", file=sys.stderr)
-    return found
+    return measured
 
 
-def of(device: str, dtype: str, asked: Asked, environment: dict[str, Any]) -> dict[str, Any]:
+def of(device: str, dtype: str, asked: Asked, environment: dict[str, Any]) -> Peaks:
     """One device's peaks in one dtype, from the cache where this testbed has them; UsageError where there are none."""
     path = _path(device, dtype, environment)
     kept = _read(path)
@@ -51,21 +54,21 @@ def of(device: str, dtype: str, asked: Asked, environment: dict[str, Any]) -> di
         return peaks
     try:
         cache.own_folder(cache.own_folder(cache.folder()) / "peaks")
-        cache.write(path, json.dumps(peaks).encode())
+        write_whole(path, json.dumps(to_builtins(peaks)).encode())
     except (OSError, UsageError) as error:
         print(f"mixprof: the peaks are not kept for the next run: {error}", file=sys.stderr)
     return peaks
 
 
-def _measure(device: str, dtype: str, asked: Asked) -> tuple[dict[str, Any], bool]:
+def _measure(device: str, dtype: str, asked: Asked) -> tuple[Peaks, bool]:
     """The peaks, and whether each of some tries lost too much of its CPU time to others; the fastest of these then."""
-    found: list[dict[str, Any]] = []
+    disturbed: list[Peaks] = []
     for _ in range(TRIES):
-        peaks: dict[str, Any] = asked.ask("peaks", device=device, dtype=dtype)["peaks"]
-        if (peaks.get("lost_cpu_share") or 0.0) <= MOST_LOST:
+        peaks = decode(asked.ask("peaks", device=device, dtype=dtype)["peaks"], Peaks)
+        if (peaks.lost_cpu_share or 0.0) <= MOST_LOST:
             return peaks, False
-        found.append(peaks)
-    return max(found, key=lambda each: each["matrix_flops_per_s"]), True
+        disturbed.append(peaks)
+    return max(disturbed, key=lambda peaks: peaks.matrix_flops_per_s), True
 
 
 def _path(device: str, dtype: str, environment: dict[str, Any]) -> Path:
@@ -73,11 +76,11 @@ def _path(device: str, dtype: str, environment: dict[str, Any]) -> Path:
     return cache.folder() / "peaks" / f"{key}.json"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> Peaks | None:
     """What is kept under a path; None where that is nothing, or nothing that can be used."""
     try:
         cache.own_folder(path.parent) if path.exists() else None
-        peaks: dict[str, Any] = json.loads(path.read_text())
-        return peaks if all(peaks[name] > 0 for name in RATES) else None
-    except (OSError, ValueError, KeyError, TypeError, UsageError):
+        peaks = decode(json.loads(path.read_text()), Peaks)
+        return peaks if all((getattr(peaks, name) or 0.0) > 0 for name in RATES) else None
+    except (OSError, ValueError, UsageError):
         return None

@@ -46,7 +46,8 @@ def shown(stream: TextIO, launches: int) -> Iterator[Progress]:
     if stream.isatty():
         from mixprof.run.bar import Bar
 
-        with Bar(stream, Tally(launches)) as bar:
+        bar = Bar(stream, Tally(launches))
+        with bar.display:
             yield bar
     else:
         yield Lines(stream, Tally(launches))

@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mixprof import lowerings
 from mixprof.data.errors import NotTrusted, UsageError
+from mixprof.data.json import Json, digest
+from mixprof.data.manifest import Content, Environment, Manifest, Sweep
 from mixprof.data.parsing import nearest
-from mixprof.data.types import Case, digest
-from mixprof.machine.device import default_threads
+from mixprof.data.types import Case
+from mixprof.machine.process import default_threads
 from mixprof.plan import sources
-from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
-from mixprof.plan.files import Given, is_file
-from mixprof.plan.sources import Registry
-from mixprof.run.client import Server, source_request
+from mixprof.plan.axes import Planned, Source, expand
+from mixprof.plan.files import Artifact, Given, is_file
+from mixprof.plan.settings import Axes, Measure
+from mixprof.plan.sources import Described, Registry
+from mixprof.run.client import Origin, Server, source_request
 from mixprof.symbolic import shelf
 from mixprof.symbolic.derive import Formulas
 
@@ -34,9 +37,9 @@ class Session:
     registry: Registry
     given: Given = field(default_factory=Given)  # of the inputs of files
 
-    def ask(self, job: str, **request: Any) -> dict[str, Any]:
+    def ask(self, job: str, **request: Any) -> Json:
         """A job's values; UsageError when it has none."""
-        values: dict[str, Any] = self.server.run(job, ASK_TIMEOUT_S, **request).values
+        values: Json = self.server.run(job, ASK_TIMEOUT_S, **request).values
         if values["status"] != "ok":
             raise UsageError(values["reason"])
         return values
@@ -46,19 +49,19 @@ class Session:
             found = self.ask("inspect", path=name, inputs=self.given.inputs)
             return sources.of_file(name, self.given, found)
 
-        def accepted(source: Source) -> list[str]:
+        def described(source: Source) -> Described:
             try:
-                found: list[str] = self.ask("describe", source=source_request(source))["accepts"]
+                values = self.ask("describe", source=source_request(source))
             except UsageError as error:
                 raise UsageError(
                     f"model '{name}' cannot be imported ({error}): expected package.module:factory, "
                     "importable from the current folder, or a name that `mixprof models` lists"
                 ) from None
-            return found
+            return Described(tuple(values["accepts"]), values["kind"])
 
-        return sources.describe(name, self.registry, accepted)
+        return sources.describe(name, self.registry, described)
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Json:
         values = self.ask("environment")
         return {name: values[name] for name in ("devices", "versions", "testbed", "informing")}
 
@@ -66,31 +69,33 @@ class Session:
         """The exact costs of a model for every case, or the reason why there are none."""
         request = source_request(source)
 
-        def ask(old: dict[str, Any] | None) -> dict[str, Any]:
+        def ask(old: Json | None) -> Json:
             return self.server.run("derive", ASK_TIMEOUT_S, source=request, formulas=old).values
 
         return shelf.find(source, ask)
 
-    def count(self, case: Case, source: Source) -> dict[str, Any]:
+    def count(self, case: Case, source: Source) -> Json:
         return {**self.server.run("count", ASK_TIMEOUT_S, source=source_request(source), case=case.to_json()).values}
 
-    def operators(self, case: Case, source: Source) -> dict[str, Any]:
+    def operators(self, case: Case, source: Source) -> Json:
         request = {"source": source_request(source), "case": case.to_json()}
         return {**self.server.run("operators", ASK_TIMEOUT_S, **request).values}
 
 
 @contextlib.contextmanager
-def session(measure: Measure, registry: Registry, given: Given | None = None, **side: Any) -> Iterator[Session]:
-    """A session with a server of its own, whose folder is gone afterwards. side: python, path, folder of a Server."""
+def session(
+    measure: Measure, registry: Registry, given: Given | None = None, side: Origin | None = None
+) -> Iterator[Session]:
+    """A session with a server of its own, whose folder is gone afterwards. side: of a Server."""
     threads = measure.threads or default_threads()
     with (
         tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
-        Server(Path(folder), ("torch", "sympy", "mixprof.worker.jobs"), threads, measure.allocator, **side) as server,
+        Server(Path(folder), ("torch", "sympy", "mixprof.worker.jobs"), threads, measure.allocator, side) as server,
     ):
         yield Session(server, registry, given or Given())
 
 
-def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], dict[str, Any]]:
+def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], Json]:
     """All cases of a sweep, the anchors first, and the environment they will run in."""
     for group in groups:
         for name in group.lowerings or ():
@@ -124,57 +129,53 @@ def refuse_unused(given: Given, planned: list[Planned]) -> None:
             raise UsageError(f"--shape: got input '{name}', expected {nearest(name, names)}")
 
 
-def manifest_of(planned: list[Planned], measure: Measure, environment: dict[str, Any]) -> dict[str, Any]:
+def manifest_of(planned: list[Planned], measure: Measure, environment: Json) -> Manifest:
+    """The manifest of a run that begins now."""
     cases = [entry.case.to_json() for entry in planned]
-    return {
-        "sweep": {"cases": len(cases), "digest": digest(cases)},
-        "measure": {**asdict(measure), "launches": measure.rounds},
-        "environment": {"testbed": environment["testbed"], "informing": environment["informing"]},
-        "versions": environment["versions"],
-        "artifacts": _artifacts(planned),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+    return Manifest(
+        sweep=Sweep(len(cases), digest(cases)),
+        measure={**asdict(measure), "launches": measure.rounds},
+        environment=Environment(environment["testbed"], environment["informing"]),
+        versions=environment["versions"],
+        artifacts={
+            entry.case.model: _content(entry.source.artifact) for entry in planned if entry.source.artifact is not None
+        },
+        models={entry.case.model: {"kind": entry.source.kind, **entry.source.facts} for entry in planned},
+        lowerings=lowerings.facts(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
 
 
-def _artifacts(planned: list[Planned]) -> dict[str, Any]:
-    """The content of every file among the models, and what it is fed with."""
-    found = {entry.case.model: entry.source.artifact for entry in planned if entry.source.artifact is not None}
-    return {
-        name: {
-            "sha256": each.sha256,
-            "inputs_sha256": each.inputs_sha256,
-            "shapes": {one.name: None if one.given is None else list(one.given) for one in each.inputs},
-        }
-        for name, each in found.items()
-    }
+def _content(artifact: Artifact) -> Content:
+    return Content(artifact.sha256, artifact.inputs_sha256, {one.name: one.given for one in artifact.inputs})
 
 
-def _refuse_changed(run: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _refuse_changed(run: Path, before: Mapping[str, Content], now: Mapping[str, Content]) -> None:
     """NotTrusted for a file, or its inputs, of other content than when the run began."""
     for name in set(before) & set(now):
         for part, words in (("sha256", "it"), ("inputs_sha256", "its --inputs")):
-            if before[name][part] != now[name][part]:
+            if getattr(before[name], part) != getattr(now[name], part):
                 raise NotTrusted(f"'{run}' was measured with another '{name}': {words} was changed; use a new --out")
-        if before[name]["shapes"] != now[name]["shapes"]:
+        if before[name].shapes != now[name].shapes:
             raise UsageError(f"got other shapes for '{name}' than '{run}' has, expected the same --shape with --resume")
 
 
-def refuse_other(run: Path, stored: dict[str, Any], manifest: dict[str, Any]) -> None:
+def refuse_other(run: Path, stored: Manifest, manifest: Manifest) -> None:
     """Going on with a run needs the same cases and settings (else 2) in the same environment (else 4)."""
-    _refuse_changed(run, stored.get("artifacts", {}), manifest["artifacts"])
-    if stored["sweep"] != manifest["sweep"]:
+    _refuse_changed(run, stored.artifacts, manifest.artifacts)
+    if stored.sweep != manifest.sweep:
         raise UsageError(
-            f"got other axes than those of '{run}' ({manifest['sweep']['cases']} cases, there "
-            f"{stored['sweep']['cases']}), expected the same with --resume; use a new --out"
+            f"got other axes than those of '{run}' ({manifest.sweep.cases} cases, there "
+            f"{stored.sweep.cases}), expected the same with --resume; use a new --out"
         )
-    for name in stored["measure"]:
-        if stored["measure"][name] != manifest["measure"].get(name) and name != "timeout":
+    for name in stored.measure:
+        if stored.measure[name] != manifest.measure.get(name) and name != "timeout":
             raise UsageError(
-                f"got {name} = {manifest['measure'].get(name)}, expected {stored['measure'][name]} as '{run}' has"
+                f"got {name} = {manifest.measure.get(name)}, expected {stored.measure[name]} as '{run}' has"
             )
     for part, before, now in (
-        ("testbed", stored["environment"]["testbed"], manifest["environment"]["testbed"]),
-        ("versions", stored["versions"], manifest["versions"]),
+        ("testbed", stored.environment.testbed, manifest.environment.testbed),
+        ("versions", stored.versions, manifest.versions),
     ):
         for name in {**before, **now}:
             if before.get(name) != now.get(name):

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mixprof import lowerings
 from mixprof.data import run_folder
 from mixprof.data.errors import UsageError
+from mixprof.data.manifest import Manifest
 from mixprof.data.types import Case
 from mixprof.plan.axes import Planned, plan_case
 from mixprof.plan.files import Given
@@ -86,7 +86,7 @@ def set_torn_lines_aside(run: Path) -> None:
         print(f"mixprof: {message}", file=sys.stderr)
 
 
-def _stored(run: Path, resume: bool) -> dict[str, Any] | None:
+def _stored(run: Path, resume: bool) -> Manifest | None:
     """The manifest of the run to go on with; None where a new one begins. UsageError for a folder of something else."""
     blank = run_folder.is_blank(run)
     if run.exists() and not resume and not blank:
@@ -94,7 +94,7 @@ def _stored(run: Path, resume: bool) -> dict[str, Any] | None:
     return run_folder.read_manifest(run) if resume and not blank else None
 
 
-def _begin(run: Path, manifest: dict[str, Any]) -> None:
+def _begin(run: Path, manifest: Manifest) -> None:
     if (run / run_folder.MANIFEST).exists():
         raise UsageError(f"got '{run}', which another sweep has begun since, expected a new folder: use another --out")
     run_folder.write_manifest(run, manifest)
@@ -109,5 +109,6 @@ def _more(cases: list[Case], planned: list[Planned]) -> list[Planned]:
 
 def _execute(planned: list[Planned], run: Path, measure: Measure, watch: Watch) -> None:
     profiled = sum(lowerings.layers_of(entry.case.lowering) is not None for entry in planned) if measure.layers else 0
-    with watch.over(len(planned) * measure.rounds + profiled) as progress:
+    possible = sum(entry.reason is None for entry in planned)
+    with watch.over(possible * measure.rounds + profiled) as progress:
         local.execute(planned, run, measure, progress, stop=watch.stop)

@@ -69,15 +69,15 @@ def derive(observe: Observe, *, has_window: bool, has_channels: bool, smallest: 
     draw = Points(random.Random(seed), has_window, has_channels, smallest)
     counts = [(point, _observe(observe, point)) for point in (draw.large() for _ in range(FITTED))]
     while True:
-        found = fit(counts)
-        draws = [draw.small] * PROVEN + [partial(draw.edge, area) for area in _areas_in(found)]
-        refuting = next((each for each in _refutations(found, observe, draws)), None)
+        formulas = fit(counts)
+        draws = [draw.small] * PROVEN + [partial(draw.edge, area) for area in _areas_in(formulas)]
+        refuting = next(_refutations(formulas, observe, draws), None)
         if refuting is None:
-            return replace(found, proven=len(draws))
-        held_out, said = refuting
+            return replace(formulas, proven=len(draws))
+        held_out, difference = refuting
         counts.append(held_out)
         if len(counts) > FITTED + REFUTED:
-            raise NoFormula(said)
+            raise NoFormula(difference)
 
 
 def holds(
@@ -89,18 +89,18 @@ def holds(
 
 
 def _refutations(
-    found: Formulas, observe: Observe, draws: Sequence[Callable[[], Point]]
+    formulas: Formulas, observe: Observe, draws: Sequence[Callable[[], Point]]
 ) -> Iterator[tuple[tuple[Point, Observed], str]]:
     """Points, one of each draw, at which formulas do not hold, what was counted there, and how they differ."""
     for draw in draws:
         held_out = _possible(observe, draw)
-        if said := _refuted(found, *held_out):
-            yield held_out, said
+        if difference := _refuted(formulas, *held_out):
+            yield held_out, difference
 
 
-def _areas_in(found: Formulas) -> list[Area]:
+def _areas_in(formulas: Formulas) -> list[Area]:
     """The areas that formulas depend on."""
-    names = dict.fromkeys(name for cost in COSTS for name in getattr(found, cost).sizes)
+    names = dict.fromkeys(name for cost in COSTS for name in getattr(formulas, cost).sizes)
     return [Area.of(name) for name in names if name not in LENGTHS]
 
 
@@ -119,32 +119,33 @@ def in_words(point: Point) -> str:
 
 def fit(counts: Sequence[tuple[Point, Observed]]) -> Formulas:
     """Formulas that hold at these points, each operator's part in them a single monomial."""
-    observed = [each for _, each in counts]
+    observed = [counted for _, counted in counts]
     if uncounted := observed[0].uncounted:
         raise NoFormula(f"{', '.join(uncounted)} cannot be counted")
-    shapes = {tuple((name, module, len(parts)) for name, module, _, parts in each.operators) for each in observed}
-    if len(shapes) > 1 or len({tuple(each.params) for each in observed}) > 1:
+    shapes = {tuple((name, module, len(parts)) for name, module, _, parts in counted.operators) for counted in observed}
+    if len(shapes) > 1 or len({tuple(counted.params) for counted in observed}) > 1:
         raise NoFormula("its operators or parameters are not the same at every size")
     monomials = Monomials(counts)
     macs, parts = [], []
-    for rows in zip(*(each.operators for each in observed), strict=True):
+    for rows in zip(*(counted.operators for counted in observed), strict=True):
         name, module = rows[0][:2]
         where = f"{name} in '{module}'" if module else name
         macs.append(monomials.find(f"MACs of {where}", [row[2] for row in rows]))
         for sizes in zip(*(row[3] for row in rows), strict=True):
             parts.append(monomials.find(f"bytes of {where}", sizes))
     params = [
-        monomials.find(f"size of '{name}'", [each.params[name] for each in observed]) for name in observed[0].params
+        monomials.find(f"size of '{name}'", [counted.params[name] for counted in observed])
+        for name in observed[0].params
     ]
     return Formulas(Formula.of(macs), Formula.of(params), Formula.of(parts), 0)
 
 
-def _refuted(found: Formulas, point: Point, counted: Observed) -> str | None:
+def _refuted(formulas: Formulas, point: Point, counted: Observed) -> str | None:
     """How formulas differ from what was counted at a point, None if they do not."""
     for name in COSTS:
         expected = counted.cost(name)
         try:
-            got = getattr(found, name).at(point)
+            got = getattr(formulas, name).at(point)
         except ArithmeticError as error:
             return str(error)
         if got != expected:
@@ -210,10 +211,10 @@ class Monomials:
         """The number and the monomial that give these values at the points; NoFormula if there is none."""
         if not any(values):
             return Fraction(0), ()
-        found = self._powers.get(_growth(values)) if all(values) else None
-        if found is None:
+        monomial = self._powers.get(_growth(values)) if all(values) else None
+        if monomial is None:
             raise NoFormula(f"{what}: no monomial of sizes that occur gives {', '.join(map(str, values))}")
-        powers, common = found
+        powers, common = monomial
         return Fraction(gcd(*values), common), powers
 
 
@@ -256,11 +257,11 @@ def _powers(**powers: int) -> Powers:
     return tuple((name, power) for name, power in powers.items() if power)
 
 
-def values_at(found: Formulas, point: Point, dtype: str) -> dict[str, int]:
+def values_at(formulas: Formulas, point: Point, dtype: str) -> dict[str, int]:
     """The costs of one case."""
     per_value = BYTES_PER_VALUE[dtype]
     return {
-        "macs": found.macs.at(point),
-        "params": found.params.at(point),
-        "min_bytes": found.min_bytes.at(point) * per_value // 4,
+        "macs": formulas.macs.at(point),
+        "params": formulas.params.at(point),
+        "min_bytes": formulas.min_bytes.at(point) * per_value // 4,
     }

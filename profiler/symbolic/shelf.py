@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mixprof.data import cache
+from mixprof.data.files import write_whole
 from mixprof.data.types import digest
 from mixprof.plan.axes import Source
 from mixprof.symbolic.derive import COSTS, Formulas
@@ -26,8 +27,8 @@ SHIPPED = Path(__file__).with_name("registered.json")
 PACKAGE = Path(__file__).parents[1]
 SOURCES = ("models/*.py", "models/mixers/*.py", "metrics/flops.py", "metrics/operator_costs.py", "metrics/traffic.py")
 FORM = 2  # of the JSON below
-Fields = dict[str, Any]  # formulas as JSON
-Ask = Callable[[Fields | None], dict[str, Any]]  # formulas that may be out of date -> a worker's answer
+Fields = dict[str, Any]  # JSON: formulas, a file of them, a worker's answer
+Ask = Callable[[Fields | None], Fields]  # formulas that may be out of date -> a worker's answer
 
 
 def to_json(formulas: Formulas) -> Fields:
@@ -53,9 +54,9 @@ def evidence() -> str:
 
 
 @functools.cache
-def shipped() -> dict[str, Any]:
+def shipped() -> Fields:
     """The file that comes with the package: `form`, `evidence`, and `formulas` by the model's name."""
-    stored: dict[str, Any] = json.loads(SHIPPED.read_text())
+    stored: Fields = json.loads(SHIPPED.read_text())
     return stored
 
 
@@ -85,11 +86,11 @@ def _path(name: str) -> Path:
     return cache.folder() / "formulas" / f"{digest(name)}.json"
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str) -> Fields:
     """The content of a model's file in the cache; {} for none, and for one that is not whole."""
     try:
         cache.own_folder(_path(name).parent)
-        stored: dict[str, Any] = json.loads(_path(name).read_text())
+        stored: Fields = json.loads(_path(name).read_text())
         from_json(stored["formulas"][name])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -99,7 +100,7 @@ def _read(name: str) -> dict[str, Any]:
 def _keep(name: str, formulas: Fields) -> None:
     with contextlib.suppress(OSError):  # a plan needs no cache
         cache.own_folder(_path(name).parent)
-        cache.write(_path(name), written({name: formulas}).encode())
+        write_whole(_path(name), written({name: formulas}).encode())
 
 
 def written(formulas: dict[str, Fields]) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 
 from mixprof.data.errors import Unsupported
-from mixprof.machine import device
-from mixprof.machine.device import Stream, TorchStream
+from mixprof.machine import streams
+from mixprof.machine.streams import Stream, TorchStream
 
 SIDE = 32  # of the matrices that are multiplied: a few microseconds
 SAMPLES = 15
@@ -48,6 +48,6 @@ def _product(on: str) -> Callable[[], object]:
 
 def _typical_ms(forward: Callable[[], object], stream: Stream | None) -> float:
     """The median time of one call, over samples of at least a millisecond."""
-    repeats = device.forwards_per_sample(forward, stream)
-    take = device.host_sampler(forward, repeats) if stream is None else device.gpu_sampler(forward, repeats, stream)
+    repeats = streams.forwards_per_sample(forward, stream)
+    take = streams.host_sampler(forward, repeats) if stream is None else streams.gpu_sampler(forward, repeats, stream)
     return statistics.median(take() for _ in range(SAMPLES))

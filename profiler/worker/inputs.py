@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixprof.data.errors import Unsupported
-from mixprof.lowerings.onnx_graph import read_bytes
+from mixprof.lowerings.onnx_files import read_bytes
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,15 +11,14 @@ from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
 from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.answers.exponents import exponents
 from mixprof.reports.answers.gains import gains
-from mixprof.reports.answers.published import with_accuracy
-from mixprof.reports.answers.ratios import PAIRS, Pair, ratios
+from mixprof.reports.answers.ratios import Pair, pairs, ratios
 from mixprof.reports.answers.roofline import rooflines
 from mixprof.reports.answers.slices import places
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a report knows. Tables as the functions of their names document them."""
+    """The tables of a report, as the functions of their names document them."""
 
     cases: pd.DataFrame  # the frame, rows from 0 up, with places, gains, speeds and published accuracy
     ratios: dict[Pair, pd.DataFrame]  # of the pairs that have two records of one setting
@@ -43,7 +42,7 @@ class Answers:
 def answers(frame: pd.DataFrame) -> Answers:
     """All answers to the records of a frame, or of any subset of its rows."""
     cases = with_derived(frame)
-    compared = {pair: ratios(cases, pair) for pair in PAIRS}
+    compared = {pair: ratios(cases, pair) for pair in pairs(cases)}
     return Answers(
         cases=cases,
         ratios={pair: rows for pair, rows in compared.items() if len(rows)},
@@ -59,8 +58,13 @@ def answers(frame: pd.DataFrame) -> Answers:
 def with_derived(frame: pd.DataFrame) -> pd.DataFrame:
     """The cases with what figures need beside what was measured: places, gains, speeds, published accuracy."""
     cases = frame.reset_index(drop=True)
-    derived = [cases, gains(cases, "lowering", "eager"), with_accuracy(cases)]
+    derived = [cases, gains(cases, "lowering", "eager")]
     if cases["run"].nunique() > 1:
         derived.append(gains(cases, "run", cases["run"].iloc[0]).add_prefix("run_"))
-    speed = cases["flops"].astype(float) / cases["latency_ms"] / 1e6
-    return pd.concat(derived, axis=1).assign(side=places(cases, "resolution"), gflops_per_s=speed)
+    images = 1000 * cases["batch"].astype(float)
+    return pd.concat(derived, axis=1).assign(
+        side=places(cases, "resolution"),
+        gflops_per_s=cases["flops"].astype(float) / cases["latency_ms"] / 1e6,
+        images_per_s_low=images / cases["latency_high_ms"],
+        images_per_s_high=images / cases["latency_low_ms"].where(cases["latency_low_ms"] > 0),
+    )

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import pandas as pd
-from scipy.special import stdtrit
 
-from mixprof.reports.answers.ratios import ratio_interval
-from mixprof.sampling import BATCHES, Interval
+from mixprof.reports.answers.ratios import beside
+from mixprof.reports.latencies import points, ratio
+from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast, half_width
 
-# The mixer that a network has by itself: what a name without `mixer=` stands for.
-OWN = {
-    **dict.fromkeys(("swin_t", "swin_s", "swin_b"), "window_attention"),
-    **dict.fromkeys(("dwnet_t", "dwnet_b"), "depthwise_conv"),
-    **dict.fromkeys(("dynamic_dwnet_t", "dynamic_dwnet_b"), "dynamic_depthwise_conv"),
-    **dict.fromkeys(("i_dynamic_dwnet_t", "i_dynamic_dwnet_b"), "inhomogeneous_depthwise_conv"),
-}
 SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution"]
 COUNTED = ("params", "macs", "allocator_peak_bytes")
 COLUMNS = [
@@ -35,82 +25,38 @@ def exchanges(frame: pd.DataFrame) -> pd.DataFrame:
     "within-launch" or missing), and the difference of each count, other minus own, as `params`, `macs`,
     `allocator_peak_bytes`.
     """
-    rows = frame[frame["model"].str.split(":").str[0].isin(OWN)].reset_index(drop=True)
+    rows = frame[frame["own_mixer"].notna()].reset_index(drop=True)
     if rows.empty:
         return pd.DataFrame(columns=COLUMNS)
-    parts = [_parts(model) for model in rows["model"]]
-    rows = rows.assign(network=[part[0] for part in parts], mixer=[part[1] for part in parts])
-    is_own = rows["mixer"] == rows["network"].str.split(":").str[0].map(OWN)
-    both = rows[is_own].merge(rows[~is_own], on=[*SAME, "network"], suffixes=("_own", "_other"))
+    rows["network"] = rows["model"].str.replace(r":mixer=\w+", "", regex=True)
+    is_own = rows["mixer"] == rows["own_mixer"]
+    both = beside(rows[~is_own], rows[is_own], [*SAME, "network"])
+    other, own = rows.iloc[both["top"]].reset_index(drop=True), rows.iloc[both["bottom"]].reset_index(drop=True)
+    compared = pd.concat([both[[*SAME, "network"]], _compared(rows, both), _differences(other, own)], axis=1)
     # A mixer without a window meets the network's own at every window.
-    same_window = (both["window_own"] == both["window_other"]) | both[["window_own", "window_other"]].isna().any(axis=1)
-    found = [_exchange(row) for _, row in both[same_window.fillna(True)].iterrows()]
-    numbers = [name for name in COLUMNS if name.endswith("_ms") or name.startswith("ratio") or name in COUNTED]
-    return pd.DataFrame(found, columns=COLUMNS).astype(dict.fromkeys(numbers, "float64"))
+    same_window = (own["window"] == other["window"]) | own["window"].isna() | other["window"].isna()
+    return compared[same_window.fillna(True).astype(bool)][COLUMNS].reset_index(drop=True)
 
 
-def _parts(model: str) -> tuple[str, str]:
-    """The network with its other options, and its mixer: "swin_t:mixer=conv" -> ("swin_t", "conv")."""
-    base, *options = model.split(":")
-    mixer = next((each.removeprefix("mixer=") for each in options if each.startswith("mixer=")), OWN[base])
-    return ":".join([base, *(each for each in options if not each.startswith("mixer="))]), mixer
+def _compared(rows: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:
+    """The ratio of the latencies of two rows, and their difference, whose errors are those of logs times latencies."""
+    positions = both[["top", "bottom"]].to_numpy()
+    compared = ratio(rows, positions[:, 0], positions[:, 1])
+    latencies = rows["latency_ms"].to_numpy()[positions]
+    half = half_width(*contrast(latencies * FIRST_OVER_SECOND, points(rows).at(positions)))
+    difference = latencies @ FIRST_OVER_SECOND
+    bounds = {"difference_low_ms": difference - half, "difference_high_ms": difference + half}
+    return compared.assign(difference_ms=difference, **bounds)
 
 
-def _exchange(row: pd.Series) -> dict[str, Any]:
-    window = row["window_other"] if pd.isna(row["window_own"]) else row["window_own"]
-    status = row["status_own"] if row["status_own"] != "ok" else row["status_other"]
-    return {
-        **{name: row[name] for name in (*SAME, "network")},
-        "window": window,
-        "own": row["mixer_own"],
-        "other": row["mixer_other"],
-        "status": status,
-        "own_ms": row["latency_ms_own"],
-        "other_ms": row["latency_ms_other"],
-        **_compare(row),
-        **{name: _difference(row[f"{name}_other"], row[f"{name}_own"]) for name in COUNTED},
-    }
-
-
-def _difference(other: Any, own: Any) -> float | None:
-    return None if pd.isna(other) or pd.isna(own) else float(other) - float(own)
-
-
-def _compare(row: pd.Series) -> dict[str, Any]:
-    ratio = row["latency_ms_other"] / row["latency_ms_own"]
-    found = {"ratio": ratio, "difference_ms": row["latency_ms_other"] - row["latency_ms_own"]}
-    if not (row["latency_low_ms_own"] > 0 and row["latency_low_ms_other"] > 0):
-        return found
-    other, own = _side(row, "other"), _side(row, "own")
-    bounds, gap = ratio_interval(*other, *own), difference_interval(*other, *own)
-    over_launches = row["interval_own"] == row["interval_other"] == "launches"
-    return {
-        **found,
-        "ratio_low": bounds.low,
-        "ratio_high": bounds.high,
-        "difference_low_ms": gap.low,
-        "difference_high_ms": gap.high,
-        "interval": "launches" if over_launches else "within-launch",
-    }
-
-
-def _side(row: pd.Series, side: str) -> tuple[Interval, int]:
-    """The latency of one side and the degrees of freedom of its interval."""
-    bounds = Interval(*(float(row[f"{name}_{side}"]) for name in ("latency_ms", "latency_low_ms", "latency_high_ms")))
-    return bounds, (BATCHES if row[f"interval_{side}"] == "within-launch" else int(row[f"launches_{side}"])) - 1
-
-
-def difference_interval(top: Interval, top_freedom: int, bottom: Interval, bottom_freedom: int) -> Interval:
-    """95 % interval of top - bottom: Welch's, each standard error that of the logarithm times the estimate."""
-    variances = [_error(top, top_freedom) ** 2, _error(bottom, bottom_freedom) ** 2]
-    gap, variance = top.estimate - bottom.estimate, sum(variances)
-    if variance == 0:
-        return Interval(gap, gap, gap)
-    freedom = variance**2 / (variances[0] ** 2 / top_freedom + variances[1] ** 2 / bottom_freedom)
-    half = float(stdtrit(freedom, 0.975)) * math.sqrt(variance)
-    return Interval(gap, gap - half, gap + half)
-
-
-def _error(bounds: Interval, freedom: int) -> float:
-    """The standard error of an estimate whose 95 % t interval is of its logarithm, by the delta method."""
-    return bounds.estimate * math.log(bounds.high / bounds.low) / 2 / float(stdtrit(freedom, 0.975))
+def _differences(other: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """Name both sides, and subtract the counts of the own mixer from those of the other."""
+    return pd.DataFrame({
+        "window": own["window"].fillna(other["window"]),
+        "own": own["mixer"],
+        "other": other["mixer"],
+        "status": own["status"].where(own["status"] != "ok", other["status"]),
+        "own_ms": own["latency_ms"],
+        "other_ms": other["latency_ms"],
+        **{name: other[name].astype(float) - own[name].astype(float) for name in COUNTED},
+    })  # fmt: skip

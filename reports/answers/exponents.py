@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from mixprof.reports.answers.segments import Fit, fit, slope_weights
-from mixprof.reports.answers.slices import HELD, alike, places
-from mixprof.reports.statistics import Points, bound_by_enqueue, latencies, usable
+from mixprof.reports.answers.slices import FIXED, alike, places
+from mixprof.reports.latencies import bound_by_enqueue, points, usable
+from mixprof.reports.statistics import Points
 
 METRICS = {  # what is measured, and the exact count that says how it should grow
     "latency": ("latency_ms", "flops"),
@@ -51,9 +52,10 @@ class Measured:
         good = usable(frame).to_numpy(dtype=bool) & (values > 0)
         slow = ((frame["status"] == "ok") & bound_by_enqueue(frame)).to_numpy(dtype=bool)
         if metric == "latency":
-            return cls(latencies(frame), good, slow, counts)
+            return cls(points(frame), good, slow, counts)
         logs = np.log(np.where(values > 0, values, np.nan))
-        return cls(Points(logs, np.zeros_like(logs), np.full_like(logs, COUNTED)), good, slow, counts)
+        exact = Points.independent(logs, np.zeros_like(logs), np.full_like(logs, COUNTED))
+        return cls(exact, good, slow, counts)
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,15 @@ class Growth:
 def exponents(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per model, way of running it, setting, axis and metric with at least two places; COLUMNS."""
     metrics = {metric: Measured.of(frame, metric) for metric in METRICS}
-    found = []
+    lines = []
     for axis in AXES:
         where = log_places(frame, axis)
-        for held, rows in _lines(frame, axis):
+        for fixed, rows in _lines(frame, axis):
             for metric, measured in metrics.items():
                 line = growth(where, measured, rows)
                 if line is not None:
-                    found.append({**held, "metric": metric, "axis": axis, **_cells(line, measured, frame)})
-    return pd.DataFrame(found, columns=COLUMNS)
+                    lines.append({**fixed, "metric": metric, "axis": axis, **_cells(line, measured, frame)})
+    return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def log_places(frame: pd.DataFrame, axis: str) -> np.ndarray:
@@ -89,12 +91,12 @@ def log_places(frame: pd.DataFrame, axis: str) -> np.ndarray:
 
 
 def _lines(frame: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """What is held fixed, and the positions of the rows that differ along the axis alone."""
-    names = [*WHO, *(name for name in HELD if name != axis)]
+    """Yield the fixed settings, and the positions of the rows that differ along the axis alone."""
+    names = [*WHO, *(name for name in FIXED if name != axis)]
     positions = np.flatnonzero(frame[axis].notna())
-    for held, rows in alike(frame.iloc[positions], names):
+    for fixed, rows in alike(frame.iloc[positions], names):
         if len(rows) > 1:
-            yield held, positions[rows]
+            yield fixed, positions[rows]
 
 
 def growth(where: np.ndarray, measured: Measured, rows: np.ndarray) -> Growth | None:
@@ -104,22 +106,17 @@ def growth(where: np.ndarray, measured: Measured, rows: np.ndarray) -> Growth | 
     along = where[good]
     if len(np.unique(along)) < 2:
         return None
-    points = Points(*(getattr(measured.points, name)[good] for name in ("logs", "errors", "freedoms")))
-    return Growth(fit(along, points), along, good, len(rows) - len(good), int(measured.host_bound[rows].sum()))
-
-
-def growth_of(line: pd.DataFrame, axis: str, metric: str) -> Growth | None:
-    """How a metric grows over the rows of a frame that differ along one axis alone."""
-    return growth(log_places(line, axis), Measured.of(line, metric), np.arange(len(line)))
+    fitted, host_bound = fit(along, measured.points.at(good)), int(measured.host_bound[rows].sum())
+    return Growth(fitted, along, good, len(rows) - len(good), host_bound)
 
 
 def _cells(line: Growth, measured: Measured, frame: pd.DataFrame) -> dict[str, Any]:
-    told, used = line.fit, line.fit.used
+    fitted, used = line.fit, line.fit.used
     along = line.places[used]
     return {
-        **{name: float(getattr(told, name)) for name in ("slope", "low", "high", "left_slope")},
-        "breakpoint": float(np.exp(told.breakpoint)),
-        "curved": bool(told.curved),
+        **{name: float(getattr(fitted, name)) for name in ("slope", "low", "high", "left_slope")},
+        "breakpoint": float(np.exp(fitted.breakpoint)),
+        "curved": bool(fitted.curved),
         "expected": _slope(along, measured.counts[line.rows[used]]),
         "start": round(float(np.exp(along[0])), 6),
         "end": round(float(np.exp(along[-1])), 6),
@@ -138,6 +135,6 @@ def _slope(along: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _bound(frame: pd.DataFrame, rows: np.ndarray) -> str | None:
-    """What bounds all of these rows, if the frame has a column `bound` and they agree."""
+    """Say what bounds all of these rows, if the frame has a column `bound` and they agree."""
     kinds = set(frame["bound"].iloc[rows].dropna()) if "bound" in frame else set()
     return str(kinds.pop()) if len(kinds) == 1 else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+import numpy as np
 import pandas as pd
 
-from mixprof.reports.answers.ratios import SIDE, between
+from mixprof.reports.answers.ratios import beside
+from mixprof.reports.latencies import RATIO, ratio
 
 IDENTITY = ["run", "model", "lowering", "device", "dtype", "layout", "mode", "batch", "height", "width", "window"]
 IDENTITY += ["channels"]
@@ -20,15 +19,9 @@ def gains(frame: pd.DataFrame, column: str, base: str) -> pd.DataFrame:
     The base of a row is the same case with `base` in `column`. Missing for the bases themselves and where either
     was not measured; the bounds are missing where either has no interval.
     """
-    keys = [name for name in IDENTITY if name != column]
-    bases = frame.loc[frame[column] == base, [*keys, *SIDE]]
-    both = frame[[*IDENTITY, *SIDE]].merge(bases, on=keys, how="left", suffixes=("_bottom", "_top"))
-    found = [(None,) * 3 if row[column] == base else _gain(row) for row in both.to_dict("records")]
-    return pd.DataFrame(found, columns=list(GAIN), index=frame.index, dtype="float64")
-
-
-def _gain(row: Mapping[Any, Any]) -> tuple[float | None, ...]:
-    bounds = between(row)
-    if bounds is None:
-        return row["latency_ms_top"] / row["latency_ms_bottom"], None, None
-    return bounds.estimate, bounds.low, bounds.high
+    rows = frame.reset_index(drop=True)
+    both = beside(rows[rows[column] == base], rows[rows[column] != base], [n for n in IDENTITY if n != column])
+    gained = pd.DataFrame(np.nan, index=rows.index, columns=list(GAIN))
+    compared = ratio(rows, both["top"].to_numpy(), both["bottom"].to_numpy())
+    gained.loc[both["bottom"]] = compared[list(RATIO[:3])].to_numpy()
+    return gained.set_axis(frame.index)

@@ -19,7 +19,7 @@ def next_cases(frame: pd.DataFrame) -> list[Case]:
 
     Two places hold a crossover when at each the 95 % interval of the ratio leaves out 1, on opposite sides. They are
     halved until they are 5 % apart, no whole number lies between them, or the interval at the middle holds 1: there
-    the noise says stop. What the frame has already is not asked for again, whatever became of it.
+    the noise says stop. What the frame has already is not asked for again, whatever its status.
     """
     rows = comparable(frame)
     known = {case_of(row) for _, row in frame.iterrows()}
@@ -40,10 +40,10 @@ def case_of(row: pd.Series) -> Case:
 
 def _middles(pairing: Pairing, rows: pd.DataFrame) -> list[Case]:
     """Both models in the middle of every bracket of one line."""
-    signs = decided(*pairing.points, DECIDED)
+    signs = decided(pairing.points, DECIDED)
     cases = []
     for at in np.flatnonzero(signs[:-1] * signs[1:] < 0):
-        ends = [rows.iloc[side[at + more]] for side in pairing.rows for more in (0, 1)]
+        ends = [rows.iloc[side[at + more]] for side in pairing.rows.T for more in (0, 1)]
         low, high = np.exp(pairing.places[[at, at + 1]])
         place = middle(low, high, step=2 if _odd(pairing, ends) else 1)
         if place is not None and (pairing.axis != "resolution" or all(end["height"] == end["width"] for end in ends)):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import fdtri
 
-from mixprof.reports.statistics import Points, combined, half_width
+from mixprof.reports.statistics import Points, contrast, half_width
 
 LEVEL = 0.01
 LEAST_RISE = 0.25
@@ -50,13 +50,13 @@ def fit(places: np.ndarray, points: Points) -> Fit:
     used = ~(places < breakpoint[..., None] - 1e-9)
     weights = slope_weights(places, used)
     slope = (weights * logs).sum(axis=-1)
-    half = half_width(*combined(weights, points.errors, points.freedoms))
+    half = half_width(*contrast(weights, points))
     curved = _misfit(places, points, used, slope)
     return Fit(slope, slope - half, slope + half, breakpoint, left, curved, used)
 
 
 def slope_weights(places: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """What each log is multiplied with to give the slope of least squares over the points used. -> (..., n)."""
+    """Return the weights of logs that give the slope of least squares over the points used. -> (..., n)."""
     center = (places * used).sum(axis=-1, keepdims=True) / used.sum(axis=-1, keepdims=True)
     away = (places - center) * used
     return away / (away**2).sum(axis=-1, keepdims=True)

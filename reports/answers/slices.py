@@ -1,4 +1,4 @@
-"""Which cases share a figure: along one axis, every other setting is held fixed."""
+"""Which cases share a figure: along one axis, every other setting is fixed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
-HELD = ("device", "dtype", "layout", "mode", "channels", "resolution", "batch", "window")
+FIXED = ("device", "dtype", "layout", "mode", "channels", "resolution", "batch", "window")
 USUAL = {"batch": 1, "window": 7, "channels": 96, "mode": "hot"}
 
 
@@ -22,7 +21,7 @@ class Slice:
     fixed: dict[str, Any]
 
     def label(self) -> str:
-        """What is held fixed, in words: "cpu, float32, ..., 56x56, batch 1"."""
+        """Return the fixed settings in words: "cpu, float32, ..., 56x56, batch 1"."""
         return ", ".join(in_words(name, value) for name, value in self.fixed.items() if value is not None)
 
 
@@ -35,10 +34,9 @@ def in_words(name: str, value: Any) -> str:
     )
 
 
-def lowering_order(lowering: str) -> tuple[int, str]:
-    """A sort key: the plain lowering first, the engines last, options by name."""
-    name = lowering.split(":")[0]
-    return (LOWERINGS.index(name) if name in LOWERINGS else len(LOWERINGS)), lowering
+def lowering_order(lowering: str) -> tuple[bool, str]:
+    """A sort key: eager, against which others are held, first, then by name."""
+    return lowering.split(":")[0] != "eager", lowering
 
 
 def ranked_slices(frame: pd.DataFrame, axis: str) -> list[Slice]:
@@ -55,11 +53,6 @@ def settings(frame: pd.DataFrame) -> list[Slice]:
     return sorted(_slices(frame, ""), key=_merit, reverse=True)
 
 
-def best_setting(frame: pd.DataFrame) -> Slice | None:
-    """The first of them; None for an empty frame."""
-    return next(iter(settings(frame)), None)
-
-
 def _merit(candidate: Slice) -> tuple[float, ...]:
     good = (candidate.rows["status"] == "ok").sum()
     fixed = candidate.fixed
@@ -70,7 +63,7 @@ def _merit(candidate: Slice) -> tuple[float, ...]:
 
 def _slices(frame: pd.DataFrame, axis: str) -> Iterator[Slice]:
     """Every slice. A model without a window belongs to the slices of all windows, save along the window itself."""
-    grouped = [name for name in HELD if name not in (axis, "window")]
+    grouped = [name for name in FIXED if name not in (axis, "window")]
     values: Any
     for values, rows in frame.groupby(grouped, dropna=False):
         fixed = {name: None if pd.isna(value) else value for name, value in zip(grouped, values, strict=True)}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.ratios import Pair
-from mixprof.reports.answers.slices import Slice, lowering_order, places, ranked_slices
+from mixprof.reports.answers.slices import Slice, lowering_order, places, ranked_slices, settings
 from mixprof.reports.charts.spec import Axis, Chart, Panel, Trace, View, panels
 from mixprof.reports.frame import ANCHOR
 
@@ -101,7 +101,7 @@ def _shown(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
 
 
 def _note(asked: pd.DataFrame, shown: pd.DataFrame, quantity: Quantity) -> str:
-    """What the bars are, how many cases are missing and why, and which counts are lower bounds."""
+    """Say what the bars are, how many cases are missing and why, and which counts are lower bounds."""
     notes = [intervals_in_words(shown)] if quantity.low else []
     if quantity in MEASURED and quantity.measured:
         notes.append(_not_shown(asked, quantity.column))
@@ -112,7 +112,7 @@ def _note(asked: pd.DataFrame, shown: pd.DataFrame, quantity: Quantity) -> str:
 
 
 def intervals_in_words(rows: pd.DataFrame) -> str:
-    """What the bars of these rows are; empty where none has an interval."""
+    """Say what the bars of these rows are; empty where none has an interval."""
     kinds = [words for name, words in INTERVALS.items() if (rows["interval"] == name).any()]
     return f"Bars: {'; or '.join(kinds)}." if kinds else ""
 
@@ -153,3 +153,22 @@ def _ratio_view(pair: Pair, chosen: Slice, axis: str) -> View:
     note = f"{pair.fairness.capitalize()}. Above 1 {pair.convolution} is faster, below 1 {pair.attention}. "
     shown = [Panel([run] * several, traces) for run, traces in by_run.items()]
     return View(chosen.label(), shown, note + intervals_in_words(rows))
+
+
+def gains(answers: Answers) -> Iterator[Chart]:
+    """Speed-up over eager, a mark a model and lowering, a panel a run; at each setting with another lowering."""
+    cases = answers.cases
+    for kind, rows in cases[(cases["model"] != ANCHOR) & cases["gain"].notna()].groupby("kind"):
+        views = [_gain_view(chosen) for chosen in settings(rows)]
+        title, y = f"Speed-up of each lowering over eager, {kind}s", Axis("times as fast as eager")
+        yield Chart(f"gain_{kind}s", title, Axis("", "category"), y, views)
+
+
+def _gain_view(chosen: Slice) -> View:
+    by_run: dict[str, list[Trace]] = {}
+    for names, part in panels(chosen.rows):
+        line = part.sort_values("model").index.tolist()
+        trace = Trace(names[-1], "model", "gain", line, "gain_low", "gain_high", shape="markers")
+        by_run.setdefault(part["run"].iloc[0], []).append(trace)
+    shown = [Panel([run] * (len(by_run) > 1), traces) for run, traces in by_run.items()]
+    return View(chosen.label(), shown, f"{intervals_in_words(chosen.rows)} Above 1: faster than eager.".strip())

@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mixprof.reports.charts.spec import Chart, Trace, View, read
+from mixprof.reports.charts.spec import Chart, Panel, Trace, View, read
 from mixprof.reports.charts.style import Styles, caption, columns_for, label_axes, legend, panel_grid
-from mixprof.reports.charts.ticks import SMALL, log_ticks, measured_ticks, spread
+from mixprof.reports.charts.ticks import SMALL, log_ticks, measured_ticks, named_ticks, spread
 
 WIDTH, HEIGHT = 2.35, 2.2  # of a panel, inches
+MARK, BAR, SPREAD = 0.35, 0.2, 0.6  # room for a mark or a bar, inches; share of a name's room for its marks
 AROUND, DECADE = 0.75, 0.5  # what is above and below it, and ten times as much along y, inches
 ROOF: dict[str, Any] = {"color": "0.4", "linewidth": 1, "zorder": 1}
 
@@ -23,21 +24,40 @@ ROOF: dict[str, Any] = {"color": "0.4", "linewidth": 1, "zorder": 1}
 def draw(chart: Chart, view: View, cases: pd.DataFrame, styles: Styles) -> tuple[Figure, list[Axes]]:
     """The figure and its panels, in the order of the view's; without a legend, for which see `finish`."""
     columns = columns_for(len(view.panels), len({tuple(panel.names[-1:]) for panel in view.panels}))
-    height = max(HEIGHT, AROUND + DECADE * _decades(view, cases))
-    figure, axes = panel_grid(len(view.panels), columns, (WIDTH, height))
-    for axis, scale in (("x", chart.x.scale), ("y", chart.y.scale)):
-        axes[0].set(**{f"{axis}scale": scale})
+    names, bars = _categories(chart, view, cases), chart.y.scale == "linear"
+    flush = bars or any(trace.shape == "roof" for panel in view.panels for trace in panel.traces)
+    size = _size(chart, view, names, cases)
+    figure, axes = panel_grid(len(view.panels), columns, size)
+    axes[0].set_xscale("log" if chart.x.scale == "log" else "linear")
+    axes[0].set_yscale(chart.y.scale)
     for panel, content in zip(axes, view.panels, strict=True):
-        for trace in content.traces:
-            _draw_trace(panel, trace, cases, styles)
-        panel.set_title("\n".join(content.names))
-        panel.margins(x=0 if chart.name == "roofline" else 0.08, y=0.1)
-    log_ticks(axes, "y", height)
+        _draw_panel(panel, content, names, cases, styles)
+        panel.margins(x=0 if flush else 0.08, y=0.02 if bars else 0.1)
+    if bars:
+        for panel in axes:
+            panel.set_yticks(range(len(names)), names)
+            panel.grid(False)
+        axes[0].invert_yaxis()
+        label_axes(axes, columns, chart.y.title, chart.x.title)
+        return figure, axes
+    if chart.y.measured:
+        dots = [trace.numbers("y", cases) for panel in view.panels for trace in panel.traces if trace.ticks]
+        measured_ticks(axes, "y", {float(place): f"{place:g}" for place in np.unique(np.concatenate(dots))}, size[1])
+    else:
+        log_ticks(axes, "y", size[1])
     _set_x_ticks(axes, chart, view, cases)
     for panel, content in zip(axes, view.panels, strict=True):
         _name_roofs(panel, [trace for trace in content.traces if trace.shape == "roof"], cases)
     label_axes(axes, columns, chart.x.title, chart.y.title)
     return figure, axes
+
+
+def _size(chart: Chart, view: View, names: list[str], cases: pd.DataFrame) -> tuple[float, float]:
+    """The width and height of a panel, inches: wide enough for its names or high enough for its bars and labels."""
+    if chart.y.scale == "linear":
+        return WIDTH, AROUND + BAR * len(names)
+    width = AROUND + MARK * len(names) * max(len(panel.traces) for panel in view.panels)
+    return max(WIDTH, width), max(HEIGHT, AROUND + DECADE * _decades(view, cases))
 
 
 def finish(figure: Figure, chart: Chart, view: View, styles: Styles, note: str = "") -> Figure:
@@ -47,8 +67,35 @@ def finish(figure: Figure, chart: Chart, view: View, styles: Styles, note: str =
     return figure
 
 
-def _draw_trace(panel: Axes, trace: Trace, cases: pd.DataFrame, styles: Styles) -> None:
-    x, y = (trace.numbers(axis, cases) for axis in "xy")
+def _categories(chart: Chart, view: View, cases: pd.DataFrame) -> list[str]:
+    """The names along x, if that is what there is along x."""
+    if chart.x.scale != "category":
+        return []
+    traces = [trace for panel in view.panels for trace in panel.traces]
+    return list(dict.fromkeys(name for trace in traces for name in read(trace.x, trace.rows, cases)))
+
+
+def _draw_panel(panel: Axes, content: Panel, names: list[str], cases: pd.DataFrame, styles: Styles) -> None:
+    panel.set_title("\n".join(content.names))
+    left = np.zeros(len(names))
+    for number, trace in enumerate(content.traces):
+        if trace.shape == "bar":
+            panel.barh(
+                range(len(names)),
+                trace.numbers("y", cases),
+                left=left,
+                label=trace.name,
+                color=styles[trace.name]["color"],
+            )
+            left += trace.numbers("y", cases)
+            continue
+        shift = SPREAD * ((number + 0.5) / len(content.traces) - 0.5)
+        where = [names.index(name) + shift for name in read(trace.x, trace.rows, cases)] if names else None
+        _draw_trace(panel, trace, where, cases, styles)
+
+
+def _draw_trace(panel: Axes, trace: Trace, where: list[float] | None, cases: pd.DataFrame, styles: Styles) -> None:
+    x, y = where if where else trace.numbers("x", cases), trace.numbers("y", cases)
     if trace.shape == "roof":
         panel.plot(x, y, **ROOF, linestyle="--" if trace.dashed else "-")
         return
@@ -66,7 +113,7 @@ def _decades(view: View, cases: pd.DataFrame) -> float:
 
 
 def _set_x_ticks(axes: list[Axes], chart: Chart, view: View, cases: pd.DataFrame) -> None:
-    """Measured values, or round numbers along a logarithmic axis."""
+    """Names, measured values, or round numbers along a logarithmic axis."""
     traces = [trace for panel in view.panels for trace in panel.traces]
     places = {
         float(place): str(name)
@@ -74,7 +121,9 @@ def _set_x_ticks(axes: list[Axes], chart: Chart, view: View, cases: pd.DataFrame
         if trace.ticks
         for place, name in zip(trace.numbers("x", cases), read(trace.ticks, trace.rows, cases), strict=True)
     }
-    if places:
+    if chart.x.scale == "category":
+        named_ticks(axes, _categories(chart, view, cases))
+    elif places:
         measured_ticks(axes, "x", places, WIDTH)
     elif chart.x.scale == "log":
         log_ticks(axes, "x", WIDTH)

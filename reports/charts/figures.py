@@ -10,14 +10,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mixprof.reports.answers import Answers, answers
-from mixprof.reports.charts import breakdown, crossover_maps, gains, heatmaps, slopes
+from mixprof.reports.charts import heatmaps, slopes
+from mixprof.reports.charts.breakdown import breakdown
 from mixprof.reports.charts.clouds import accuracy, roofline
-from mixprof.reports.charts.curves import curves, ratio_curves
+from mixprof.reports.charts.crossover_maps import crossover_maps
+from mixprof.reports.charts.curves import curves, gains, ratio_curves
 from mixprof.reports.charts.draw import draw, finish
 from mixprof.reports.charts.spec import Chart
-from mixprof.reports.charts.style import SETTINGS, Styles, model_styles, save
+from mixprof.reports.charts.style import SETTINGS, Styles, save, styles_of
 
-ON_PAGE = (ratio_curves, curves, roofline, breakdown.breakdown, accuracy)
+ON_PAGE = (ratio_curves, curves, gains, crossover_maps, roofline, breakdown, accuracy)
 
 
 def charts(answers: Answers) -> list[Chart]:
@@ -40,16 +42,13 @@ def figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 
 def all_figures(answers: Answers, charts: Sequence[Chart]) -> Iterator[tuple[str, Figure]]:
     """The first view of each chart that is a file, too; then what only a file shows."""
-    styles = model_styles(answers.cases)
+    styles = styles_of(answers.cases)
     for chart in charts:
         if chart.static:
             yield chart.name, _first_view(chart, answers, styles)
-    others = [(f"gain_{kind}s", gains.draw(answers, kind)) for kind in ("mixer", "network")]
     for pair, compared in answers.ratios.items():
-        others.append((f"speedup_{pair.attention}_over_{pair.convolution}", heatmaps.draw(compared, pair)))
-    others.append(("breakdown", breakdown.draw(answers)))
-    yield from ((name, figure) for name, figure in others if figure)
-    yield from crossover_maps.maps(answers, styles)
+        if figure := heatmaps.draw(compared, pair):
+            yield f"speedup_{pair.attention}_over_{pair.convolution}", figure
 
 
 def _first_view(chart: Chart, answers: Answers, styles: Styles) -> Figure:

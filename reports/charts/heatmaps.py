@@ -14,7 +14,7 @@ from mixprof.reports.answers.ratios import Pair
 from mixprof.reports.answers.slices import in_words, lowering_order, places
 from mixprof.reports.charts.style import caption, columns_for, grow, label_axes, panel_grid, wrapped
 
-HELD = ["device", "dtype", "layout", "mode", "channels"]
+FIXED = ["device", "dtype", "layout", "mode", "channels"]
 CELL = (0.42, 0.32)  # inches
 COLOURS = "PuOr_r"  # diverging, told apart by colour-blind people
 OTHER_AXIS = {"mixer": ("window", "batch"), "network": ("batch", "window")}  # the map's rows, and what splits panels
@@ -25,7 +25,7 @@ def draw(compared: pd.DataFrame, pair: Pair) -> Figure | None:
 
     compared: the pair's ratios, setting by setting.
     """
-    groups = [rows for _, rows in compared.groupby(HELD, dropna=False)]
+    groups = [rows for _, rows in compared.groupby(FIXED, dropna=False)]
     rows = max(groups, key=lambda group: group["ratio"].notna().sum(), default=compared)
     if rows["ratio"].notna().sum() < 2:
         return None
@@ -43,7 +43,7 @@ def draw(compared: pd.DataFrame, pair: Pair) -> Figure | None:
         panel.set_title(_panel_title(names, rows, split))
     label_axes(axes, abreast, "resolution", axis)
     _colour_bar(figure, axes, image, int(4 * CELL[1] * len(places_y) * math.ceil(len(panels) / abreast)))
-    fixed = ", ".join(in_words(name, rows[name].iloc[0]) for name in HELD if not pd.isna(rows[name].iloc[0]))
+    fixed = ", ".join(in_words(name, rows[name].iloc[0]) for name in FIXED if not pd.isna(rows[name].iloc[0]))
     caption(figure, f"Latency of {pair.attention} over {pair.convolution}", f"{pair.fairness}; {fixed}")
     cells = len(panels) * len(places_x) * len(places_y)
     note = wrapped(figure, _note(rows, blank=cells > len(rows)))

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.exponents import WHO
-from mixprof.reports.answers.slices import HELD
+from mixprof.reports.answers.slices import FIXED
 from mixprof.reports.charts.spec import Chart, Panel, Trace
 from mixprof.reports.charts.style import Styles
 from mixprof.reports.charts.ticks import SMALL, spread
@@ -47,7 +47,7 @@ def write(axes: Axes, panel: Panel, chart: Chart, answers: Answers, styles: Styl
 
 def _key(row: Mapping[Any, Any], axis: str) -> tuple[Any, ...]:
     """All settings of a line, missing ones as None."""
-    return tuple(None if name == axis or pd.isna(row[name]) else row[name] for name in (*WHO, *HELD))
+    return tuple(None if name == axis or pd.isna(row[name]) else row[name] for name in (*WHO, *FIXED))
 
 
 def _fitted(trace: Trace, fit: Mapping[Any, Any], cases: pd.DataFrame) -> np.ndarray:

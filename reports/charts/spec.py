@@ -19,6 +19,7 @@ class Axis:
 
     title: str
     scale: str = "log"
+    measured: bool = False  # whether its ticks are the places of y that were measured
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mixprof.reports.answers.slices import lowering_order
 from mixprof.reports.charts.ticks import LETTER
-from mixprof.reports.frame import ANCHOR
+from mixprof.reports.frame import ANCHOR, ROLES
 
 DPI = 150
 NARROWEST = 3.5  # inches: a column of a paper
@@ -41,23 +42,28 @@ SETTINGS: Any = {
     "svg.hashsalt": "mixprof",  # equal figures are equal files
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
+MAPS: dict[str, dict[str, Any]] = {
+    "undecided": {"color": "0.6", "marker": "o", "linestyle": "-", "fillstyle": "none"},
+    "crossover": {"color": "0.4", "marker": "P", "markersize": 2.5, "linestyle": "-", "fillstyle": "full"},
+}
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 Styles = dict[str, dict[str, Any]]  # of each model or lowering by its name
 
 
-def model_styles(frame: pd.DataFrame) -> Styles:
-    """Colour, marker and line of each model, equal in every figure of a report; the markers of networks are hollow."""
-    models = frame[frame["model"] != ANCHOR]
-    return {
+def styles_of(cases: pd.DataFrame) -> Styles:
+    """Colour, marker and line of each model, lowering and role, equal in every figure of a report.
+
+    The markers of networks are hollow.
+    """
+    models = cases[cases["model"] != ANCHOR]
+    lowerings = sorted(cases["lowering"].unique(), key=lowering_order)
+    groups = [("", lowerings), ("", ROLES)]
+    groups += [(str(kind), sorted(rows["model"].unique())) for kind, rows in models.groupby("kind")]
+    return MAPS | {
         name: {**style, "fillstyle": "none" if kind == "network" else "full"}
-        for kind, rows in models.groupby("kind")
-        for name, style in zip(sorted(rows["model"].unique()), _styles(), strict=False)
+        for kind, names in groups
+        for name, style in zip(names, _styles(), strict=False)
     }
-
-
-def styles_of(names: Iterable[str]) -> Styles:
-    """A style for each of these names, in their order."""
-    return dict(zip(names, _styles(), strict=False))
 
 
 def _styles() -> Iterable[dict[str, Any]]:

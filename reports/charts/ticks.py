@@ -55,12 +55,19 @@ def set_ticks(axes: Sequence[Axes], side: str, labels: Mapping[float, str], leng
     """Ticks at exactly these places, written as given; slanted along x where they would not fit side by side."""
     crowded = side == "x" and _crowded(labels, length, axes[0].get_xlim())
     if crowded:
-        slanted(axes, max(map(len, labels.values())), 45)
+        slanted(axes, max(map(len, labels.values())), 60)
     for panel in axes:
         axis = getattr(panel, f"{side}axis")
         axis.set_major_locator(FixedLocator(list(labels)))
         axis.set_major_formatter(FixedFormatter(list(labels.values())))
         axis.set_minor_locator(NullLocator())
+
+
+def named_ticks(axes: Sequence[Axes], names: Sequence[str]) -> None:
+    """Names along x at 0, 1, 2, ..."""
+    for panel in axes:
+        panel.set_xticks(range(len(names)), names)
+    slanted(axes, max(map(len, names)), 40)
 
 
 def slanted(axes: Sequence[Axes], letters: int, angle: float) -> None:

@@ -22,6 +22,7 @@ SCHEMA = 1
 TITLE = "# Written by `mixprof baseline`, read by `mixprof check RUN --against`. Each line ends in its own checksum."
 NONE = "-"
 WHOLE = ("batch", "window", "channels")
+IN_WORDS = ("model", "lowering", "device", "dtype", "layout", "mode", "step")
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,8 @@ def _case(text: str) -> tuple[Kept, Level | None]:
     read: dict[str, Any] = {name: None if value == NONE else unquote(value) for name, value in fields.items()}
     height, width = read["resolution"].split("x")
     whole = {name: None if read[name] is None else int(read[name]) for name in WHOLE}
-    named = {name: read[name] for name in ("model", "lowering", "device", "dtype", "layout", "mode")}
-    case = Case.from_json({**named, **whole, "resolution": (height, width)})
+    named = {name: read[name] for name in IN_WORDS if name in read}
+    case = Case.from_json({**named, **whole, "resolution": (int(height), int(width))})
     exact = {name: int(read[name]) for name in EXACT if read[name] is not None}
     ratio, spread = (None if read[name] is None else float(read[name]) for name in ("log_ratio", "spread"))
     runs = int(read["runs"])

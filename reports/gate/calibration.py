@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
-from mixprof.reports.gate.verdicts import LOOKS, THRESHOLD, Key, Verdict, judge, smallest_detectable
+from mixprof.reports.gate.verdicts import LOOKS, THRESHOLD, Verdict, judge, smallest_detectable
+from mixprof.reports.statistics import Key, wilson
 
 LEAST_PAIRS = 20
 JOBS = 400  # drawn from the pools
@@ -36,16 +36,11 @@ class Share:
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "share": self.share}
 
-
-def wilson(hits: int, of: int, confidence: float = 0.95) -> Share:
-    """The interval of a share (Wilson 1927). ValueError for a share of nothing."""
-    if not 0 <= hits <= of or of < 1:
-        raise ValueError(f"got {hits} of {of}, expected a share of at least one")
-    z = float(ndtri(0.5 + confidence / 2))
-    p, scale = hits / of, 1 + z**2 / of
-    center = (p + z**2 / (2 * of)) / scale
-    half = z / scale * math.sqrt(p * (1 - p) / of + z**2 / (4 * of**2))
-    return Share(hits, of, center - half if hits else 0.0, center + half if hits < of else 1.0)
+    @classmethod
+    def of_verdicts(cls, verdicts: Sequence[Verdict]) -> Share:
+        """How many are regressed."""
+        hits = sum(each.verdict == "regressed" for each in verdicts)
+        return cls(hits, len(verdicts), *wilson(hits, len(verdicts)))
 
 
 def play(
@@ -67,13 +62,13 @@ def play(
 def false_alarms(pools: Mapping[Key, Sequence[float]], generator: np.random.Generator, jobs: int = JOBS) -> Share:
     """How many comparisons of the same code the real rule calls regressed: A/A rounds drawn with random signs."""
     verdicts = [each for _ in range(jobs) for each in play(_drawn(pools, generator, signs=True)).values()]
-    return wilson(sum(each.verdict == "regressed" for each in verdicts), len(verdicts))
+    return Share.of_verdicts(verdicts)
 
 
 def power(pools: Mapping[Key, Sequence[float]], generator: np.random.Generator, jobs: int = JOBS) -> Share:
     """How many comparisons with a slow-down the real rule calls regressed: its rounds drawn as they are."""
     verdicts = [each for _ in range(jobs) for each in play(_drawn(pools, generator, signs=False)).values()]
-    return wilson(sum(each.verdict == "regressed" for each in verdicts), len(verdicts))
+    return Share.of_verdicts(verdicts)
 
 
 def _drawn(

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
-from mixprof.reports.gate.verdicts import THRESHOLD, Key, Verdict, discoveries, same_below, word
+from mixprof.reports.gate.verdicts import THRESHOLD, Verdict, same_below, word
+from mixprof.reports.statistics import Key, discoveries, half_width, t_chance, t_quantile
 
 LEAST_RUNS = 8  # stored, before a time has a verdict
 WINDOW = 30  # the last runs that a level is taken of
@@ -89,8 +89,8 @@ def judge(
     """
     judged = {key: level for key, level in levels.items() if key in present and level.runs >= LEAST_RUNS}
     z = {key: z_score(*_split(present[key], level)) for key, level in judged.items()}
-    slower = {key: float(stdtr(level.runs - 1, -z[key])) for key, level in judged.items()}
-    faster = {key: float(stdtr(level.runs - 1, z[key])) for key, level in judged.items()}
+    slower = {key: float(t_chance(level.runs - 1, -z[key])) for key, level in judged.items()}
+    faster = {key: float(t_chance(level.runs - 1, z[key])) for key, level in judged.items()}
     regressed, improved = discoveries(slower, RATE), discoveries(faster, RATE)
     found = {}
     for key, level in judged.items():
@@ -98,10 +98,10 @@ def judge(
         share = threshold[key] if isinstance(threshold, Mapping) else threshold
         least = math.log1p(share)
         shift, deviation = value - level.center, _deviation(level, error)
-        upper = shift + float(stdtrit(level.runs - 1, 0.95)) * deviation
+        upper = shift + float(half_width(deviation, level.runs - 1, 0.95))
         slow = (key in regressed and shift > least) or creeps(level, z[key])
         said = word(slow, key in improved and -shift > least, upper < same_below(share))
-        half = float(stdtrit(level.runs - 1, 0.975)) * deviation
+        half = float(half_width(deviation, level.runs - 1))
         interval = math.expm1(shift - half), math.expm1(shift + half)
         found[key] = Verdict(said, math.expm1(shift), *interval, level.runs, slower[key])
     return found
@@ -118,7 +118,7 @@ def creeps(level: Level, z: float) -> bool:
 
 def detectable(level: Level, power: float = 0.8) -> float:
     """The relative slow-down of one run that is found with this power: (t(1 - a) + t(power)) s."""
-    t = float(stdtrit(level.runs - 1, 1 - RATE)) + float(stdtrit(level.runs - 1, power))
+    t = float(t_quantile(level.runs - 1, 1 - RATE) + t_quantile(level.runs - 1, power))
     return max(THRESHOLD, math.expm1(t * _deviation(level, 0.0)))
 
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from mixprof.data.errors import UsageError
-from mixprof.data.run_folder import SOFTWARE, flatten, hardware, read_manifest, testbed_key
+from mixprof.data.run_folder import read_manifest
+from mixprof.data.testbed import SOFTWARE, flatten, hardware, testbed_key
 from mixprof.data.types import Case, Record
-from mixprof.reports.frame import ANCHOR, latency, records_of, samples_of
+from mixprof.reports.frame import ANCHOR, load, records_of
 from mixprof.reports.gate.times import Time, of_rounds
+from mixprof.reports.latencies import points
+from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast
+from mixprof.reports.timed import samples_of
 
 SCHEMA = 1
 DATE = "%Y-%m-%dT%H:%M:%S%z"
 EXACT = ("params", "macs", "predicted_peak_bytes", "graph_breaks", "recompiles", "kernels")  # more of them is worse
 MACHINE_FAULTS = ("unstable", "throttled")  # statuses that blame the machine and not the code
-SUM_OF_95 = 2 * 1.96  # an interval's width in standard errors
 
 
 @dataclass(frozen=True)
@@ -79,78 +84,64 @@ def of_run(run: Path) -> Stored:
     """What is kept of a run folder. UsageError for a folder that is none, that has no record, or no date."""
     manifest = read_manifest(run)
     records = records_of(run)
-    created = str(manifest.get("created"))
+    created = str(manifest.created)
     try:
         datetime.strptime(created, DATE)
     except ValueError:
         raise UsageError(f"got '{run}' with date '{created}', expected one like 2026-01-31T12:00:00+0000") from None
     if not records:
         raise UsageError(f"got '{run}', which has no record, expected a finished run: go on with it by --resume")
-    anchors = {_anchor_of(record.case): record for record in records if record.case.model == ANCHOR}
-    kept = [_kept(record, anchors.get(_anchor_of(record.case))) for record in records if record.case.model != ANCHOR]
-    testbed = flatten(manifest["environment"].get("testbed", {}))
+    ratios = _log_ratios(load(run))
+    kept = [_kept(*each) for each in zip(records, ratios, strict=True) if each[0].case.model != ANCHOR]
+    testbed = flatten(manifest.environment.testbed)
     software = {name: testbed[name] for name in SOFTWARE if name in testbed}
-    informing = flatten(manifest["environment"].get("informing", {}))
-    versions = {**manifest["versions"], **software}
+    informing = flatten(manifest.environment.informing)
+    versions = {**manifest.versions, **software}
     return Stored(created, hardware(testbed), versions, informing, {each.case: each for each in kept})
 
 
 def times_of_run(run: Path) -> dict[Case, dict[str, Time]]:
     """Read the times of every case of a run folder, as limits judge them."""
-    return {record.case: _times(record) for record in records_of(run)}
+    rows = load(run)[["latency_ms", "latency_low_ms", "latency_high_ms"]].to_numpy()
+    return {record.case: _times(record, *row) for record, row in zip(records_of(run), rows, strict=True)}
 
 
-def _times(record: Record) -> dict[str, Time]:
-    """Latency in the device's own time, percentiles in the host's."""
-    own = "gpu_ms" if record.case.device.startswith("cuda") else "host_ms"
+def _times(record: Record, *latency: float) -> dict[str, Time]:
+    """Latency in the device's own time, with its interval over launches; percentiles in the host's."""
     ok = record if record.status == "ok" else replace(record, launches=())
-    device, host = samples_of(ok, own), samples_of(ok, "host_ms")
+    host = samples_of(ok, "host_ms")
     single = all(each.forwards_per_sample == 1 for each in host)
-    return {
-        **of_rounds([each.samples for each in host], single, "cpu"),
-        "latency": of_rounds([each.samples for each in device], single, "cpu")["latency"],
-    }
+    times = of_rounds([each.samples for each in host], single, "cpu")
+    ms, low, high = (_known(value) for value in latency)
+    if len(ok.launches) < 2:
+        low, high = None, None
+    return {**times, "latency": Time(ms, low, high, "nothing was timed" if ms is None else None)}
 
 
-def _anchor_of(case: Case) -> tuple[str, str, str]:
-    return case.lowering, case.device, case.dtype
-
-
-def _kept(record: Record, anchor: Record | None) -> Kept:
+def _kept(record: Record, ratio: tuple[float | None, float | None]) -> Kept:
     sources = {
         "params": record.params,
         "macs": record.macs,
-        "predicted_peak_bytes": (record.memory or {}).get("predicted_peak_bytes"),
+        "predicted_peak_bytes": getattr(record.memory, "predicted_peak_bytes", None),
         **{name: (record.proof or {}).get(name) for name in ("graph_breaks", "recompiles", "kernels")},
     }
     exact = {name: value for name, value in sources.items() if value is not None}
-    ratio, spread = _log_ratio(record, anchor)
-    return Kept(record.case, record.status, record.reason, exact, ratio, spread, len(record.launches))
+    value, error = ratio
+    spread = None if error is None else error * math.sqrt(len(record.launches))
+    return Kept(record.case, record.status, record.reason, exact, value, spread, len(record.launches))
 
 
-def _log_ratio(record: Record, anchor: Record | None) -> tuple[float | None, float | None]:
-    """The log of a case's time over its anchor's, and its spread: over launches, which pair by their round.
-
-    Of a single launch the spread is what the intervals within both say.
-    """
-    if anchor is None or record.status != "ok" or anchor.status != "ok":
-        return None, None
-    time = "gpu_ms" if record.case.device.startswith("cuda") else "host_ms"
-    launches = [samples_of(each, time) for each in (record, anchor)]
-    if not all(launches):
-        return None, None
-    medians = [[math.log(statistics.median(each.samples)) for each in side] for side in launches]
-    if len(medians[0]) == len(medians[1]) > 1:
-        differences = [case - anchor for case, anchor in zip(*medians, strict=True)]
-        return statistics.fmean(differences), statistics.stdev(differences)
-    errors = [_error(latency(side, record.case.device)) for side in launches]
-    ratio = statistics.fmean(medians[0]) - statistics.fmean(medians[1])
-    known = [each for each in errors if each is not None]
-    spread = math.hypot(*known) * math.sqrt(len(medians[0])) if len(known) == 2 else None
-    return ratio, spread
+def _log_ratios(frame: pd.DataFrame) -> list[tuple[float | None, float | None]]:
+    """Of each row the log of its time over its anchor's, and the standard error; None where they cannot be told."""
+    keys = list(zip(frame["lowering"], frame["device"], frame["dtype"], strict=True))
+    anchors = {key: row for row, key in enumerate(keys) if frame["model"].iloc[row] == ANCHOR}
+    against = np.array([anchors.get(key, row) for row, key in enumerate(keys)], dtype=int)
+    pairs = points(frame).at(np.stack([np.arange(len(frame)), against], axis=-1))
+    ratios, (errors, _) = pairs.logs @ FIRST_OVER_SECOND, contrast(FIRST_OVER_SECOND, pairs)
+    known = [key in anchors and bool(np.isfinite(value)) for key, value in zip(keys, ratios, strict=True)]
+    values = np.where(known, ratios, np.nan), np.where(known, errors, np.nan)
+    return [(_known(value), _known(error)) for value, error in zip(*values, strict=True)]
 
 
-def _error(found: Mapping[str, Any]) -> float | None:
-    """Standard error in log units from a 95 % interval."""
-    low, high = found.get("latency_low_ms"), found.get("latency_high_ms")
-    return math.log(high / low) / SUM_OF_95 if low is not None and high is not None and low > 0 else None
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

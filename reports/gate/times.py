@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
-from mixprof.sampling import over_launches
+from mixprof.reports.statistics import half_width, over_launches
 
 PERCENTILES = {"host_p50": 50, "host_p95": 95, "host_p99": 99}
 METRICS = ("latency", *PERCENTILES)
@@ -70,8 +69,8 @@ def _percentile(rounds: Sequence[Sequence[float]], percent: float) -> Time:
     above = np.array([np.mean(np.asarray(samples) > estimate) for samples in rounds])
     # Rounds of unequal length: the variance of a ratio.
     deviations = counts / counts.mean() * (above - np.average(above, weights=counts))
-    error = float(np.sqrt(np.sum(deviations**2) / (count - 1) / count))
-    half = 100 * float(stdtrit(count - 1, 0.975)) * error
+    error = np.sqrt(np.sum(deviations**2) / (count - 1) / count)
+    half = 100 * float(half_width(error, count - 1))
     low, high = percent - half, percent + half
     ends = [float(np.percentile(pooled, at)) if 0 <= at <= 100 else None for at in (low, high)]
     return Time(estimate, ends[0], ends[1])

@@ -6,20 +6,18 @@ A difference d_k is the log of HEAD's time over BASE's in round k, one for each 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+
+from mixprof.reports.statistics import Key, discoveries, half_width, t_chance, t_quantile
 
 LOOKS = (5, 8, 12, 16)  # rounds after which verdicts are looked for
 MORE_LOOKS = (24, 32, 48, 64)  # and of a job that is told to go on with what is open
 RATE = 0.0025  # false discovery rate at each look
 THRESHOLD, SAME, FAMILY_THRESHOLD = 0.02, 0.03, 0.01  # relative changes
 PRIOR = 4  # degrees of freedom that the grid's variance counts for in a case's own
-
-Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -48,16 +46,16 @@ def judge(
     errors = _errors(differences)
     means = {key: float(np.mean(values)) for key, values in differences.items()}
     freedom = {key: len(values) - 1 for key, values in differences.items()}
-    slower = {key: float(stdtr(freedom[key], -_t(means[key], errors[key]))) for key in differences}
-    faster = {key: float(stdtr(freedom[key], _t(means[key], errors[key]))) for key in differences}
-    regressed, improved = discoveries(slower), discoveries(faster)
+    slower = {key: float(t_chance(freedom[key], -_t(means[key], errors[key]))) for key in differences}
+    faster = {key: float(t_chance(freedom[key], _t(means[key], errors[key]))) for key in differences}
+    regressed, improved = discoveries(slower, RATE), discoveries(faster, RATE)
     found = {}
     for key, mean in means.items():
         share = threshold[key] if isinstance(threshold, Mapping) else threshold
         least = math.log1p(share)
-        upper = mean + float(stdtrit(freedom[key], 0.95)) * errors[key]
+        upper = mean + float(half_width(errors[key], freedom[key], 0.95))
         said = word(key in regressed and mean > least, key in improved and -mean > least, upper < same_below(share))
-        half = float(stdtrit(freedom[key], 0.975)) * errors[key]
+        half = float(half_width(errors[key], freedom[key]))
         low, high = math.expm1(mean - half), math.expm1(mean + half)
         found[key] = Verdict(said, math.expm1(mean), low, high, len(differences[key]), slower[key])
     return found
@@ -89,13 +87,6 @@ def _errors(differences: Mapping[Key, Sequence[float]]) -> dict[Key, float]:
     return errors
 
 
-def discoveries(p: Mapping[Key, float], rate: float = RATE) -> set[Key]:
-    """Whose hypotheses Benjamini and Hochberg (1995) reject at a false discovery rate."""
-    ordered = sorted(p, key=lambda key: p[key])
-    last = max((rank for rank, key in enumerate(ordered, 1) if p[key] <= rate * rank / len(ordered)), default=0)
-    return set(ordered[:last])
-
-
 def together(differences: Mapping[Key, Sequence[float]]) -> list[float]:
     """A family's difference in each round: the mean over the cases that have that round."""
     rounds = max((len(values) for values in differences.values()), default=0)
@@ -112,8 +103,8 @@ def rounds_to_decide(verdict: Verdict, deviation: float, threshold: float = THRE
     below, above = same_below(threshold) - mean, abs(mean) - math.log1p(threshold)
     for rounds in range(verdict.rounds + 1, 1000):
         error = deviation / math.sqrt(rounds)
-        is_same = below > float(stdtrit(rounds - 1, 0.95)) * error
-        is_changed = above > 0 and abs(mean) > float(stdtrit(rounds - 1, 1 - RATE)) * error
+        is_same = below > float(half_width(error, rounds - 1, 0.95))
+        is_changed = above > 0 and abs(mean) > float(half_width(error, rounds - 1, 1 - RATE))
         if is_same or is_changed:
             return rounds
     return None
@@ -121,5 +112,5 @@ def rounds_to_decide(verdict: Verdict, deviation: float, threshold: float = THRE
 
 def smallest_detectable(deviation: float, rounds: int, power: float = 0.8) -> float:
     """The relative slow-down that is found with this power after so many rounds: (t(1 - a) + t(power)) s / sqrt(K)."""
-    t = float(stdtrit(rounds - 1, 1 - RATE)) + float(stdtrit(rounds - 1, power))
+    t = float(t_quantile(rounds - 1, 1 - RATE) + t_quantile(rounds - 1, power))
     return max(THRESHOLD, math.expm1(t * deviation / math.sqrt(rounds)))

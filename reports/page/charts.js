@@ -29,10 +29,10 @@ function plotlyTrace(trace, style, visible) {
   const bounds = trace.low && {
     type: "data", symmetric: false, array: between(trace.high, 1), arrayminus: between(trace.low, -1), thickness: 1, width: 3,
   };
-  const roof = trace.shape === "roof";
+  const roof = trace.shape === "roof", bar = trace.shape === "bar";
   return {
-    name: plain(trace.name), x: trace.x, y: trace.y, visible, error_y: bounds ?? undefined,
-    type: trace.shape === "bar" ? "bar" : "scatter", mode: { bar: undefined, roof: "lines" }[trace.shape] ?? trace.shape,
+    name: plain(trace.name), x: bar ? trace.y : trace.x, y: bar ? trace.x : trace.y, orientation: bar ? "h" : undefined, visible,
+    type: bar ? "bar" : "scatter", error_y: bounds ?? undefined, mode: { bar: undefined, roof: "lines" }[trace.shape] ?? trace.shape,
     line: roof ? { color: colour("--soft"), dash: trace.dashed ? "dash" : "solid", width: 1.2 } : { color: style.color, dash: style.dash, width: 1.8 },
     marker: { color: style.color, symbol: style.symbol, size: 8 },
     hoverinfo: "text",
@@ -88,8 +88,13 @@ function layout(chart, traces, ranges) {
     else Object.assign(x, { range: ranges.x, ...roundNumbers(ranges.x) });
   }
   const y = { ...axis(chart.y), range: ranges.y, ...(ranges.y ? roundNumbers(ranges.y) : {}) };
+  if (chart.y.measured) {
+    const places = [...new Set(traces.filter((trace) => trace.named).flatMap((trace) => trace.y))];
+    Object.assign(y, { tickvals: places, ticktext: places.map(number) });
+  }
+  const bars = chart.y.scale === "linear"; // they lie
   return {
-    xaxis: x, yaxis: y, annotations: roofNames(traces), barmode: "stack", showlegend: false,
+    xaxis: bars ? axis(chart.y) : x, yaxis: bars ? { ...axis(chart.x), autorange: "reversed" } : y, annotations: roofNames(traces), barmode: "stack", ...(chart.x.scale === "category" ? { scattermode: "group" } : {}), showlegend: false,
     margin: { l: 10, r: 10, t: 30, b: 10 }, hovermode: "closest",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") },
@@ -165,7 +170,7 @@ function figure(chart) {
   const note = element("p", { class: "note" });
   const state = {
     chart, view: 0, hidden: new Set(), pending: [],
-    panels: element("div", { class: "panels" }), legend: element("fieldset", { class: "legend" }),
+    panels: element("div", { class: chart.y.scale === "linear" ? "panels wide" : "panels" }), legend: element("fieldset", { class: "legend" }),
   };
   const choice = element("select", {}, ...chart.views.map((view, place) => element("option", { value: place }, view.label)));
   const renew = () => {

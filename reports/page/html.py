@@ -20,7 +20,7 @@ from matplotlib.colors import to_hex
 
 from mixprof.reports.answers import Answers
 from mixprof.reports.charts.spec import Chart
-from mixprof.reports.charts.style import file_stem, model_styles
+from mixprof.reports.charts.style import file_stem, styles_of
 from mixprof.reports.text.markdown import Part, Section, Table
 from mixprof.reports.text.measurements import counts_in_words
 from mixprof.reports.text.method import Manifests
@@ -103,7 +103,7 @@ def _plotly() -> str:
 def policy(scripts: Iterable[str]) -> str:
     """A Content-Security-Policy that runs these scripts and nothing else, and loads nothing."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     style = "style-src 'unsafe-inline'"  # plotly sets styles as attributes
     return (
         f"default-src 'none'; script-src {allowed}; {style}; img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -119,7 +119,7 @@ def embedded(value: object) -> str:
 
 
 def data(answers: Answers, charts: Sequence[Chart], files: Sequence[str] = ()) -> dict[str, Any]:
-    """What the page's scripts work on: every case by column, the columns of the table, styles, charts."""
+    """Return the data of the page's scripts: every case by column, the columns of the table, styles, charts."""
     cases = answers.cases
     columns = {name: _column(cases[name]) for name in cases if name != "breakdown" and cases[name].notna().any()}
     shown = [c for c in TABLE if c.column in columns and (c.column not in ONCE or cases[c.column].nunique() > 1)]
@@ -127,13 +127,13 @@ def data(answers: Answers, charts: Sequence[Chart], files: Sequence[str] = ()) -
         "columns": columns,
         "count": len(cases),
         "table": [asdict(column) for column in shown],
-        "styles": {name: _style(style) for name, style in model_styles(cases).items()},
+        "styles": {name: _style(style) for name, style in styles_of(cases).items()},
         "charts": _finite([{**asdict(chart), "files": _files_of(chart.name, files)} for chart in charts]),
     }
 
 
 def _constants(cases: pd.DataFrame) -> str:
-    """What the table has no column for, since it is equal in all cases."""
+    """Name the settings that are equal in all cases, for which the table has no column."""
     equal = [str(cases[name].iloc[0]) for name in ONCE[1:-1] if cases[name].nunique() == 1]
     return f"All of these: {', '.join(equal)}." if equal else ""
 
@@ -151,7 +151,7 @@ def _column(column: pd.Series) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """The same with null in place of NaN and infinity, which JSON has no word for."""
+    """Put null in place of NaN and infinity, which JSON has no word for."""
     if isinstance(value, dict):
         return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -189,7 +189,7 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]], differing: Colle
 
 def section_html(section: Section, name: str = "", shown: int = LONGEST) -> str:
     """A section, by this name. A long one is folded, one that is too long only named; so are rows after `shown`."""
-    rows = sum(len(part.rows) for part in section.parts if isinstance(part, Table))
+    rows = sum(len(table.rows) for table in section.tables())
     inside = "".join(_folded(part, shown) for part in section.parts)
     if rows > LONGEST:
         inside = "<p>Too long for this page: it stands in <code>summary.md</code>.</p>"

@@ -15,7 +15,7 @@ SETTING = [*COLUMNS[: COLUMNS.index("metric")], "axis"]
 GROWTH_METHOD = (
     "An exponent is the slope of log cost against log side, batch or window: a cost that grows with the area of the "
     "map has 2 along its side. Its 95 % interval is a t interval over launches (variances of the points' means added, "
-    "degrees of freedom after Welch); memory and FLOPs are counts and have none. FLOPs and expected memory are exact, "
+    "as in a ratio); memory and FLOPs are counts and have none. FLOPs and expected memory are exact, "
     "over the same points. Points below `flat below` are left out of the exponent: two segments are preferred to one "
     "where the F test of the broken line against the straight one passes 1 % over all places of the break together, "
     "the slope rises by at least 0.25, and the left slope is at most half of the right one. `curved`: the points used "

@@ -44,6 +44,10 @@ class Section:
         """The section as summary.md has it."""
         return "\n\n".join([f"## {self.heading}", *map(as_markdown, self.parts)])
 
+    def tables(self) -> list[Table]:
+        """Its tables alone."""
+        return [part for part in self.parts if isinstance(part, Table)]
+
 
 def section(heading: str, *parts: Part) -> list[Section]:
     """One section, or none without parts."""

@@ -7,12 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from mixprof.data.json import to_builtins
+from mixprof.data.manifest import Manifest
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.ratios import METHOD
 from mixprof.reports.frame import ANCHOR
 from mixprof.reports.text.markdown import Section, Table, bullets, section
 
-Manifests = Mapping[str, Mapping[str, Any]]  # of each run by its name
+Manifests = Mapping[str, Manifest]  # of each run by its name
 INTERVALS = {
     "launches": "a 95 % t interval over the logarithms of the launches' medians, around their geometric mean",
     "within-launch": "a 95 % interval within the only launch, widened by an assumed slow drift of the machine; "
@@ -55,7 +57,7 @@ def uncounted(frame: pd.DataFrame) -> str:
 def sides(manifests: Manifests, *parts: str) -> dict[str, dict[str, str]]:
     """The value of each setting in these parts of the manifests, by its dotted name and run."""
     flat = {
-        run: {name: value for part in parts for name, value in _flat(part, manifest.get(part) or {})}
+        run: {name: value for part in parts for name, value in _flat(part, to_builtins(getattr(manifest, part)))}
         for run, manifest in manifests.items()
     }
     names = dict.fromkeys(name for settings in flat.values() for name in settings)

@@ -1,53 +1,42 @@
-"""What was not measured, or holds only for this machine: lines of Markdown."""
+"""The limits of a report: what was not measured, or holds only for this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from mixprof.data.facts import lowering_facts
 from mixprof.reports.answers import Answers
-from mixprof.reports.answers.slices import LOWERINGS
 from mixprof.reports.text.markdown import Section, bullets, cell, section
-from mixprof.reports.text.method import differing, sides, uncounted
+from mixprof.reports.text.method import Manifests, differing, sides, uncounted
 
-NO_KERNEL = {  # formulations that are put together from general operators where nothing fuses them
-    "explicit": "attention as two products around a softmax",
-    "baddbmm": "attention as two batched products around a softmax",
-    "matmul": "position-wise kernels as unfold and products",
-    "shift": "position-wise kernels as shifts and multiply-adds",
-    "shift_flat": "position-wise kernels as shifts and multiply-adds",
-    "unfold_rows": "position-wise kernels as unfold, multiply, sum",
-    "unfold_sum": "position-wise kernels as unfold, multiply, sum",
-}
-NOTHING_FUSES = ("eager", "onnxruntime")
 LONGEST = 200  # letters of a reason
 
 
-def not_measured(answers: Answers, manifests: Mapping[str, Mapping[str, Any]]) -> list[Section]:
+def not_measured(answers: Answers, manifests: Manifests) -> list[Section]:
     """The section with what a reader of the verdict must know is missing from it."""
     frame = answers.cases
     items = [
         *_unfinished(frame, manifests),
         *_differing(manifests),
         *_by_status(frame),
-        *_absent(frame),
+        *_absent(frame, manifests),
         *_unfused(frame),
         *_uncertain(frame),
     ]
     return section("What was not measured", bullets(items) if items else "Nothing that this report knows of.")
 
 
-def _unfinished(frame: pd.DataFrame, manifests: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _unfinished(frame: pd.DataFrame, manifests: Manifests) -> Iterator[str]:
     for run, manifest in manifests.items():
-        cases = (manifest.get("sweep") or {}).get("cases")
+        cases = manifest.sweep.cases
         left = cases - int((frame["run"] == run).sum()) if isinstance(cases, int) else 0
         if left > 0:  # less where `--refine` added some
             yield f"**{cell(run)} is not finished**: {left} of its cases were not run."
 
 
-def _differing(manifests: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _differing(manifests: Manifests) -> Iterator[str]:
     """In what the machines and versions of several runs differ: a difference between runs may be theirs."""
     names = differing(sides(manifests, "environment", "versions"))
     if names:
@@ -68,10 +57,11 @@ def _short(reason: str) -> str:
     return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
-def _absent(frame: pd.DataFrame) -> Iterator[str]:
+def _absent(frame: pd.DataFrame, manifests: Manifests) -> Iterator[str]:
     """Lowerings and devices that no case was asked for, or that none ran on."""
     asked = {name.split(":")[0] for name in frame["lowering"]}
-    if missing := [name for name in LOWERINGS if name not in asked]:
+    known = dict.fromkeys(name for manifest in manifests.values() for name in lowering_facts(manifest))
+    if missing := [name for name in known if name not in asked]:
         yield f"No case was asked for under **{', '.join(missing)}**: nothing here says how fast that is."
     on_gpu = frame["device"].str.startswith("cuda")
     if not on_gpu.any():
@@ -82,10 +72,9 @@ def _absent(frame: pd.DataFrame) -> Iterator[str]:
 
 def _unfused(frame: pd.DataFrame) -> Iterator[str]:
     """Mixers that ran as a plain implementation, not as a kernel made for them."""
-    base = frame["lowering"].str.split(":").str[0]
-    rows = frame[(frame["status"] == "ok") & base.isin(NOTHING_FUSES) & frame["formulation"].notna()]
-    rows = rows.assign(how=rows["formulation"].str.split(", ")).explode("how")
-    for how, part in rows.assign(how=rows["how"].map(NO_KERNEL)).groupby("how"):
+    rows = frame[(frame["status"] == "ok") & frame["plain"].notna()]
+    rows = rows.assign(plain=rows["plain"].str.split("; ")).explode("plain")
+    for how, part in rows.groupby("plain"):
         models, lowerings = (cell(_few(sorted(part[name].unique()))) for name in ("model", "lowering"))
         yield f"**Plain implementation**, no kernel of its own: {models} under {lowerings}: {how}."
 

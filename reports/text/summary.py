@@ -31,7 +31,7 @@ def summary(answers: Answers, manifests: Manifests) -> str:
 
 
 def first(answers: Answers, manifests: Manifests) -> list[Section]:
-    """What a reader wants to know first."""
+    """The sections that a reader wants first: the verdict, its limits, the mixers exchanged."""
     return [*verdict(answers), *not_measured(answers, manifests), *mixer_exchange(answers)]
 
 

@@ -17,9 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixprof.data import run_folder
-from mixprof.plan.axes import Axes, Measure, Planned, Source, expand
+from mixprof.plan.axes import Planned, Source, expand
+from mixprof.plan.settings import Axes, Measure
+from mixprof.reports.statistics import over_launches
 from mixprof.run.executors import local
-from mixprof.sampling import Interval, over_launches
+from mixprof.sampling import Interval
 
 LAUNCHES = 8
 MIXER = Source(
@@ -69,9 +71,9 @@ def main() -> int:
         for first, second in itertools.pairwise(runs)
         for copy in first.keys() & second.keys()
     ]
-    of_one_copy = [statistics.stdev(each) / statistics.mean(each) for run in runs for each in run.values()]
+    of_one_copy = [statistics.stdev(medians) / statistics.mean(medians) for run in runs for medians in run.values()]
     overlapping = sum(itertools.starmap(overlap, pairs))
-    print(f"{sum(len(each) for run in runs for each in run.values())} launches of cases that are ok")
+    print(f"{sum(len(medians) for run in runs for medians in run.values())} launches of cases that are ok")
     print(f"variation from launch to launch of one case {statistics.median(of_one_copy):.1%}, median")
     print(f"half-width of an interval {statistics.median(first.half_width for first, _ in pairs):.1%}, median")
     print(f"{overlapping} of {len(pairs)} pairs of runs of {LAUNCHES} launches overlap")

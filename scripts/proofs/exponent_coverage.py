@@ -22,13 +22,13 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mixprof.reports.answers.crossovers import Crossing, crossings
 from mixprof.reports.answers.segments import fit
-from mixprof.reports.statistics import Points, over_launches
+from mixprof.reports.statistics import Points, measured, wilson
 from noise import PROFILES, Profile, sweep_medians
 
 CASES, ITERATIONS = 50, 100
@@ -91,39 +91,33 @@ class Rate:
     of: int
     required: tuple[float, float]
 
-    def bounds(self) -> tuple[float, float]:
-        """95 % interval of the rate (Wilson 1927)."""
-        rate, z2 = self.held / self.of, 1.96**2
-        center = (rate + z2 / (2 * self.of)) / (1 + z2 / self.of)
-        half = 1.96 / (1 + z2 / self.of) * math.sqrt(rate * (1 - rate) / self.of + z2 / (4 * self.of**2))
-        return center - half, center + half
-
     def met(self, quick: bool) -> bool:
-        low, high = self.bounds() if quick else (self.held / self.of,) * 2
+        low, high = wilson(self.held, self.of) if quick else (self.held / self.of,) * 2
         return low <= self.required[1] and high >= self.required[0]
 
 
-def measured(law: Law, places: np.ndarray, noise: np.ndarray, first: int = 0) -> Points:
-    """Points of a law under the noise of as many cases, from the `first` on. noise: (replicates, cases, launches)."""
-    cases = slice(first, first + len(places))
-    errors = over_launches(noise)[:, cases]
-    logs = law(places) + noise[:, cases].mean(axis=-1)
-    return Points(logs, errors, np.full(errors.shape, noise.shape[-1] - 1.0))
+def noise_points(logs: np.ndarray) -> Points:
+    """The noise of cases whose logs would be 0 without. (replicates, cases, launches) -> (replicates, cases)."""
+    parts = [measured(part) for part in np.array_split(logs, -(-len(logs) // 50))]  # else gigabytes
+    names = ("logs", "errors", "freedoms", "shared", "shared_freedoms", "groups")
+    return Points(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def one(points: Points, replicate: int) -> Points:
-    return Points(points.logs[replicate], points.errors[replicate], points.freedoms[replicate])
+def under(noise: Points, cases: np.ndarray, law: np.ndarray) -> Points:
+    """Points of a law, in the shape of the cases, under the noise of these. -> (replicates, *cases.shape)."""
+    points = noise.at((slice(None), cases))
+    return replace(points, logs=points.logs + law)
 
 
-def rates(noise: np.ndarray) -> Iterator[Rate]:
-    """Every rate under the noise of at least 16 cases. noise: (replicates, cases, launches)."""
-    count = len(noise)
+def rates(logs: np.ndarray) -> Iterator[Rate]:
+    """Every rate under the noise of at least 16 cases. logs: (replicates, cases, launches)."""
+    count, noise = len(logs), noise_points(logs)
     for truth, (places, law) in LINES.items():
-        found = fit(places, measured(law, places, noise))
+        found = fit(places, under(noise, np.arange(len(places)), law(places)))
         yield Rate("exponent", truth, _held(found.low, law.slope, found.high), count, COVERED)
         yield Rate("no break", truth, int(np.isnan(found.breakpoint).sum()), count, AT_LEAST)
     for truth, (places, law) in BREAKS.items():
-        found = fit(places, measured(law, places, noise))
+        found = fit(places, under(noise, np.arange(len(places)), law(places)))
         step = np.diff(places).max()
         yield Rate("break", truth, int((np.abs(found.breakpoint - law.at) <= step).sum()), count, AT_LEAST)
         yield Rate("exponent", truth, _held(found.low, law.slope, found.high), count, COVERED)
@@ -141,17 +135,18 @@ def _held(low: np.ndarray, truth: float, high: np.ndarray) -> int:
     return int(((low <= truth) & (truth <= high)).sum())
 
 
-def crossed(places: np.ndarray, first: Law, second: Law, noise: np.ndarray) -> Iterator[list[Crossing]]:
+def crossed(places: np.ndarray, first: Law, second: Law, noise: Points) -> Iterator[list[Crossing]]:
     """The crossings that each replicate reports."""
-    sides = measured(first, places, noise), measured(second, places, noise, len(places))
-    for replicate in range(len(noise)):
-        yield crossings(places, *(one(side, replicate) for side in sides))
+    cases = np.arange(2 * len(places)).reshape(2, -1).T
+    points = under(noise, cases, np.stack([first(places), second(places)], axis=-1))
+    for replicate in range(len(noise.logs)):
+        yield crossings(places, points.at(replicate))
 
 
 def noise_of(profile: Profile, launches: int, replicates: int) -> np.ndarray:
     """Noise of 16 of the cases of many sweeps, the same for every call. -> (replicates, 16, launches)."""
     rng = np.random.default_rng([launches, replicates, round(1e6 * profile.slow)])
-    return sweep_medians(profile, rng, replicates, 16, launches, CASES, ITERATIONS)
+    return sweep_medians(profile, rng, (replicates, 16, launches), CASES, ITERATIONS)
 
 
 def main() -> int:
@@ -165,7 +160,7 @@ def main() -> int:
     for name, profile in PROFILES.items():
         for launches in (3, 8):
             for rate in rates(noise_of(profile, launches, replicates)):
-                low, high = rate.bounds()
+                low, high = wilson(rate.held, rate.of)
                 share = f"{100 * rate.held / rate.of:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
                 required = f"{100 * rate.required[0]:.0f} to {100 * rate.required[1]:.0f}"
                 print(f"| {name} | {launches} | {rate.what} | {rate.truth} | {share} | {required} |", flush=True)

@@ -37,14 +37,15 @@ from pathlib import Path
 
 from scipy.stats import mannwhitneyu, ttest_ind
 
-from interval_coverage import wilson
 from mixprof import models
 from mixprof.data.types import Case
 from mixprof.gate.rounds import JOURNAL, Entry, Rounds
 from mixprof.gate.sides import Side
 from mixprof.machine.process import default_threads
-from mixprof.plan.axes import Axes, Measure, expand
+from mixprof.plan.axes import expand
+from mixprof.plan.settings import Axes, Measure
 from mixprof.reports.gate import verdicts as gate
+from mixprof.reports.statistics import wilson
 from mixprof.run.session import session
 
 COPIES = 12

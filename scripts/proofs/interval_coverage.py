@@ -16,7 +16,7 @@ costs 150 slots. With few cases the launches of one follow so closely that they 
 over them can know: those rows are not required. Not in the table: iterations of 200 ms on the dedicated GPU, about 43
 samples, slow terms off: 98 %, wider than need be.
 
-ours: the real mixprof.sampling.sample, within_launch and mixprof.reports.frame.latency. adaptive_autorange: the real
+ours: the real mixprof.sampling.sample, within_launch and mixprof.reports.timed.latency. adaptive_autorange: the real
 torch.utils.benchmark.Timer on a simulated clock; it reports a median and its IQR, the interval taken is median ±
 t(0.975, n-1) s / sqrt(n) of its measurements. pytest-benchmark 5: its rule written anew (one call to calibrate, then
 max(5, 1 s / call) rounds; no warm-up on CPython); it reports mean and standard deviation, the interval taken is
@@ -36,12 +36,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtrit
 from torch.utils.benchmark import Timer
 
 from mixprof import sampling
 from mixprof.data.types import Samples
-from mixprof.reports.frame import latency
+from mixprof.reports.statistics import t_quantile, wilson
+from mixprof.reports.timed import latency
 from noise import PROFILES, Job, Launch, Profile, case_truth
 
 DEVICES = {"dedicated GPU": "cuda:0", "hosted CPU": "cpu"}
@@ -111,7 +111,7 @@ def adaptive_autorange(watch: Stopwatch, device: str) -> Result:
     timer = Timer("take()", globals={"take": watch.take}, timer=watch.clock)
     times_ms = [1000 * time for time in timer.adaptive_autorange().times]
     count = len(times_ms)
-    half = float(stdtrit(count - 1, 0.975)) * statistics.stdev(times_ms) / math.sqrt(count)
+    half = float(t_quantile(count - 1, 0.975)) * statistics.stdev(times_ms) / math.sqrt(count)
     median = statistics.median(times_ms)
     return Result(median, median - half, median + half, count, watch.now_s)
 
@@ -135,14 +135,6 @@ OTHERS: dict[str, Tool] = {
     "pytest-benchmark": pytest_benchmark,
     "timeit, best of 5": timeit_best_of_five,
 }
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a rate."""
-    rate, z2 = successes / trials, 1.96**2
-    center = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = 1.96 / (1 + z2 / trials) * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
-    return center - half, center + half
 
 
 def coverage(results: Sequence[Result], truths: Sequence[float]) -> tuple[float, float, float] | None:

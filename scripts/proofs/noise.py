@@ -107,16 +107,17 @@ def later(rng: np.random.Generator, profile: Profile, slow: np.ndarray, slots: i
 
 
 def sweep_medians(
-    profile: Profile, rng: np.random.Generator, sweeps: int, points: int, rounds: int, cases: int, slots: int
+    profile: Profile, rng: np.random.Generator, shape: tuple[int, int, int], cases: int, slots: int
 ) -> np.ndarray:
-    """Log medians of launches of `slots` iterations, around a true log of 0. -> (sweeps, points, rounds).
+    """Log medians of launches of `slots` iterations, around a true log of 0. shape: (sweeps, points, rounds).
 
     Each sweep runs every one of `cases` cases once a round, in a new random order, `points` of them looked at.
     """
+    sweeps, points, rounds = shape
     step = SILENT_SLOTS + slots
     time = np.arange(slots) - rounds * cases * step / 2
     slow = rng.normal(0, profile.slow, sweeps)
-    medians = np.empty((sweeps, points, rounds))
+    medians = np.empty(shape)
     for turn in range(rounds):
         order = rng.permuted(np.tile(np.arange(cases), (sweeps, 1)), axis=1)
         for place in range(cases):

@@ -57,9 +57,9 @@ def share_outside() -> dict[str, float]:
         launches = [launch for _, launch in run_folder.read_launches(run)]
     return {
         "wall": wall,
-        "building": sum(launch.environment.get("built_s", 0.0) for launch in launches),
-        "measuring": sum(launch.environment.get("measure_s", 0.0) for launch in launches),
-        "references and counts": sum(launch.environment.get("prepare_s", 0.0) for launch in launches),
+        "building": sum((launch.environment.built_s or 0.0) for launch in launches),
+        "measuring": sum((launch.environment.measure_s or 0.0) for launch in launches),
+        "references and counts": sum((launch.environment.prepare_s or 0.0) for launch in launches),
     }
 
 
@@ -69,8 +69,8 @@ def main() -> int:
     options = parser.parse_args()
     worst = 0.0
     for repeats in (1, 10, 1000):
-        worst = max(worst, found := bias_us(repeats))
-        print(f"bias of a null forward, {repeats:>4} forwards a sample: {found:.3f} µs")
+        worst = max(worst, bias := bias_us(repeats))
+        print(f"bias of a null forward, {repeats:>4} forwards a sample: {bias:.3f} µs")
     ours = cost_us(streams.host_sampler(nothing, 1))
     timer = Timer("nothing()", globals={"nothing": nothing})
     theirs = cost_us(lambda: timer.timeit(1), 200)
@@ -81,7 +81,8 @@ def main() -> int:
         wall = spent.pop("wall")
         outside = 1 - sum(spent.values()) / wall
         print(
-            "the default sweep's wall time: " + ", ".join(f"{name} {each / wall:.1%}" for name, each in spent.items())
+            "the default sweep's wall time: "
+            + ", ".join(f"{name} {seconds / wall:.1%}" for name, seconds in spent.items())
         )
         print(f"outside all of these: {outside:.1%}")
         failed |= outside > MOST_SHARE

@@ -78,7 +78,7 @@ def main() -> int:
         if options.run is None:
             measure(run, options)
         frame = reports.load(run)
-        testbed = read_manifest(run)["environment"]["testbed"]
+        testbed = read_manifest(run).environment.testbed
     frame = frame[frame["model"].isin(NETWORKS) & (frame["lowering"] == "eager")]
     if missing := sorted(set(NETWORKS) - set(frame["model"])):
         raise UsageError(f"got '{run}' without {', '.join(missing)}, expected a run of all networks: leave out --run")

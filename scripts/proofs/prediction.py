@@ -27,10 +27,11 @@ from scipy.optimize import minimize
 from mixprof import models, reports
 from mixprof.data import run_folder
 from mixprof.data.errors import UsageError
+from mixprof.data.json import to_builtins
 from mixprof.data.types import Case
 from mixprof.plan import prediction
-from mixprof.plan.axes import Measure
 from mixprof.plan.prediction import Efficiency, Operator
+from mixprof.plan.settings import Measure
 from mixprof.reports.text.markdown import table
 from mixprof.run.session import Session, session
 
@@ -49,10 +50,10 @@ FORMULATIONS = {"explicit attention": ":attention=explicit", "fused attention": 
 
 
 def operators_of(asked: Session, case: Case) -> list[Operator]:
-    found = asked.operators(case, asked.describe(case.model))
-    if found["status"] != "ok":
-        raise SystemExit(f"no operators of {case.label()}: {found['reason']}")
-    operators: list[Operator] = found["operators"]
+    answer = asked.operators(case, asked.describe(case.model))
+    if answer["status"] != "ok":
+        raise SystemExit(f"no operators of {case.label()}: {answer['reason']}")
+    operators: list[Operator] = answer["operators"]
     return operators
 
 
@@ -70,27 +71,29 @@ def fit(known: list[tuple[list[Operator], float]], hardware: prediction.Hardware
         return float(np.sum(np.log(ratios) ** 2))
 
     start = np.log([0.5, 0.5, 0.5, 5.0])
-    found = minimize(error, start, method="Nelder-Mead", bounds=BOUNDS, options={"maxiter": 2000, "xatol": 1e-3})
-    return Efficiency(*(float(each) for each in np.exp(found.x)))
+    least = minimize(error, start, method="Nelder-Mead", bounds=BOUNDS, options={"maxiter": 2000, "xatol": 1e-3})
+    return Efficiency(*(float(factor) for factor in np.exp(least.x)))
 
 
 def against_cpu(run: Path, asked: Session) -> float:
     """Prints the table; the median absolute error of what was not calibrated on."""
     run_folder.read_manifest(run)
-    if len(found := run_folder.read_peaks(run)) != 1:
-        raise UsageError(f"got '{run}' with {len(found)} sets of peaks, expected one: a sweep of this version on a CPU")
-    (peaks,) = found
+    if len(all_peaks := run_folder.read_peaks(run)) != 1:
+        raise UsageError(
+            f"got '{run}' with {len(all_peaks)} sets of peaks, expected one: a sweep of this version on a CPU"
+        )
+    (peaks,) = all_peaks
     hardware = prediction.here(peaks)
-    records = [each for each in run_folder.read_records(run) if each.case.model != "anchor_v1"]
+    records = [record for record in run_folder.read_records(run) if record.case.model != "anchor_v1"]
     frame = reports.load(run).query("lowering == 'eager'")
     latencies = dict(zip(map(_key_of_row, frame.to_dict("records")), frame["latency_ms"] / 1000, strict=True))
-    cases = [each.case for each in records if each.status == "ok" and each.case.lowering == "eager"]
+    cases = [record.case for record in records if record.status == "ok" and record.case.lowering == "eager"]
     known = {case: (operators_of(asked, case), float(latencies[_key(case)])) for case in cases}
     efficiency = fit([known[case] for case in cases if case.model in CALIBRATED], hardware)
     rows, errors = [], []
     for case in cases:
         operators, seconds = known[case]
-        bare, fitted = (prediction.latency_s(operators, hardware, each) for each in (Efficiency(), efficiency))
+        bare, fitted = (prediction.latency_s(operators, hardware, record) for record in (Efficiency(), efficiency))
         error, used = fitted / seconds - 1, case.model in CALIBRATED
         errors += [] if used else [abs(error)]
         rows.append(
@@ -103,10 +106,11 @@ def against_cpu(run: Path, asked: Session) -> float:
                 "calibrated on": "yes" if used else "",
             }
         )
-    print("Peaks of this CPU:", ", ".join(f"{name} {value:.4g}" for name, value in peaks.items() if _is_number(value)))
+    rates = {name: value for name, value in to_builtins(peaks).items() if _is_number(value)}
+    print("Peaks of this CPU:", ", ".join(f"{name} {value:.4g}" for name, value in rates.items()))
     print(f"Efficiencies, fitted on {', '.join(CALIBRATED)}: {efficiency}")
     print(table(rows))
-    left_out = sum(each.status != "ok" for each in records)
+    left_out = sum(record.status != "ok" for record in records)
     median = float(np.median(errors))
     print(f"Median absolute error of the {len(errors)} cases not calibrated on: {median:.1%}; {left_out} cases not ok.")
     return median

@@ -38,11 +38,11 @@ def timed(name: str, work: Callable[[], Any]) -> Any:
 def open_page(path: Path, folder: Path) -> None:
     from chromium import MISSING, Chromium, Page, program
 
-    found = program()
-    if found is None:
+    path_of_browser = program()
+    if path_of_browser is None:
         print(MISSING)
         return
-    browser = Chromium(found, folder / "profile")
+    browser = Chromium(path_of_browser, folder / "profile")
     try:
         tab = Page(browser)
         print(f"page opened {tab.open(path):8.2f} s")

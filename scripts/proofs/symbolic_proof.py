@@ -38,7 +38,7 @@ from mixprof.run.client import source_request
 from mixprof.symbolic import shelf
 from mixprof.symbolic.derive import Points, in_words, values_at
 from mixprof.symbolic.formula import Point
-from mixprof.worker import jobs
+from mixprof.worker import counting
 
 BYTES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 GRID = """
@@ -58,21 +58,21 @@ channels = [32, 64, 96, 192, 384]
 
 
 def source_of(name: str) -> Source:
-    return sources.describe(name, models, lambda _: [])
+    return sources.describe(name, models, lambda _: sources.Described((), ""))
 
 
 def write() -> int:
     """Derive the formulas of all registered models and put them into the package."""
-    found = {}
+    formulas = {}
     old = shelf.shipped()["formulas"] if shelf.SHIPPED.exists() else {}
     for name in models.MODELS:
         start = time.perf_counter()
-        answer = jobs.derive({"source": source_request(source_of(name)), "formulas": old.get(name)})
+        answer = counting.derive({"source": source_request(source_of(name)), "formulas": old.get(name)})
         print(f"{name:32} {time.perf_counter() - start:6.1f} s  {answer.get('reason', 'ok')}", flush=True)
         if answer["status"] == "ok":
-            found[name] = answer["formulas"]
-    shelf.SHIPPED.write_text(shelf.written(found))
-    return 0 if len(found) == len(models.MODELS) else 1
+            formulas[name] = answer["formulas"]
+    shelf.SHIPPED.write_text(shelf.written(formulas))
+    return 0 if len(formulas) == len(models.MODELS) else 1
 
 
 def random_points(name: str, seed: int, number: int) -> Iterator[Point]:
@@ -80,12 +80,12 @@ def random_points(name: str, seed: int, number: int) -> Iterator[Point]:
     source = source_of(name)
     is_mixer = source.kind == "mixer"
     drawn = Points(random.Random(seed), "window" in source.accepts, is_mixer, 1 if is_mixer else models.SMALLEST_IMAGE)
-    found = 0
-    while found < number:
+    yielded = 0
+    while yielded < number:
         point = drawn.small()
         sides = (point.height, point.width)
         if models.check(name, resolution=sides, window=point.window, channels=point.channels) is None:
-            found += 1
+            yielded += 1
             yield point
 
 
@@ -100,16 +100,16 @@ def counted(name: str, point: Point, dtype: str) -> dict[str, int]:
         ).to(BYTES[dtype])
     with torch.inference_mode():
         counts = flops.count(module, torch.empty(shape, dtype=BYTES[dtype], device="meta"))
-    params = sum(each.numel() for each in module.parameters())
+    params = sum(parameter.numel() for parameter in module.parameters())
     return {"macs": counts.macs, "params": params, "min_bytes": counts.min_bytes}
 
 
 def prove(name: str, seed: int, number: int) -> list[str]:
     """The points at which the formulas of a model are not what is counted, in words."""
-    found, wrong = shelf.from_json(shelf.shipped()["formulas"][name]), []
+    formulas, wrong = shelf.from_json(shelf.shipped()["formulas"][name]), []
     for index, point in enumerate(random_points(name, seed, number)):
         dtype = list(BYTES)[index % len(BYTES)]
-        if values_at(found, point, dtype) != counted(name, point, dtype):
+        if values_at(formulas, point, dtype) != counted(name, point, dtype):
             wrong.append(f"{in_words(point)}, {dtype}")
     return wrong
 
@@ -140,7 +140,8 @@ def planned(folder: Path) -> tuple[float, float, list[dict[str, Any]]]:
 def fvcore_seconds(row: dict[str, Any]) -> float:
     """CPU time of counting one case with fvcore, the module's making not included."""
     case = Case.from_json(row["case"])
-    shape = jobs.input_shape(case, models.kind(case.model))
+    side = (case.batch, *case.resolution)
+    shape = (*side, case.channels or 0) if models.kind(case.model) == "mixer" else (side[0], 3, *side[1:])
     module = models.build(case.model, resolution=case.resolution, window=case.window, channels=case.channels)
     start = time.process_time()
     with torch.no_grad():
@@ -162,12 +163,12 @@ def race(sample: int, seed: int) -> tuple[str, bool]:
     fvcore_s = [fvcore_seconds(row) for row in taken]
     per_case_s = plan_s / len(rows)
     ratio = statistics.mean(fvcore_s) / per_case_s
-    said = (
+    words = (
         f"plan: {len(rows):,} cases in {plan_s:.1f} s of one core ({wall_s:.1f} s by the clock), "
         f"{1e3 * per_case_s:.2f} ms a case; "
         f"fvcore: {1e3 * statistics.mean(fvcore_s):.0f} ms a case (mean of {sample}); ratio {ratio:,.0f}"
     )
-    return said, len(rows) >= 10_000 and plan_s <= 10 and ratio >= 500
+    return words, len(rows) >= 10_000 and plan_s <= 10 and ratio >= 500
 
 
 def main() -> int:
@@ -190,8 +191,8 @@ def main() -> int:
         print(f"{name:32} {options.points:>7} {exact:>7} {time.perf_counter() - start:>7.1f}  {'; '.join(wrong[:2])}")
         sys.stdout.flush()
     if options.sample:
-        said, is_fast = race(options.sample, options.seed)
-        print(said)
+        words, is_fast = race(options.sample, options.seed)
+        print(words)
     return 0 if is_fast and not failed else 1
 
 

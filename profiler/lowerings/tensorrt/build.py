@@ -176,8 +176,8 @@ def _parse(trt: TensorRT, onnx: bytes, network: stubs.INetworkDefinition, log: M
     if parser.parse(onnx):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    said = " | ".join(dict.fromkeys(_refusal(error, onnx) for error in errors))
-    raise Unsupported(f"tensorrt's ONNX parser: {said or log.errors()}"[:800])
+    reasons = " | ".join(dict.fromkeys(_refusal(error, onnx) for error in errors))
+    raise Unsupported(f"tensorrt's ONNX parser: {reasons or log.errors()}"[:800])
 
 
 def _refusal(error: stubs.ParserError, onnx: bytes) -> str:
@@ -188,8 +188,8 @@ def _refusal(error: stubs.ParserError, onnx: bytes) -> str:
     name, node = error.node_name(), nodes.get(error.node_name())
     where = _module_of(node) if node is not None else ""
     operator = error.node_operator() or (node.op_type if node is not None else "")
-    said = " ".join(str(error.desc()).split())
-    return f"operator {operator} ({name}{f' in {where}' if where else ''}): {said}" if operator else said
+    reason = " ".join(str(error.desc()).split())
+    return f"operator {operator} ({name}{f' in {where}' if where else ''}): {reason}" if operator else reason
 
 
 def _module_of(node: Any) -> str:

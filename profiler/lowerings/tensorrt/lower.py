@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mixprof.data import cache
 from mixprof.data.errors import Unsupported, first_line
 from mixprof.data.parsing import parse_bytes
-from mixprof.lowerings import Lowered, Proof, Target
+from mixprof.lowerings import Lowered, Proof, Target, cast
 from mixprof.lowerings.onnx_graph import Graph
 from mixprof.lowerings.onnxruntime import export, session_of
 from mixprof.lowerings.tensorrt import build, profiles, proof, run, trtexec
@@ -54,7 +54,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     """
     _device_index(target)
     dtype = torch_dtype(target.dtype)
-    inputs = tuple(example.to(dtype).contiguous() for example in inputs)
+    inputs = tuple(cast(example, dtype).contiguous() for example in inputs)
     module = fold_batch_norms(module).to(dtype)
     path = target.cache / f"{target.key}.onnx"
     if not path.exists():
@@ -76,7 +76,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowere
     varying = {name: shapes[name] for name in recipe.profile}
     lowered = Lowered(
         forward=None,
-        read=lambda: _in_onnxruntime(entry["onnx_sha256"], feeds, target),
+        read=lambda: _in_onnxruntime(entry["onnx_sha256"], feeds, target)[0],
         build_s=time.perf_counter() - start,
         build_cached=cached,
         artifact_bytes=len(content),
@@ -88,6 +88,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowere
             "engine_bytes": len(content),
         },
         runs_in_torch=False,
+        read_all=lambda: _in_onnxruntime(entry["onnx_sha256"], feeds, target),
     )
     if cuda_driver.device_count() <= index:
         return lowered
@@ -199,7 +200,7 @@ def _bound(
 ) -> Lowered:
     """An engine bound on its device. start: when its building began."""
 
-    def feeds(loaded: Any) -> dict[str, Any]:
+    def feeds(loaded: Any) -> dict[str, run.Bytes]:
         return {name: raw_bytes(engine.feed(name, dtype_of(loaded, name))) for name in engine.shapes}
 
     graphed = "graph" in target.options
@@ -238,18 +239,19 @@ def dtype_of(engine: Any, name: str) -> str:
     return DTYPES[dtype]
 
 
-def raw_bytes(tensor: Tensor) -> Any:
+def raw_bytes(tensor: Tensor) -> run.Bytes:
     """A CPU tensor's content as numpy bytes: numpy has no bfloat16."""
     return tensor.contiguous().view(-1).view(torch.uint8).numpy()
 
 
-def _in_onnxruntime(onnx_sha256: str, feeds: Mapping[str, Tensor], target: Target) -> Tensor:
-    """The graph's first output as onnxruntime computes it on the CPU. Unsupported where it refuses the graph."""
+def _in_onnxruntime(onnx_sha256: str, feeds: Mapping[str, Tensor], target: Target) -> list[Tensor]:
+    """The graph's outputs as onnxruntime computes them on the CPU. Unsupported where it refuses the graph."""
     session = session_of(cache.folder() / "onnx" / f"{onnx_sha256}.onnx", "cpu", target.threads)
     try:
-        return torch.from_numpy(session.run(None, {name: example.numpy() for name, example in feeds.items()})[0])
+        outputs = session.run(None, {name: example.numpy() for name, example in feeds.items()})
     except Exception as error:  # onnxruntime raises classes of its own, one for each status code
         raise Unsupported(f"onnxruntime: {first_line(error)}") from error
+    return [torch.from_numpy(output) for output in outputs]
 
 
 def _cannot_be_read() -> Tensor:

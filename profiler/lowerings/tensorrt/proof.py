@@ -51,9 +51,9 @@ class Layer:
     @property
     def dtypes(self) -> tuple[str, ...]:
         """Element types of what it reads and writes; a product's scalar factors are float32 in any precision."""
-        constants = [each for each in self.constants if prod(each.shape) > 1]
+        constants = [tensor for tensor in self.constants if prod(tensor.shape) > 1]
         tensors = (*self.inputs, *constants, *self.outputs)
-        return tuple(sorted({each.dtype for each in tensors}))
+        return tuple(sorted({tensor.dtype for tensor in tensors}))
 
 
 def layers_text(lines: Iterable[tuple[str, str]]) -> str:
@@ -102,8 +102,10 @@ def summarize(layers: Sequence[Layer], operators: Mapping[str, str], outputs: It
     """
     own = set(outputs)
     used = [[operators[node] for node in layer.nodes if node in operators] for layer in layers]
-    products = [bool(PRODUCTS & set(each)) for each in used]
-    fused = ["Softmax" in each and sum(op in PRODUCTS for op in each) >= 2 for each in used]
+    products = [bool(PRODUCTS & set(operators_used)) for operators_used in used]
+    fused = [
+        "Softmax" in operators_used and sum(op in PRODUCTS for op in operators_used) >= 2 for operators_used in used
+    ]
     return {
         "kernels": len(layers),
         "attentions": sum(op == "Softmax" for op in operators.values()),

@@ -88,9 +88,9 @@ def gpu_ms(printed: str, *, graphed: bool = False) -> float:
     """The median GPU compute time in milliseconds that the program printed; Unsupported when it cannot be used."""
     if graphed and WITHOUT_GRAPH.search(printed):
         raise Unsupported("it could not capture a CUDA graph and went on without")
-    found = MEDIAN.search(printed)
+    match = MEDIAN.search(printed)
     try:
-        median = float(found["median"]) if found else math.nan
+        median = float(match["median"]) if match else math.nan
     except ValueError:
         median = math.nan
     if not 0 < median < math.inf:

@@ -20,26 +20,24 @@ def as_junit(outcome: Outcome, policy: Policy) -> str:
     """Suites of cases, families, grid and canary; a test case for each verdict."""
     root = ElementTree.Element("testsuites")
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
-    _suite(root, outcome, "cases", outcome.cases, policy, now, outcome.spent_s)
-    _suite(root, outcome, "families", outcome.families, policy, now)
-    _suite(root, outcome, "grid", [outcome.grid] if outcome.grid else [], policy, now)
-    _suite(root, outcome, "canary", [outcome.canary] if outcome.canary else [], policy, now)
+    suites = {
+        "cases": outcome.cases,
+        "families": outcome.families,
+        "grid": [outcome.grid] if outcome.grid else [],
+        "canary": [outcome.canary] if outcome.canary else [],
+    }
+    for name, members in suites.items():
+        if members:
+            _suite(root, outcome, name, members, policy)
+    for number, suite in enumerate(root):
+        spent_s = outcome.spent_s if suite.get("name", "").endswith(" cases") else 0.0
+        suite.attrib |= {"id": str(number), "timestamp": now, "time": f"{spent_s:.3f}"}
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _suite(
-    root: ElementTree.Element,
-    outcome: Outcome,
-    name: str,
-    members: Sequence[Judged],
-    policy: Policy,
-    now: str,
-    spent_s: float = 0.0,
-) -> None:
+def _suite(root: ElementTree.Element, outcome: Outcome, name: str, members: Sequence[Judged], policy: Policy) -> None:
     """Add a suite. The order of its children is the schema's."""
-    if not members:
-        return
     suite = ElementTree.SubElement(root, "testsuite")
     properties = ElementTree.SubElement(suite, "properties")
     for key, value in _properties(outcome, members):
@@ -56,9 +54,9 @@ def _suite(
     ElementTree.SubElement(suite, "system-out").text = _clean("\n".join(outcome.notes)) if name == "cases" else ""
     ElementTree.SubElement(suite, "system-err")
     suite.attrib |= {
-        "name": f"mixprof {outcome.kind} {name}", "package": "mixprof", "id": str(len(root) - 1),
-        "timestamp": now, "hostname": "localhost", "time": f"{spent_s:.3f}", "tests": str(len(members)),
-        "failures": str(counts["failure"]), "errors": str(counts["error"]), "skipped": str(counts["skipped"]),
+        "name": f"mixprof {outcome.kind} {name}", "package": "mixprof", "hostname": "localhost",
+        "tests": str(len(members)), "failures": str(counts["failure"]), "errors": str(counts["error"]),
+        "skipped": str(counts["skipped"]),
     }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def roots() -> list[str]:
     return os.environ[ROOTS].split(os.pathsep) if os.environ.get(ROOTS) else [os.getcwd()]
 
 
-def origin(source: dict[str, Any]) -> dict[str, Any]:
+def imported(source: dict[str, Any]) -> dict[str, Any]:
     """The module of a source's factory, and [name, file, root] of everything that this process has imported.
 
     Each package is named once for each folder that parts of it came from. The standard library is left out.

@@ -22,14 +22,14 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Origin:
+class Imports:
     """What one model imported; its own module comes first, if it has a file."""
 
     model: str  # name of the module that its factory is asked of
     modules: tuple[Module, ...]
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Origin:
+    def from_json(cls, values: Mapping[str, Any]) -> Imports:
         return cls(values["model"], tuple(Module(*each) for each in values["modules"]))
 
     @property
@@ -37,10 +37,10 @@ class Origin:
         return next((each for each in self.modules if each.name == self.model), None)
 
 
-def together(origins: Iterable[Origin]) -> dict[str, Origin]:
-    """By model: what is imported by building and by running it is one origin."""
-    merged: dict[str, Origin] = {}
-    for origin in origins:
-        before = merged.get(origin.model, Origin(origin.model, ()))
-        merged[origin.model] = Origin(origin.model, tuple(dict.fromkeys((*before.modules, *origin.modules))))
+def together(imports: Iterable[Imports]) -> dict[str, Imports]:
+    """By model: what is imported by building and by running it is one each."""
+    merged: dict[str, Imports] = {}
+    for each in imports:
+        before = merged.get(each.model, Imports(each.model, ()))
+        merged[each.model] = Imports(each.model, tuple(dict.fromkeys((*before.modules, *each.modules))))
     return merged

@@ -1,0 +1,67 @@
+"""The identity of one experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mixprof.data.json import Json, decode, digest, refuse_unknown
+
+STEP = "inference"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One point of a sweep. Equal cases are the same experiment."""
+
+    model: str  # a registered name, "timm:NAME" or "package.module:factory", with its options
+    lowering: str  # "eager", "compile:max-autotune", ...
+    device: str  # "cpu", "cuda:0"
+    dtype: str  # "float32" (TF32 off), "tf32", "float16", "bfloat16"
+    layout: str  # "contiguous" or "channels_last"
+    mode: str  # "hot" or "cold"
+    batch: int  # images
+    resolution: tuple[int, int]  # height, width: pixels for a network, positions for a mixer
+    window: int | None  # side of the window or kernel; None if the model has none
+    channels: int | None  # of a mixer's map; None for a network
+    step: str = STEP  # "inference", "forward", "backward" or "train"
+
+    def to_json(self) -> Json:
+        """Its fields. A step of inference is left out, as before there were others: keys and digests stay."""
+        fields = {**dataclasses.asdict(self), "resolution": list(self.resolution)}
+        return {name: value for name, value in fields.items() if (name, value) != ("step", STEP)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Case:
+        """ValueError for fields that are no case's."""
+        refuse_unknown(fields, cls.__dataclass_fields__)
+        return decode(fields, cls)
+
+    @property
+    def key(self) -> str:
+        """A short name for this experiment: the hash of its fields."""
+        return digest(self.to_json())
+
+    @property
+    def reference_key(self) -> str:
+        """Equal for the cases that share counts, inputs and reference: how and where a case runs is left out."""
+        return digest({**self.to_json(), "lowering": None, "device": None, "layout": None, "mode": None})
+
+    def label(self) -> str:
+        """The case in words, for people: every field that is not the default."""
+        height, width = self.resolution
+        parts = [self.model, self.lowering, self.device, self.dtype, f"b{self.batch}", f"{height}x{width}"]
+        if self.window is not None:
+            parts.append(f"k{self.window}")
+        if self.channels is not None:
+            parts.append(f"c{self.channels}")
+        usual = {"layout": self._usual_layout, "mode": "hot", "step": STEP}
+        return " ".join([*parts, *(getattr(self, name) for name in usual if getattr(self, name) != usual[name])])
+
+    @property
+    def _usual_layout(self) -> str:
+        """The only layout of a file or a function, and a module's default."""
+        has_own = self.model.startswith("call:") or self.model.endswith((".onnx", ".plan"))
+        return "contiguous" if has_own else "channels_last"

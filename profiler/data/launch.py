@@ -1,0 +1,103 @@
+"""What one worker process produced for one case: raw samples and plain figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mixprof.data.json import Json, Message, decode, refuse_unknown, to_builtins
+
+Status = Literal[
+    "ok", "unavailable", "unsupported", "built", "oom", "timeout", "crashed", "inaccurate", "unstable", "throttled"
+]  # fmt: skip
+
+
+class Samples(Message, frozen=True):
+    """Raw times of one launch. A sample is the time per forward over `forwards_per_sample` of them."""
+
+    samples: tuple[float, ...]  # milliseconds per forward, in the order they were taken
+    forwards_per_sample: int
+
+
+class Memory(Message, frozen=True):
+    """Bytes, each of a kind of its own: they do not compare."""
+
+    allocator_peak_bytes: int | None = None
+    process_peak_bytes: int | None = None
+    weights_bytes: int | None = None
+    predicted_peak_bytes: int | None = None  # of the allocator, in eager mode
+    cuda_allocated_bytes: int | None = None
+    cuda_reserved_bytes: int | None = None
+    cuda_graph_pool_bytes: int | None = None
+
+
+class Energy(Message, frozen=True):
+    """Joules of an image, or the reason why there are none."""
+
+    joules_per_image: float | None = None
+    window_s: float | None = None
+    source: str | None = None  # "nvml" or "rapl"
+    reason: str | None = None
+
+
+class Counts(Message, frozen=True):
+    """The costs of one forward, batch included, as they are counted without running it."""
+
+    params: int | None = None
+    macs: int | None = None
+    flops: int | None = None
+    uncounted_ops: tuple[str, ...] | None = None  # when not empty, the counts are "at least"
+    matrix_macs: int | None = None  # of the MACs, those of matrix units
+    vector_macs: int | None = None  # and those of depth-wise convolutions and the like
+    min_bytes: int | None = None  # operands and results of every operator with MACs, each once
+
+
+class LaunchEnvironment(Message, frozen=True):
+    """Conditions of a launch, which change from one to the next, and where its time went."""
+
+    page_faults: int | None = None
+    involuntary_switches: int | None = None
+    dropped_samples: int | None = None  # before the steady state
+    clocks: Json | None = None  # of a GPU, from NVML
+    measure_s: float | None = None
+    lost_cpu_share: float | None = None  # of the launch's CPU time, to others
+    others_cpus: float | None = None
+    governor: str | None = None
+    built_s: float | None = None
+    prepare_s: float | None = None
+    wall_s: float | None = None
+    start_s: float | None = None
+    tries: int | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What one worker process produced for one case. A field that was not measured is None."""
+
+    status: Status
+    reason: str | None = None
+    round: int = 0
+    gpu_ms: Samples | None = None
+    enqueue_ms: Samples | None = None
+    host_ms: Samples | None = None
+    build_s: float | None = None
+    build_cached: bool | None = None
+    artifact_bytes: int | None = None
+    memory: Memory | None = None
+    energy: Energy | None = None
+    relative_error: float | None = None
+    proof: Json | None = None  # of the lowering
+    counts: Counts | None = None
+    environment: LaunchEnvironment = field(default_factory=LaunchEnvironment)
+    metrics: dict[str, float | None] = field(default_factory=dict)  # by the names of those that METRICS adds
+
+    def to_json(self) -> Json:
+        fields: Json = to_builtins(self)
+        return fields
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Launch:
+        """ValueError for fields that are no launch's."""
+        refuse_unknown(fields, cls.__dataclass_fields__)
+        return decode(fields, cls)

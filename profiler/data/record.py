@@ -1,0 +1,96 @@
+"""A case's launches put together: a line of records.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mixprof.data.case import Case
+from mixprof.data.json import Json, decode, refuse_unknown, to_builtins
+from mixprof.data.launch import Energy, Launch, LaunchEnvironment, Memory, Status
+
+SCHEMA = 2  # of a run folder's files
+
+
+@dataclass(frozen=True)
+class Record:
+    """A case's launches put together. Never a statistic."""
+
+    case: Case
+    status: Status
+    reason: str | None = None
+    launches: tuple[Launch, ...] = ()
+    build_s: float | None = None  # the slowest build among the launches: the one no cache helped
+    build_cached: bool | None = None
+    artifact_bytes: int | None = None
+    params: int | None = None
+    macs: int | None = None  # this and the next: see Counts
+    flops: int | None = None
+    uncounted_ops: tuple[str, ...] | None = None
+    matrix_macs: int | None = None
+    vector_macs: int | None = None
+    min_bytes: int | None = None
+    memory: Memory | None = None  # the largest of each figure over the launches
+    energy: Energy | None = None
+    relative_error: float | None = None  # the largest
+    proof: Json | None = None
+    environment: LaunchEnvironment = field(default_factory=LaunchEnvironment)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        return {"schema": SCHEMA, **to_builtins(self), "case": self.case.to_json()}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Record:
+        """ValueError for fields that are no record's."""
+        refuse_unknown(fields, ("schema", *cls.__dataclass_fields__))
+        for launch in fields["launches"]:
+            refuse_unknown(launch, Launch.__dataclass_fields__)
+        refuse_unknown(fields["case"], Case.__dataclass_fields__)
+        return decode(fields, cls)
+
+
+def assemble(case: Case, launches: list[Launch]) -> Record:
+    """A case's launches as one record. The first launch that is not ok gives it status and reason."""
+    last = next((launch for launch in launches if launch.status != "ok"), launches[-1])
+    builds = [launch for launch in launches if launch.build_s is not None]
+    slowest = max(builds, key=lambda launch: launch.build_s or 0.0, default=None)
+    errors = [launch.relative_error for launch in launches if launch.relative_error is not None]
+    return Record(
+        case=case,
+        status=last.status,
+        reason=last.reason,
+        launches=tuple(launches),
+        build_s=slowest.build_s if slowest else None,
+        build_cached=slowest.build_cached if slowest else None,
+        artifact_bytes=(slowest or last).artifact_bytes,
+        **({} if last.counts is None else {name: getattr(last.counts, name) for name in last.counts.__struct_fields__}),
+        memory=_largest([launch.memory for launch in launches if launch.memory is not None]),
+        energy=last.energy,
+        relative_error=max(errors, default=None),
+        proof=(slowest or last).proof,
+        environment=last.environment,
+        metrics=last.metrics,
+    )
+
+
+def with_layers(record: Record, profiled: list[Launch]) -> Record:
+    """The record with the times of its layers, or why there are none: they change nothing else of it."""
+    if not profiled or record.status != "ok":
+        return record
+    last = profiled[-1]
+    reason = last.status + (f": {last.reason}" if last.reason else "")
+    more = last.proof if last.status == "ok" and last.proof else {"layers_missing": reason}
+    return replace(record, proof={**(record.proof or {}), **more})
+
+
+def _largest(memories: list[Memory]) -> Memory | None:
+    """The largest of each figure over the launches."""
+    if not memories:
+        return None
+    known = {
+        name: [value for memory in memories if (value := getattr(memory, name)) is not None]
+        for name in Memory.__struct_fields__
+    }
+    return Memory(**{name: max(values, default=None) for name, values in known.items()})

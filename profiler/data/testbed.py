@@ -1,0 +1,31 @@
+"""A machine as a run knows it: flat names, and the key that tells whether two runs compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mixprof.data.json import Json, digest
+
+SOFTWARE = ("cuda", "cudnn", "libc")  # of a testbed: compared as the versions are, and no part of its key
+
+
+def flatten(value: Any, name: str = "") -> Json:
+    """{"gpus": [{"ecc": True}]} -> {"gpus[0].ecc": True}. A flat mapping stays as it is."""
+    if isinstance(value, Mapping) and (value or not name):
+        parts = [(f"{name}.{key}" if name else str(key), part) for key, part in value.items()]
+    elif isinstance(value, list) and value:
+        parts = [(f"{name}[{index}]", part) for index, part in enumerate(value)]
+    else:
+        return {name: value}
+    return {path: leaf for key, part in parts for path, leaf in flatten(part, key).items()}
+
+
+def hardware(testbed: Json) -> Json:
+    """A flat testbed without its software."""
+    return {name: value for name, value in flatten(testbed).items() if name not in SOFTWARE}
+
+
+def testbed_key(testbed: Json) -> str:
+    """Runs with the same key were made on machines that compare: the hash of the machine and how it is set."""
+    return digest(hardware(testbed))

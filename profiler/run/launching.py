@@ -1,0 +1,131 @@
+"""One launch of a case on a server: counts and reference first, where no earlier case needed the same."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from mixprof.data.case import Case
+from mixprof.data.json import Json, decode
+from mixprof.data.launch import Counts, Launch
+from mixprof.machine import cpu_contention
+from mixprof.machine.testbed import total_memory_bytes
+from mixprof.plan.axes import Planned
+from mixprof.plan.settings import Measure
+from mixprof.run.client import Server, source_request
+from mixprof.worker.server import write_result
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A server, and how it is asked to measure."""
+
+    server: Server
+    measure: Measure
+    profile: bool = False  # times of layers, in the place of the forward's
+
+    @property
+    def settings(self) -> Json:
+        """How a worker is told to measure."""
+        settings = {**asdict(self.measure), "threads": self.server.threads}
+        return {**settings, "profile": True} if self.profile else settings
+
+
+def request_of(entry: Planned) -> Json:
+    """A case as a worker is told of it."""
+    return {
+        "source": source_request(entry.source),
+        "case": entry.case.to_json(),
+        "layout_is_default": entry.layout_is_default,
+    }
+
+
+def reference_of(server: Server, case: Case) -> Path:
+    """The file that holds weights, inputs and the right output of a case, made or yet to be made."""
+    folder = server.scratch / "references"
+    folder.mkdir(parents=True, exist_ok=True)
+    (server.scratch / "cache").mkdir(exist_ok=True)
+    return folder / f"{case.reference_key}.pt"
+
+
+def steady_launch(entry: Planned, bench: Bench) -> Launch:
+    """A launch that had its CPU to itself: repeated while it had not, flagged when that does not help."""
+    launch, most = Launch("unstable"), bench.measure.max_lost_cpu
+    for attempt in range(1, cpu_contention.TRIES + 1):
+        launch = launch_case(entry, bench)
+        launch = replace(launch, environment=msgspec.structs.replace(launch.environment, tries=attempt))
+        lost = launch.environment.lost_cpu_share
+        if launch.status not in ("ok", "unstable") or entry.case.device != "cpu" or (lost or 0.0) <= most:
+            return launch
+    return replace(
+        launch,
+        status="unstable",
+        reason=f"lost {lost:.0%} of its CPU time to others in the last of {cpu_contention.TRIES} tries, "
+        f"expected at most {most:.0%}: end what else runs here, or allow more with --max-lost-cpu",
+    )
+
+
+def launch_case(entry: Planned, bench: Bench) -> Launch:
+    """One launch of a case in a process of its own."""
+    server, timeout_s, bound = bench.server, bench.measure.timeout, bench.measure.max_memory
+    request, reference = request_of(entry), reference_of(server, entry.case)
+    first = {**request, "max_memory": bound and 2 * bound}  # the reference is computed in twice the width
+    start = time.perf_counter()
+    counted = _count(server, reference.with_suffix(".json"), first, timeout_s)
+    counts = _counts(counted)
+    if reason := _too_large(entry.case, counted, bound):
+        return Launch("oom", reason, counts=counts)
+    if not reference.exists():
+        prepared = server.run("prepare", timeout_s, reference=str(reference), **first).values
+        if prepared["status"] != "ok":
+            return Launch(prepared["status"], prepared["reason"], counts=counts)
+    prepare_s = time.perf_counter() - start
+    more = {"reference": str(reference), "measure": bench.settings, "max_memory": bound}
+    outcome = server.run("launch", timeout_s, **request, **more)
+    job_s = outcome.values.pop("job_s", None)
+    launch = Launch.from_json(outcome.values)
+    environment = msgspec.structs.replace(
+        launch.environment,
+        prepare_s=prepare_s,
+        wall_s=outcome.wall_s,
+        start_s=None if job_s is None else outcome.wall_s - job_s,
+    )
+    memory = launch.memory and msgspec.structs.replace(
+        launch.memory, predicted_peak_bytes=counted.get("predicted_peak_bytes")
+    )
+    return replace(launch, counts=counts, memory=memory, environment=environment)
+
+
+def _count(server: Server, path: Path, request: Json, timeout_s: float) -> Json:
+    """A model's counts at an input, asked once; their failure costs the case nothing else."""
+    if path.exists():
+        stored: Json = json.loads(path.read_text())
+        return stored
+    values = server.run("count", timeout_s, **request).values
+    if values["status"] == "ok":
+        write_result(path, values)
+    return values
+
+
+def _counts(counted: Json) -> Counts | None:
+    """The counts a launch keeps; None where counting failed."""
+    if counted["status"] != "ok":
+        return None
+    return decode({name: counted.get(name) for name in Counts.__struct_fields__}, Counts)
+
+
+def _too_large(case: Case, counted: Json, bound: int | None) -> str | None:
+    """Why a case will not fit, from its predicted peak; None when it will or nobody can tell."""
+    if counted["status"] != "ok" or case.device != "cpu":
+        return None
+    # Of a file, only weights and inputs are known ahead.
+    predicted = counted["weights_bytes"] + counted["input_bytes"] + (counted["predicted_peak_bytes"] or 0)
+    most = bound or total_memory_bytes()
+    if predicted <= most:
+        return None
+    limit = "--max-memory" if bound else "this machine's memory"
+    return f"not started: predicted to need {predicted:,} bytes, more than {limit}, {most:,} bytes"

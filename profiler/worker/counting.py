@@ -1,0 +1,175 @@
+"""Costs of a case without running it on a device: parameters, MACs, bytes, predicted memory, formulas, operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mixprof import lowerings
+from mixprof.data.errors import Unsupported, one_line
+from mixprof.data.types import Case
+from mixprof.lowerings import cast
+from mixprof.machine.process import torch_dtype
+from mixprof.metrics import flops, memory_plan
+from mixprof.metrics.operators import trace
+from mixprof.worker import feeds, modules
+from mixprof.worker.modules import Built
+
+if TYPE_CHECKING:
+    from mixprof.symbolic.derive import Observed
+    from mixprof.symbolic.formula import Point
+
+SMALLEST_IMAGE = 32  # pixels along a side that a network is asked for
+
+
+def on_meta(source: Mapping[str, Any], case: Case) -> Built:
+    """A case's module and example on `meta`, where nothing is computed."""
+    built = modules.build(source, case, "meta")
+    module = built.module if not source["user"] else built.module.to("meta")
+    return Built(module, built.example)
+
+
+def count(request: dict[str, Any]) -> dict[str, Any]:
+    """Count a case's module: on `meta`; where its code cannot run there on fake tensors, or on the CPU for real."""
+    source, case = request["source"], Case.from_json(request["case"])
+    if source["kind"] == "call":
+        return _of_call(flops.count(modules.build(source, case).module))
+    module, inputs, counts, where = _counted(source, case)
+    params = sum(parameter.numel() for parameter in module.parameters())
+    dtype = torch_dtype(case.dtype)
+    peak, weights = None, sum(_nbytes(parameter, dtype) for parameter in module.parameters())
+    if where == "meta":
+        eager = modules.specialize(source, module, "eager").to(dtype)
+        weights = sum(_nbytes(parameter, dtype) for parameter in eager.parameters())
+        peak = memory_plan.predict_peak(eager, *inputs)
+    return {
+        "status": "ok",
+        "params": params,
+        "macs": counts.macs,
+        "flops": counts.flops,
+        "macs_by_op": counts.macs_by_op,
+        "min_bytes": counts.min_bytes,
+        "uncounted_ops": list(counts.uncounted_ops),
+        "matrix_macs": counts.macs - counts.vector_macs,
+        "vector_macs": counts.vector_macs,
+        "predicted_peak_bytes": peak,
+        "weights_bytes": weights,
+        "input_bytes": sum(_nbytes(tensor, dtype) for tensor in inputs),
+        "counted_on": where,
+    }
+
+
+def _nbytes(tensor: Tensor, dtype: torch.dtype) -> int:
+    return tensor.numel() * (dtype.itemsize if tensor.is_floating_point() else tensor.element_size())
+
+
+def _counted(source: Mapping[str, Any], case: Case) -> tuple[nn.Module, list[Tensor], flops.Counts, str]:
+    """Module, inputs, counts, and where they were counted: "meta", "fake" or "cpu"."""
+    dtype = torch_dtype(case.dtype)
+    try:
+        built = on_meta(source, case)
+        inputs = [cast(tensor.to("meta"), dtype) for tensor in built.example.tensors]
+        module = built.example.bind(built.module.to(dtype))
+        with torch.inference_mode():
+            return module, inputs, flops.count(module, *inputs), "meta"
+    except Unsupported:
+        raise
+    except Exception as error:
+        if not _may_run(source):
+            raise
+        first = error
+    built = modules.build(source, case)
+    inputs = list(built.example.tensors)
+    module = built.example.bind(built.module)
+    try:
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+            fake = memory_plan.fake_module(module, "cpu")
+            return module, inputs, flops.count(fake, *memory_plan.fake(inputs, "cpu")), "fake"
+    except Exception:  # what it looks at has no value there
+        pass
+    try:
+        with torch.no_grad():
+            return module, inputs, flops.count(module, *inputs), "cpu"
+    except Exception as error:  # of the user's own code: any
+        reason = feeds.explain(built.module, built.example, error) or one_line(error)
+        raise Unsupported(f"{case.model}: {reason}") from first
+
+
+def _may_run(source: Mapping[str, Any]) -> bool:
+    """Whether a model is a user's, whose code decides where it can run."""
+    return source["specialize"] is None
+
+
+def _of_call(counts: flops.Counts) -> dict[str, Any]:
+    """The MACs that a function does through PyTorch. Unsupported where it does none."""
+    if not counts.macs:
+        raise Unsupported("a function that does no multiply-accumulate through PyTorch: there is nothing to count")
+    known = {"macs": counts.macs, "flops": counts.flops, "macs_by_op": counts.macs_by_op}
+    unknown = dict.fromkeys(("params", "predicted_peak_bytes"))
+    sizes = {"weights_bytes": 0, "input_bytes": 0}
+    return {"status": "ok", **known, "uncounted_ops": list(counts.uncounted_ops), **unknown, **sizes}
+
+
+def derive(request: dict[str, Any]) -> dict[str, Any]:
+    """Exact formulas of a model's MACs, parameters and minimal bytes, or the reason why it has none.
+
+    Formulas in the request are those of other sources: they are returned where they still hold.
+    """
+    from mixprof.symbolic import derive as symbolic
+    from mixprof.symbolic import shelf
+
+    source = request["source"]
+    if source["kind"] == "call":
+        return {"status": "unsupported", "reason": "a function has no sizes that a formula could be in"}
+    axes: dict[str, Any] = {
+        "has_window": "window" in source["accepts"],
+        "has_channels": "channels" in source["accepts"],
+        "smallest": 1 if source["kind"] == "mixer" else SMALLEST_IMAGE,
+    }
+    old = request.get("formulas")
+    observe: Callable[[Point], Observed] = partial(_observe, source)
+    try:
+        if old is not None and symbolic.holds(shelf.from_json(old), observe, **axes):
+            return {"status": "ok", "formulas": old}
+        formulas = symbolic.derive(observe, **axes)
+    except symbolic.NoFormula as error:
+        return {"status": "unsupported", "reason": f"no formula could be proven: {error}"}
+    return {"status": "ok", "formulas": shelf.to_json(formulas)}
+
+
+def _observe(source: Mapping[str, Any], point: Point) -> Observed:
+    """The counts of a model at a point, in float32 on `meta`."""
+    from mixprof.symbolic.derive import Impossible, Observed
+
+    sides = (point.height, point.width)
+    case = Case("", "eager", "cpu", "float32", "contiguous", "hot", point.batch, sides, point.window, point.channels)
+    try:
+        built = on_meta(source, case)
+        module = built.example.bind(built.module)
+        with torch.inference_mode():
+            counts = flops.count(module, *(tensor.to("meta") for tensor in built.example.tensors))
+    except Exception as error:  # of the user's own code: any
+        raise Impossible(one_line(error)) from error
+    operators = tuple((operator.name, operator.module, operator.macs, operator.parts) for operator in counts.operators)
+    params = {name: parameter.numel() for name, parameter in module.named_parameters()}
+    return Observed(operators, params, counts.sizes, counts.uncounted_ops)
+
+
+def operators(request: dict[str, Any]) -> dict[str, Any]:
+    """The operators of a case's eager form as its device would run them, on `meta`: nothing is computed."""
+    from mixprof.lowerings import eager
+
+    source, case = request["source"], Case.from_json(request["case"])
+    built = on_meta(source, case)
+    target = lowerings.Target("meta", case.dtype, case.layout, {}, request["threads"], Path(), built.example.images, "")
+    module = modules.specialize(source, built.example.bind(built.module), "eager")
+    inputs = tuple(tensor.to("meta") for tensor in built.example.tensors)
+    module, placed = eager.place(module, inputs, target)
+    traced = trace(module, *placed, device=case.device.split(":")[0])
+    return {"status": "ok", "operators": [operator.to_json() for operator in traced]}

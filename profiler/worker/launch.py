@@ -1,0 +1,244 @@
+"""One launch of a case: build, lower, check, measure. Modules and files alike."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from mixprof import lowerings, metrics, sampling
+from mixprof.data.errors import Unsupported, is_out_of_memory, one_line
+from mixprof.data.launch import LaunchEnvironment, Status
+from mixprof.data.types import Case, Launch, digest
+from mixprof.lowerings import Lowered, Target
+from mixprof.machine import cpu_contention, process, testbed
+from mixprof.metrics import Subject, accuracy, latency
+from mixprof.metrics.memory import weights_bytes
+from mixprof.metrics.operators import Watch
+from mixprof.worker import breakdown, graphs, modules
+from mixprof.worker.reference import Reference
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A subject that is lowered, how long that took, and what its operators are told apart by."""
+
+    subject: Subject
+    built_s: float
+    watch: Watch | None = None  # of its modules, where its operators are to be timed
+
+    @contextlib.contextmanager
+    def running(self) -> Any:
+        """The mode that its forwards run in; what it holds on the device is free afterwards."""
+        entry = lowerings.entry_of(self.subject.case.lowering)
+        with torch.inference_mode(entry.inference_mode), torch.no_grad():
+            try:
+                yield self.subject
+            finally:
+                self.subject.lowered.close()
+
+
+def lower(request: Mapping[str, Any]) -> Ready:
+    """Build a case's module or file with the reference's weights and inputs, and lower it."""
+    start = time.perf_counter()
+    source, case, settings = request["source"], Case.from_json(request["case"]), request["measure"]
+    entry, options = lowerings.parse(case.lowering)
+    if entry.engine:
+        process.prepare_cpu(settings["threads"])
+    else:
+        process.prepare(case.device, case.dtype, settings["threads"])
+    if settings.get("profile"):
+        options = {name: value for name, value in options.items() if name != "graph"}  # a graph has no layers
+    reference = Reference.read(Path(request["reference"]))
+    key = digest([case.to_json(), source["factory"], source["arguments"], testbed.versions()])
+    name, cache = case.lowering.split(":")[0], Path(request["cache"])
+    target = Target(case.device, case.dtype, case.layout, options, settings["threads"], cache, False, key, name)
+    # no_grad, not inference_mode, while tracing: exporters and inductor's cache refuse inference tensors.
+    with torch.no_grad():
+        if source["artifact"] is not None:
+            subject = _file(request, reference, target, case)
+            return Ready(subject, time.perf_counter() - start)
+        subject, module = _module(request, reference, target, case)
+    watch = Watch(module) if settings.get("profile") and entry.layers == "operators" else None
+    return Ready(subject, time.perf_counter() - start, watch)
+
+
+def _file(request: Mapping[str, Any], reference: Reference, target: Target, case: Case) -> Subject:
+    lowered = graphs.lower(request, reference, replace(target, images=True))
+    expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
+    return Subject(case, lowered, expected, reference.tolerance, weights_bytes=reference.weights_bytes)
+
+
+def _module(
+    request: Mapping[str, Any], reference: Reference, target: Target, case: Case
+) -> tuple[Subject, torch.nn.Module]:
+    source = request["source"]
+    on_meta = source["specialize"] is not None  # registered: built without drawing weights
+    built = modules.build(source, case, "meta" if on_meta else "cpu")
+    modules.load_state(built.module, reference.state)
+    module = modules.specialize(source, built.module, case.lowering)
+    names = {str(part.formulation) for part in module.modules() if hasattr(part, "formulation")}
+    module = module.to(process.torch_dtype(case.dtype))
+    bytes_of_weights = weights_bytes(module)
+    bound, target = built.example.bind(module), replace(target, images=built.example.images)
+    lowered = _lowered(case, bound, tuple(reference.inputs), target, bool(request.get("layout_is_default")))
+    if reference.note is not None:
+        lowered = replace(lowered, proof={**lowered.proof, "reference": reference.note})
+    expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
+    subject = Subject(
+        case, lowered, expected, reference.tolerance, reference.of_ends, tuple(sorted(names)), bytes_of_weights
+    )
+    return subject, module
+
+
+def _lowered(
+    case: Case, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], target: Target, may_fall_back: bool
+) -> Lowered:
+    """Lower in the case's layout; a default one that does not suit becomes contiguous, and the proof says so."""
+    try:
+        return lowerings.lower(case.lowering, module, inputs, target)
+    except Unsupported:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        failure = error
+    if case.layout == "contiguous" or not lowerings.entry_of(case.lowering).layouts:
+        raise _refused(case, failure) from failure
+    torch._dynamo.reset()
+    try:
+        lowered = lowerings.lower(case.lowering, module, inputs, replace(target, layout="contiguous"))
+    except Exception as error:
+        raise _refused(case, error) from error
+    if not may_fall_back:
+        raise Unsupported(
+            f"{case.model} does not run in channels_last ({one_line(failure)}): use --layouts contiguous, or .reshape "
+            "in place of .view in its forward"
+        ) from failure
+    return replace(lowered, proof={**lowered.proof, "layout": "contiguous", "layout_reason": one_line(failure)[:200]})
+
+
+def _refused(case: Case, error: Exception) -> Exception:
+    """An error of a module that ran for its reference, in float32 and eager mode, and does not run so lowered."""
+    if is_out_of_memory(error):
+        return error
+    if lowerings.entry_of(case.lowering).fuses:
+        return Unsupported(f"lowering '{case.lowering}': {one_line(error)}")
+    if case.dtype not in ("float32", "tf32"):
+        return Unsupported(f"{case.model} does not run in {case.dtype} ({one_line(error)}): use --dtypes float32")
+    return error
+
+
+def launch(request: dict[str, Any]) -> dict[str, Any]:
+    """Lower a case, check its output, time it, take its metrics. The fields of a Launch."""
+    ready = lower(request)
+    subject = ready.subject
+    if subject.lowered.forward is None:
+        measured = _built(subject)
+    else:
+        with ready.running():
+            if ready.watch is not None:
+                measured = breakdown.of_operators(subject.lowered, ready.watch, subject.case.device)
+            elif request["measure"].get("profile"):
+                measured = breakdown.of_layers(subject.lowered)
+            else:
+                checked = check(subject)
+                measured = checked if checked.status != "ok" else measure(subject, request["measure"], checked)
+    environment = msgspec.structs.replace(measured.environment, built_s=ready.built_s)
+    return replace(measured, environment=environment).to_json()
+
+
+def _started(subject: Subject, status: Status = "ok", reason: str | None = None) -> Launch:
+    lowered = subject.lowered
+    return Launch(
+        status,
+        reason,
+        build_s=lowered.build_s,
+        build_cached=lowered.build_cached,
+        artifact_bytes=lowered.artifact_bytes,
+        proof={**lowered.proof, "formulation": list(subject.formulation)},
+    )
+
+
+def _built(subject: Subject) -> Launch:
+    """An engine that no device here can run: a graph that was exported here is checked in onnxruntime instead."""
+    case, proof = subject.case, subject.lowered.proof
+    if "artifact_sha256" in proof:  # a file is its own definition: nothing here could check it
+        is_engine = proof.get("source") == "ready engine"
+        words = "a ready engine" if is_engine else "built only"
+        started = _started(subject, "built", f"{case.device} is not there: {words}, not run")
+        return replace(started, build_s=None if is_engine else started.build_s, proof=proof)
+    started = _started(
+        subject, "built", f"{case.device} is not there: built only, its graph checked in onnxruntime on the CPU"
+    )
+    assert started.proof is not None
+    try:
+        error = error_of(subject)
+    except Unsupported as refusal:
+        return replace(started, proof={**started.proof, "onnx_relative_error": None, "onnx_unchecked": str(refusal)})
+    proof = {**started.proof, "onnx_relative_error": None if error == float("inf") else error}
+    if error is not None and not error <= subject.tolerance:
+        reason = f"relative error of the exported graph: {error:.2g}, expected at most {subject.tolerance:g}"
+        return replace(started, status="inaccurate", reason=reason, proof=proof)
+    return replace(started, proof=proof)
+
+
+def error_of(subject: Subject) -> float | None:
+    """How far the outputs are from the reference, after one forward in any case; None where there is no reference."""
+    outputs = subject.lowered.outputs()
+    if subject.expected is None:
+        return None
+    return accuracy.worst_error(outputs, subject.expected, of_ends=subject.of_ends)
+
+
+def check(subject: Subject) -> Launch:
+    """The launch so far: "ok" with its error, or "inaccurate"."""
+    error, tolerance = error_of(subject), subject.tolerance
+    started = replace(_started(subject), relative_error=error if error != float("inf") else None)
+    if error is None or error <= tolerance:
+        return started
+    words = "the output holds NaN or Inf, or has another shape" if error == float("inf") else f"{error:.2g}"
+    reason = f"relative error: {words}, expected at most {tolerance:g} in {subject.case.dtype}"
+    return replace(started, status="inaccurate", reason=reason)
+
+
+def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> Launch:
+    """Time a checked subject, then take its metrics."""
+    case, start = subject.case, time.perf_counter()
+    budget = sampling.budget(case.device, quick=settings["quick"], publication=settings["publication"])
+    if settings["seconds"] is not None:
+        cap_samples = min(budget.cap_samples, sampling.STEADY_SAMPLES)
+        budget = replace(budget, cap_s=settings["seconds"], cap_samples=cap_samples)
+    before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
+    times = latency.measure(subject.lowered, case.device, case.mode, budget)
+    after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
+    taken: dict[str, Any] = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
+    own = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}
+    return replace(
+        checked,
+        status="throttled" if times.throttled else "unstable" if times.unsteady else "ok",
+        reason=times.throttled or times.unsteady,
+        proof={**(checked.proof or {}), "recompiles": times.recompiles},
+        gpu_ms=times.gpu_ms,
+        enqueue_ms=times.enqueue_ms,
+        host_ms=times.host_ms,
+        **own,
+        metrics={name: value for name, value in taken.items() if name not in own},
+        environment=LaunchEnvironment(
+            page_faults=after.ru_minflt - before.ru_minflt,
+            involuntary_switches=after.ru_nivcsw - before.ru_nivcsw,
+            dropped_samples=times.dropped,
+            clocks=times.clocks,
+            measure_s=time.perf_counter() - start,
+            lost_cpu_share=cpu_contention.lost_share(contention, contended),
+            others_cpus=cpu_contention.others_cpus(contention, contended),
+            governor=testbed.governor(),
+        ),
+    )

@@ -1,0 +1,140 @@
+"""What a case must return: float64 on the CPU, with weights and inputs rounded to the case's dtype, as one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixprof.data.errors import Unsupported, is_out_of_memory, one_line
+from mixprof.data.types import Case
+from mixprof.lowerings import cast
+from mixprof.lowerings.trees import tensors_of
+from mixprof.machine.process import torch_dtype
+from mixprof.metrics import accuracy
+from mixprof.worker import feeds, modules
+from mixprof.worker.trees import Example, ends
+
+
+@dataclass(frozen=True)
+class Reference:
+    """State and inputs of a case, and its right outputs. Read back from a file without executing anything."""
+
+    state: Mapping[str, Tensor]
+    inputs: list[Tensor]
+    expected: list[Tensor] | None  # None: nothing says what is right, for the reason in `note`
+    tolerance: float  # largest relative error that passes
+    note: str | None = None  # how it was made, where that is not float64 on both ends of the batch
+    of_ends: bool = False  # of the first and the last image alone
+    weights_bytes: int | None = None  # of a file
+
+    def write(self, path: Path) -> None:
+        temporary = path.with_name(path.name + ".tmp")
+        torch.save({name: getattr(self, name) for name in self.__dataclass_fields__}, temporary)
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Reference:
+        return cls(**torch.load(path, weights_only=True, mmap=True))
+
+
+def prepare(request: dict[str, Any]) -> dict[str, Any]:
+    """Make the reference of a module's case and write it to request["reference"]."""
+    source, case = request["source"], Case.from_json(request["case"])
+    torch.set_num_threads(request["threads"])
+    built = modules.build(source, case)
+    module, example = built.module, built.example
+    if source["specialize"] is not None or case.model == "anchor_v1":
+        accuracy.initialize(module, tuple(tensor[:1] for tensor in example.tensors), feeds.seed_of(case))
+    dtype = torch_dtype(case.dtype)
+    state = _rounded(modules.state_of(module), dtype)
+    modules.load_state(module, state)
+    inputs = [cast(cast(tensor, dtype), torch.float32) for tensor in example.tensors]
+    try:
+        reference = _reference(module, example, inputs, source, case)
+    except Exception as error:
+        if is_out_of_memory(error) or isinstance(error, Unsupported):
+            raise
+        if reason := feeds.explain(module, example, error):
+            raise Unsupported(f"{case.model}: {reason}") from error
+        raise
+    floats = [tensor for tensor in reference.expected or [] if tensor.is_floating_point()]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in floats):
+        return {"status": "inaccurate", "reason": "the float64 reference itself holds NaN or Inf"}
+    Reference(state, inputs, reference.expected, reference.tolerance, reference.note, reference.of_ends).write(
+        Path(request["reference"])
+    )
+    return {"status": "ok"}
+
+
+def _rounded(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """A copy of the state with each float rounded to the dtype. One tensor under two names stays one."""
+    rounded: dict[int, Tensor] = {}
+    for tensor in state.values():
+        if id(tensor) not in rounded:
+            value = cast(cast(tensor.detach(), dtype), torch.float32)
+            rounded[id(tensor)] = value.clone() if value.data_ptr() == tensor.data_ptr() else value
+    return {name: rounded[id(tensor)] for name, tensor in state.items()}
+
+
+def _reference(
+    module: nn.Module, example: Example, inputs: list[Tensor], source: Mapping[str, Any], case: Case
+) -> Reference:
+    """The outputs in float64, or in float32 where the module cannot; of the whole batch where it is bound to one."""
+    bound = example.bind(module)
+    sliceable = case.batch > 2 and "batch" not in source["accepts"] and not source.get("inputs")
+    fed = [ends(tensor) for tensor in inputs] if sliceable else inputs
+    outputs, note = _outputs(bound, fed)
+    if sliceable and any(not tensor.dim() or tensor.shape[0] != 2 for tensor in outputs):
+        sliceable, fed = False, inputs
+        outputs, note = _outputs(bound, fed)
+    if not outputs:
+        raise Unsupported(f"{case.model}: its forward returns no tensor: there is nothing to compare")
+    tolerance = accuracy.TOLERANCES[case.dtype]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in outputs):
+        return Reference({}, [], outputs, tolerance)
+    if source["specialize"] is None and case.model != "anchor_v1":
+        torch.manual_seed(feeds.seed_of(case) // 2)
+        again, _ = _outputs(bound, fed)
+        if accuracy.worst_error(again, outputs) > tolerance / 10:
+            return Reference({}, [], None, tolerance, "random: two references differ, so nothing says what is right")
+        tolerance = max(tolerance, accuracy.SENSITIVE * _sensitivity(module, bound, fed, outputs, case.dtype))
+    return Reference({}, [], outputs, min(tolerance, accuracy.LARGEST), note, sliceable)
+
+
+def _outputs(bound: nn.Module, inputs: list[Tensor]) -> tuple[list[Tensor], str | None]:
+    """Every output tensor in float64; in float32, with a note, where float64 does not fit or does not run."""
+    try:
+        with torch.inference_mode():
+            return tensors_of(bound.double()(*(cast(tensor, torch.float64) for tensor in inputs))), None
+    except Exception as error:  # of the user's own code, or for want of memory
+        with torch.inference_mode():
+            outputs = tensors_of(bound.float()(*(cast(tensor, torch.float32) for tensor in inputs)))
+        return outputs, f"float32: float64 fails ({one_line(error)})"[:200]
+
+
+def _sensitivity(module: nn.Module, bound: nn.Module, inputs: list[Tensor], outputs: list[Tensor], dtype: str) -> float:
+    """How much the outputs move when weights and inputs each move by the dtype's rounding: a relative error."""
+    eps = torch.finfo(torch_dtype(dtype)).eps / 2 if dtype != "tf32" else 2.0**-11
+    generator = torch.Generator().manual_seed(0)
+
+    def moved(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        signs = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.dtype) * 2 - 1
+        return tensor * (1 + eps * signs)
+
+    wide = all(tensor.dtype == torch.float64 for tensor in outputs if tensor.is_floating_point())
+    element = torch.float64 if wide else torch.float32
+    (bound.double if wide else bound.float)()
+    with torch.inference_mode():
+        for parameter in module.parameters():
+            if parameter.is_floating_point():
+                parameter.copy_(moved(parameter))
+        shaken = tensors_of(bound(*(moved(cast(tensor, element)) for tensor in inputs)))
+    return accuracy.worst_error(shaken, outputs)

@@ -1,0 +1,83 @@
+"""A record's launches -> the cells of its times: medians by round, latency with its interval, percentiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mixprof.data.types import Record, Samples
+from mixprof.reports.statistics import over_launches, t_quantile
+from mixprof.sampling import BATCHES, unseen, within_launch
+
+PERCENTILE_99_SAMPLES = 1000
+
+
+def times_of(record: Record) -> dict[str, Any]:
+    """Latency and what follows from it, for a record that is ok; else only which time it would have been."""
+    time = "gpu_ms" if record.case.device.startswith("cuda") else "host_ms"
+    cells: dict[str, Any] = {"time": time, "launches": len(record.launches)}
+    if record.status != "ok":
+        return cells
+    cells |= {"enqueue_ms": latency(samples_of(record, "enqueue_ms"), record.case.device).get("latency_ms")}
+    cells |= latency(samples_of(record, time), record.case.device) | _host_percentiles(samples_of(record, "host_ms"))
+    if "latency_ms" in cells:
+        cells["images_per_s"] = 1000 * record.case.batch / cells["latency_ms"]
+        cells |= _by_round(record, time)
+    return cells
+
+
+def _by_round(record: Record, time: str) -> dict[str, str]:
+    """The rounds of a record's launches and their medians. Where rounds are not told apart, launches count as such."""
+    timed = sorted(_timed(record, time), key=lambda launch: launch[0])
+    rounds = [number for number, _ in timed]
+    distinct = rounds if len(set(rounds)) == len(rounds) else range(len(rounds))
+    medians = [float(np.median(samples.samples)) for _, samples in timed]
+    return {"rounds": ", ".join(map(str, distinct)), "medians_ms": ", ".join(map(repr, medians))}
+
+
+def samples_of(record: Record, time: str) -> list[Samples]:
+    """The samples of one of the three times in each launch that has them."""
+    return [samples for _, samples in _timed(record, time)]
+
+
+def _timed(record: Record, time: str) -> list[tuple[int, Samples]]:
+    """Return each launch's round with its samples."""
+    timed = [(launch.round, getattr(launch, time)) for launch in record.launches if launch.status == "ok"]
+    return [(number, samples) for number, samples in timed if samples is not None and samples.samples]
+
+
+def latency(launches: Sequence[Samples], device: str) -> dict[str, Any]:
+    """The estimate with its 95 % interval: over launches where there are two, else within the one.
+
+    One launch cannot see the machine's slow drift, so its interval is widened by what is assumed of the device.
+    """
+    if not launches:
+        return {}
+    medians = [float(np.median(launch.samples)) for launch in launches]
+    if len(medians) == 1 and len(launches[0].samples) < BATCHES:
+        return {"latency_ms": medians[0], "launches": 1}
+    one = len(medians) == 1
+    interval = within_launch(launches[0].samples, unseen(device)) if one else over_launches(medians)
+    freedom = (BATCHES if one else len(medians)) - 1
+    width = math.log(interval.high / interval.low) if interval.low > 0 else None  # within one launch it may be below 0
+    return {
+        "latency_ms": interval.estimate,
+        "latency_low_ms": interval.low,
+        "latency_high_ms": interval.high,
+        "interval": "within-launch" if one else "launches",
+        "launches": len(medians),
+        "log_error": None if width is None else width / 2 / float(t_quantile(freedom, 0.975)),
+        "log_freedom": freedom,
+    }
+
+
+def _host_percentiles(launches: Sequence[Samples]) -> dict[str, float]:
+    """Percentiles of single requests, all launches together; none where a sample is the mean of several forwards."""
+    if not launches or any(launch.forwards_per_sample != 1 for launch in launches):
+        return {}
+    pooled = np.concatenate([launch.samples for launch in launches])
+    wanted = (50, 95, 99) if len(pooled) >= PERCENTILE_99_SAMPLES else (50, 95)
+    return {f"host_p{percent}_ms": float(np.percentile(pooled, percent)) for percent in wanted}
