@@ -17,11 +17,13 @@ from typing import Any
 
 import msgspec
 
+from mixprof.data.imports import Imports
 from mixprof.data.json import Json, line
 from mixprof.data.messages import Progress
 from mixprof.machine.cpu_contention import oom_kills
 from mixprof.machine.process import worker_environment
 from mixprof.plan.axes import Source
+from mixprof.worker.imports import ROOTS
 
 START_TIMEOUT_S = 300.0
 
@@ -61,7 +63,8 @@ class Origin:
 
     python: str = sys.executable  # interpreter
     path: tuple[str, ...] = ()  # first on its module path
-    folder: Path | None = None  # user code is imported from here; None: from the current folder
+    folder: Path | None = None  # the current one of its jobs; None: that of this process
+    roots: tuple[str, ...] = ()  # user code is imported from here, before everything else; none: from that folder
 
 
 class Server:
@@ -83,6 +86,7 @@ class Server:
         self.threads = threads
         self.allocator = allocator
         self.folder = side.folder
+        self.imports: set[Imports] = set()  # of the models of users that its jobs have run
         self._number = itertools.count()
         self._pid: int | None = None
         self._errors = (scratch / "server.log").open("ab")
@@ -93,6 +97,7 @@ class Server:
             env={
                 **_inherited(),
                 **_module_path(side.path),
+                ROOTS: os.pathsep.join(side.roots),
                 **worker_environment(threads, allocator, scratch / "cache"),
             },
             stdin=subprocess.PIPE,
@@ -151,6 +156,8 @@ class Server:
                 values = {"status": "oom", "reason": "the worker was ended by the kernel's out-of-memory killer"}
         finally:
             self._forget(running)
+        if imports := values.pop("imports", None):
+            self.imports.add(Imports.from_json(imports))
         return Outcome(values, time.perf_counter() - running.start)
 
     def _forget(self, running: Running) -> None:
