@@ -33,6 +33,7 @@ class Counted(Message, frozen=True):
     weights_bytes: int | None = None
     input_bytes: int | None = None
     counted_on: str | None = None  # "meta", "fake" or "cpu"
+    tree: list[Json] | None = None  # by module, where that was asked for
     memory_reason: str | None = None  # why the three sizes above are unknown
     job_s: float | None = None
 
