@@ -22,9 +22,7 @@ from mixprof.sampling import Interval
 LEAST_CASES = 8  # of equal rounds, for moderation; of fewer every contrast is a plain t over its rounds
 PASSES = 3  # of weighting cases by their variances
 STANDS_OUT = 0.12  # a variance that is as large beside the others' with less than this chance stays as it is
-COMMON = (
-    0.25  # correlation of the errors of moderated variances, which err together: by scripts/proofs/ratio_coverage.py
-)
+COMMON = 0.1  # correlation of the errors of moderated variances, by scripts/proofs/ratio_coverage.py
 FLOOR = 1e-4, 1e-18  # of a variance: a share of their median, and what rounding makes of none
 PRIOR_FREEDOMS = np.geomspace(0.5, 200, 20)
 PRIOR_SCALES = np.exp(np.linspace(-3.5, 3.5, 29))  # times the median of the variances
