@@ -8,10 +8,11 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from mixprof import models
-from mixprof.lowerings import onnxruntime
+from mixprof.lowerings import onnx_files, onnxruntime
 from mixprof.metrics import flops, onnx_macs
 from mixprof.worker import graphs
 from onnx_files import build, cases, request, source
+from onnx_people import external, hub_cache
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,61 @@ def test_what_has_no_closed_form_is_named(tmp_path):
     model.opset_import.append(helper.make_opsetid("mine", 1))
     assert onnx_macs.count(model).uncounted_ops == ("GridSample", "MatMul", "mine.MyProduct")
     assert onnx_macs.count(model).macs == 0
+
+
+def grown(folder, trips=5):
+    """A Loop in whose trip t a product of (t + 2, 4) by (4, 4) is done, then, in odd trips, one more: an If."""
+    value, branch = helper.make_tensor_value_info, {}
+    for name, kind in (("then_branch", "MatMul"), ("else_branch", "Identity")):
+        given = ["longer", "w"] if kind == "MatMul" else ["longer"]
+        made = helper.make_node(kind, given, [f"{name}_y"])
+        branch[name] = helper.make_graph([made], name, [], [value(f"{name}_y", 1, None)])
+    nodes = [
+        helper.make_node("Identity", ["on"], ["still"]),
+        helper.make_node("Concat", ["rows", "row"], ["longer"], axis=0),
+        helper.make_node("MatMul", ["longer", "w"], ["m"]),
+        helper.make_node("Mod", ["i", "two"], ["odd"]),
+        helper.make_node("Cast", ["odd"], ["c"], to=9),
+        helper.make_node("If", ["c"], ["chosen"], **branch),
+    ]
+    takes = [value("i", 7, []), value("on", 9, []), value("rows", 1, None)]
+    gives = [value("still", 9, []), value("longer", 1, None)]
+    body = helper.make_graph(nodes, "body", takes, gives)
+    constants = [floats("w", 4, 4), floats("row", 1, 4)]
+    constants += [numpy_helper.from_array(np.array(number), name) for name, number in (("trips", trips), ("two", 2))]
+    constants.append(numpy_helper.from_array(np.array(True), "go"))
+    loop = helper.make_node("Loop", ["trips", "go", "x"], ["y"], body=body)
+    return build(folder / "net.onnx", [loop], {"x": (1, [1, 4])}, {"y": (1, None)}, constants)
+
+
+@pytest.mark.parametrize("trips", [0, 1, 5])
+def test_a_loop_counts_each_trip_at_its_own_shapes_and_only_branches_that_are_taken(trips, tmp_path):
+    grown(tmp_path, trips)
+    found = source(tmp_path / "net.onnx")
+    counted = graphs.count(request(found, cases(found)[0].case, tmp_path))
+    assert counted["macs"] == sum((trip + 2) * 16 * (2 if trip % 2 else 1) for trip in range(trips))
+    assert (counted["params"], counted["uncounted_ops"]) == (20, [])
+
+
+def test_without_a_run_a_loop_is_named(tmp_path):
+    model = grown(tmp_path)
+    for run in (None, lambda probed: None):
+        counts = onnx_macs.count(model, run)
+        assert (counts.macs, counts.uncounted_ops) == (0, ("Loop",))
+
+
+def test_a_model_too_large_for_one_protobuf_keeps_its_weights_in_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_files, "MOST_BYTES", 1 << 17)
+    values = np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32)
+    values.tofile(tmp_path / "w.bin")
+    external(tmp_path, "w.bin", values)
+    found = source(tmp_path / "model.onnx")
+    (entry,) = cases(found)
+    asked = request(found, entry.case, tmp_path)
+    counted = graphs.count(asked)
+    assert (counted["params"], counted["macs"], counted["weights_bytes"]) == (60_000, 120_000, 240_000)
+    assert graphs.prepare(asked) == {"status": "ok"}
+    assert (tmp_path / "reference.onnx").stat().st_size < 1000
+    saved = torch.load(asked["reference"], weights_only=True)
+    torch.testing.assert_close(saved["expected"][0], saved["inputs"][0] @ torch.from_numpy(values))
+    assert source(hub_cache(tmp_path).path).artifact.dtype == "float32"

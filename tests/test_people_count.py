@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_a_function_is_counted_fused_or_not(asked, name: str):
 @pytest.mark.parametrize("make", people_files.MAKERS.values(), ids=people_files.MAKERS)
 def test_a_file_is_counted_or_says_what_to_do(asked, make, tmp_path):
     stored = make(tmp_path)
-    axes = {} if stored.path.suffix == ".engine" else {"batches": (2,), "resolutions": ((32, 32),)}
+    axes: dict[str, Any] = {} if stored.path.suffix == ".engine" else {"batches": (2,), "resolutions": ((32, 32),)}
     counts = counted(asked, str(stored.path), **axes)
     if stored.status != "ok":
         assert counts["status"] != "ok"

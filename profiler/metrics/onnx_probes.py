@@ -105,7 +105,7 @@ class Probes:
                         probed[name] = self._unique()
                         nodes += _shape_nodes(name, probed[name])
                 sides = (
-                    tuple(known.get(name) or probed.get(name, ()) for name in side)
+                    tuple(known.get(name) or probed.get(name) or () for name in side)
                     for side in (node.input, node.output)
                 )
                 self.sites.append(Site(node, container or name_of(node), *sides))
