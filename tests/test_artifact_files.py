@@ -11,7 +11,7 @@ from torch import nn
 from mixprof.data.errors import Unsupported, UsageError
 from mixprof.lowerings import Target, onnx_graph, onnxruntime
 from mixprof.metrics import accuracy
-from mixprof.plan import files
+from mixprof.plan import given
 from mixprof.worker import graphs as work
 from mixprof.worker import inputs
 from onnx_files import SIDES, build, cases, request, source, two
@@ -221,9 +221,9 @@ def test_what_is_no_model_is_refused_on_one_line(free, tmp_path):
 )
 def test_a_shape_that_is_none_is_refused(text, said):
     with pytest.raises(UsageError, match=said):
-        files.parse_shapes([text])
+        given.parse_shapes([text])
 
 
 def test_shapes_may_be_listed_or_repeated_and_names_may_hold_colons():
-    assert files.parse_shapes(["input:0:1x3", "a:2,b:3x4"]) == {"input:0": (1, 3), "a": (2,), "b": (3, 4)}
-    assert files.parse_shapes([]) == {}
+    assert given.parse_shapes(["input:0:1x3", "a:2,b:3x4"]) == {"input:0": (1, 3), "a": (2,), "b": (3, 4)}
+    assert given.parse_shapes([]) == {}

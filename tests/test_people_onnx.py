@@ -13,7 +13,8 @@ import onnx_people
 from mixprof import models
 from mixprof.data.errors import UsageError
 from mixprof.plan.axes import Axes, expand
-from mixprof.plan.files import Given, parse_shapes
+from mixprof.plan.files import Given
+from mixprof.plan.given import parse_shapes
 from mixprof.plan.settings import Measure
 from mixprof.run.launching import Bench, launch_case
 from mixprof.run.session import session

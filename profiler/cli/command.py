@@ -11,8 +11,8 @@ from typing import NoReturn
 
 from mixprof.data.errors import UsageError
 from mixprof.plan import sweep_file
-from mixprof.plan.files import Given, parse_shapes
-from mixprof.plan.given import parse
+from mixprof.plan.files import Given
+from mixprof.plan.given import parse, parse_shapes
 from mixprof.plan.settings import AXES, MEASURE, Scope, Setting
 from mixprof.run.sweep import Sweep
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mixprof.metrics.fused_costs import FUSED, attention
-from mixprof.metrics.registered import REGISTERED
 
 Shape = Sequence[int]
 TILE = 8  # channels of a group from which on a grouped convolution can fill a matrix unit
@@ -137,6 +136,7 @@ def _heads_first(shape: Shape) -> Shape:
     return batch, heads, length, width
 
 
+REGISTERED: dict[str, Callable[..., int]] = {}  # of operators of users' own: see `registered`
 FORMULAS: dict[str, Callable[..., int | None]] = {
     "aten.mm": _matrix_product,
     "aten.bmm": _matrix_product,

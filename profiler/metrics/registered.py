@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 
 from mixprof.data.errors import UsageError
+from mixprof.metrics.operator_costs import REGISTERED, is_known
 
 Formula = Callable[..., int]
-REGISTERED: dict[str, Formula] = {}  # "my.op" -> MACs of its arguments' shapes and its result's
 
 
 def register_flops(name: str, formula: Formula) -> Formula:
@@ -18,8 +18,6 @@ def register_flops(name: str, formula: Formula) -> Formula:
     the operator's keywords where it is called with some; returns a whole number. Returns the formula, and replaces one
     that was registered before. UsageError for a name that is none, or that is known already.
     """
-    from mixprof.metrics.operator_costs import is_known
-
     if not re.fullmatch(r"\w+::\w+", name):
         raise UsageError(f"got operator '{name}', expected a namespace and a name like 'my::op'")
     if not callable(formula):

@@ -85,19 +85,6 @@ def is_file(name: str) -> bool:
     return name.endswith(SUFFIXES)
 
 
-def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """["x:1x3x800x1333,ids:1x20"] -> a shape for each input. A name may hold colons, as TensorFlow's do."""
-    found: dict[str, tuple[int, ...]] = {}
-    for text in ",".join(texts).split(",") if texts else ():
-        name, _, sizes = text.strip().rpartition(":")
-        if not name or not re.fullmatch(r"[1-9]\d{0,9}(x[1-9]\d{0,9})*", sizes):
-            raise UsageError(f"--shape: got '{text}', expected an input and its sizes like image:1x3x800x1333")
-        if name in found:
-            raise UsageError(f"--shape: got input '{name}' twice, expected one shape for each input")
-        found[name] = tuple(map(int, sizes.split("x")))
-    return found
-
-
 def check_dtypes(artifact: Artifact, fed: Iterable[Fed]) -> None:
     """UsageError for an input of another element type than the graph has."""
     own = {each.name: each.dtype for each in artifact.inputs}
