@@ -26,6 +26,8 @@ def test_gate(latency_gate):
     latency_gate("net:mixer", exact_only=True, channels=32, resolutions=14, devices="cpu", threads=1)
 """
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory):

@@ -242,6 +242,11 @@ def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
+def convert(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """The module in a dtype, in place; integers, and complex numbers, which no real dtype holds, as they are."""
+    return module._apply(lambda tensor: cast(tensor, dtype))
+
+
 def taking(path: str) -> tuple[str, ...]:
     """The lowerings, without options, that take such a file in a module's place."""
     return tuple(name for name, entry in LOWERINGS.items() if path.endswith(entry.files or ("\0",)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mixprof.data.errors import Unsupported
-from mixprof.lowerings import Lowered, Target, cast
+from mixprof.lowerings import Lowered, Target, cast, convert
 from mixprof.lowerings.trees import tensors_of
 from mixprof.machine.process import torch_dtype
 
@@ -35,7 +35,7 @@ def place(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> tupl
     dtype = torch_dtype(target.dtype)
     channels_last = target.layout == "channels_last"
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    module = module.to(device=target.device, dtype=dtype)
+    module = convert(module, dtype).to(target.device)
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=memory_format)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory
-from mixprof.lowerings import Lowered, Target, cast
+from mixprof.lowerings import Lowered, Target, cast, convert
 from mixprof.lowerings.onnx_graph import TYPES as ELEMENT_TYPES
 from mixprof.machine.process import torch_dtype
 
@@ -59,7 +59,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     path = target.cache / f"{target.key}.onnx"
     cached = path.exists()
     if not cached:
-        export(module.to(dtype), inputs, path)
+        export(convert(module, dtype), inputs, path)
     lowered = lower_file(path, inputs, target, start)
     return replace(lowered, build_cached=cached, proof={**lowered.proof, "opset": OPSET})
 

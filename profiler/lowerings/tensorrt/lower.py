@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mixprof.data import cache
 from mixprof.data.errors import Unsupported, first_line
 from mixprof.data.parsing import parse_bytes
-from mixprof.lowerings import Lowered, Proof, Target, cast
+from mixprof.lowerings import Lowered, Proof, Target, cast, convert
 from mixprof.lowerings.onnx_graph import Graph
 from mixprof.lowerings.onnxruntime import export, session_of
 from mixprof.lowerings.tensorrt import build, profiles, proof, run, trtexec
@@ -55,7 +55,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     _device_index(target)
     dtype = torch_dtype(target.dtype)
     inputs = tuple(cast(example, dtype).contiguous() for example in inputs)
-    module = fold_batch_norms(module).to(dtype)
+    module = convert(fold_batch_norms(module), dtype)
     path = target.cache / f"{target.key}.onnx"
     if not path.exists():
         dynamic = profiles.dynamic_axes(inputs, target)
