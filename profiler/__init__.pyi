@@ -6,3 +6,4 @@ from mixprof.api import load as load
 from mixprof.api import load_published as load_published
 from mixprof.api import sweep as sweep
 from mixprof.api import time as time
+from mixprof.metrics.registered import register_flops as register_flops

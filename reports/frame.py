@@ -21,7 +21,8 @@ from mixprof.reports.timed import times_of
 ANCHOR = "anchor_v1"
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
 TEXT, WHOLE, REAL, TRUTH = "object", "Int64", "float64", "boolean"
-ROLES = ("mixer", "generator", "reshape", "mlp", "norm", "merge", "embed", "head", "other")  # what an operator is for
+# What an operator is for; "unknown" of models that do not declare it.
+ROLES = ("mixer", "generator", "reshape", "mlp", "norm", "merge", "embed", "head", "other", "unknown")
 
 COLUMNS = {
     "run": TEXT,  # the folder's name

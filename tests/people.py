@@ -157,7 +157,7 @@ WEIGHTS = [
     Kind("people_weights:zeros", 4, 392 + 584 + 8 + 45, 2 * (FOURTH + 64 * 8 * 72 + 40)),
     Kind("people_weights:weight_norm", 5, 232 + 36, 2 * TWO_LAYERS + 36),  # the largest singular value: u'Wv
     Kind("people_weights:old_weight_norm", 5, 232 + 36, 2 * TWO_LAYERS + 36),
-    Kind("people_weights:orthogonal", 5, 1544 + 72, 2 * (EIGHTH + 64), at_least=True, by_dtype=narrow(*EITHER)),
+    Kind("people_weights:orthogonal", 5, 1544 + 72, 2 * (EIGHTH + 64) + 8**3, at_least=True, by_dtype=narrow(*EITHER)),
     Kind("people_weights:pruned", 5, 224 + 36, 2 * TWO_LAYERS),
     Kind("people_weights:int8_weights", 5, 6, 2 * 64 * 6 * 48),
     Kind("people_weights:sparse_graph", 5, 1544 + 36, 2 * (EIGHTH + 16 * 32), at_least=True, by_dtype=narrow(*EITHER)),

@@ -264,6 +264,7 @@ SPELLINGS = {
     "a": {"self", "batch1", "vec1", "mat1", "mat"},
     "b": {"mat", "mat2", "batch2", "vec", "vec2", "other", "tensor"},
     "bias": {"self", "bias"},
+    "gradient": {"grad_out", "grad_out_", "grad_output"},
     "lengths": {"cum_seq_q", "cu_seqlens_q"},
 }
 

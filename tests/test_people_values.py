@@ -29,6 +29,7 @@ BY_HAND = {
     "float32_layer": lambda: 2 * 32,
     "weight_norm": lambda: 32 + 4,
     "old_weight_norm": lambda: 32 + 4,
+    "orthogonal": lambda: 8**3,  # the base by the exponential
     "guided": lambda: 2 * (1024 * 8 * 27 + 32),
 }
 UNSEEN = {"scripted", "traced", "frozen", "exported", "exported_module", "data_parallel", "compiled"}

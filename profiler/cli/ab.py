@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mixprof.api import VERDICTS, compare
 from mixprof.cli import gate_options
-from mixprof.cli.command import Command, add_axes, add_json, add_measure, read_sweep
+from mixprof.cli.command import Command, add_axes, add_files, add_json, add_measure, read_sweep
 from mixprof.gate.ab import Spec
 from mixprof.gate.grid import parse_overrides
 from mixprof.gate.sides import HERE
@@ -30,6 +30,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     gate_options.add_options(command, retry=True)
     command.add_argument("--out", metavar="DIR", help="a new folder for samples and verdicts (default: runs/ab-<time>)")
     add_json(command)
+    add_files(command)
     add_axes(command)
     add_measure(command, "any")
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         sweep.groups, arguments.base, arguments.head, sweep.measure,
         base_set=parse_overrides(arguments.base_set, "--base-set"),
         head_set=parse_overrides(arguments.head_set, "--head-set"),
-        prepare=arguments.prepare, exact_only=arguments.exact_only, budget_s=arguments.budget,
+        given=sweep.given, prepare=arguments.prepare, exact_only=arguments.exact_only, budget_s=arguments.budget,
         out=out if keeps else None, hidden=arguments.out is None,
     )  # fmt: skip
     return gate_options.conclude(compare(spec, policy), policy, arguments, out / VERDICTS if keeps else None)

@@ -12,6 +12,7 @@ from typing import NoReturn
 from mixprof.data.errors import UsageError
 from mixprof.plan import sweep_file
 from mixprof.plan.files import Given, parse_shapes
+from mixprof.plan.given import parse
 from mixprof.plan.settings import AXES, MEASURE, Scope, Setting
 from mixprof.run.sweep import Sweep
 
@@ -79,9 +80,22 @@ def _add(command: argparse.ArgumentParser, setting: Setting, metavar: str) -> No
 
 
 def add_files(command: argparse.ArgumentParser) -> None:
-    """What models that are files are fed with."""
+    """What modules of the user's and files are fed with."""
+    command.add_argument(
+        "--input", action="append", metavar="INPUT:1x77:int64", help="one that the forward takes, float32 unless said"
+    )
     command.add_argument("--shape", action="append", metavar="INPUT:1x3x224x224", help="of an input of a file")
-    command.add_argument("--inputs", metavar="FILE.npz", help="what a file is fed with (default: random)")
+    command.add_argument("--inputs", metavar="FILE.npz", help="what the forward is fed with (default: random)")
+
+
+def add_depth(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--depth", type=int, metavar="N", help="of the table by module, at most (default: 2)")
+
+
+def check_depth(depth: int | None, option: str, *, asked: bool) -> None:
+    """UsageError for a depth that is none, or of a table that nobody asked for."""
+    if depth is not None and (depth < 0 or not asked):
+        raise UsageError(f"got --depth {depth}, expected a whole number from 0 up, with {option}")
 
 
 def read_sweep(arguments: argparse.Namespace) -> Sweep:
@@ -94,7 +108,8 @@ def read_sweep(arguments: argparse.Namespace) -> Sweep:
 
 
 def read_files(arguments: argparse.Namespace) -> Given:
-    return Given(parse_shapes(getattr(arguments, "shape", None) or ()), getattr(arguments, "inputs", None))
+    shapes, fed = (getattr(arguments, name, None) or () for name in ("shape", "input"))
+    return Given(parse_shapes(shapes), getattr(arguments, "inputs", None), parse(fed))
 
 
 def _spelled(name: str) -> str:

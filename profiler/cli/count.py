@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from mixprof import models
-from mixprof.cli.command import Command, add_files, add_json, print_json, read_files
+from mixprof.cli.command import Command, add_depth, add_files, add_json, check_depth, print_json, read_files
 from mixprof.data.errors import UsageError
 from mixprof.plan.settings import AXES
+from mixprof.reports.text import module_tree
 from mixprof.run import counting
 from mixprof.run.counting import SINGLE, Counted
 from mixprof.symbolic import words
+
+WHERE = {
+    "fake": "on fake tensors: its code does not run on meta",
+    "cpu": "in a forward on the CPU: its code looks at values",
+}
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -22,6 +28,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--symbolic", action="store_true", help="exact formulas in batch, resolution, window, channels"
     )
+    command.add_argument("--tree", action="store_true", help="parameters, MACs and bytes of outputs by module")
+    add_depth(command)
     add_files(command)
     add_json(command)
 
@@ -30,20 +38,32 @@ def run(arguments: argparse.Namespace) -> int:
     axes = counting.axes_of(arguments.model, {name: getattr(arguments, name) for name in SINGLE}, "--{}")
     if arguments.symbolic:
         return _symbolic(arguments)
-    label, counted = counting.count(axes, models, read_files(arguments))
-    print_json(asdict(counted)) if arguments.json else print(_as_text(label, counted))
+    check_depth(arguments.depth, "--tree", asked=arguments.tree)
+    label, counted = counting.count(axes, models, read_files(arguments), tree=arguments.tree)
+    if counted.tree is not None:
+        counted = replace(counted, tree=module_tree.pruned(counted.tree, arguments.depth))
+    print_json(_as_json(counted)) if arguments.json else print(_as_text(label, counted))
     return 0
+
+
+def _as_json(counted: Counted) -> dict[str, object]:
+    return {name: value for name, value in asdict(counted).items() if name != "tree" or value is not None}
 
 
 def _as_text(label: str, counted: Counted) -> str:
     at_least = "at least " if counted.uncounted_ops else ""
-    lines = [f"{label}: {counted.params:,} parameters, {at_least}{counted.macs:,} MACs"]
+    parameters = "" if counted.params is None else f"{counted.params:,} parameters, "
+    lines = [f"{label}: {parameters}{at_least}{counted.macs:,} MACs"]
     if counted.min_bytes is not None:
         lines.append(f"  {'minimal bytes moved, the rest fused':48} {counted.min_bytes:>18,}")
     for name, macs in sorted(counted.macs_by_op.items(), key=lambda item: -item[1]):
         lines.append(f"  {name:48} {macs:>18,}")
     if at_least:
         lines.append(f"  not counted: {', '.join(counted.uncounted_ops)}")
+    if counted.counted_on in WHERE:
+        lines.append(f"  counted {WHERE[counted.counted_on]}")
+    if counted.tree is not None:
+        lines += ["", module_tree.as_text(counted.tree)]
     return "\n".join(lines)
 
 
@@ -61,5 +81,5 @@ COMMAND = Command(
     "parameters and MACs of one forward; runs nothing on a device",
     add_options,
     run,
-    ("count swin_t --resolution 224 --batch 1 --window 7", "count depthwise_conv --symbolic"),
+    ("count swin_t --resolution 224 --batch 1 --window 7", "count my.zoo:net --tree --depth 3"),
 )

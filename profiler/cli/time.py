@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from mixprof import models
-from mixprof.cli.command import Command, add_axes, add_files, add_measure, read_sweep
+from mixprof.cli.command import Command, add_axes, add_depth, add_files, add_measure, check_depth, read_sweep
 from mixprof.cli.watch import Interruptible
+from mixprof.data import run_folder
 from mixprof.plan.settings import AXES
 from mixprof.run.sweep import passing
 
@@ -15,16 +16,22 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("models", nargs="+", metavar="MODEL", help=AXES["models"].help)
     add_axes(command, but=("models",))
     add_measure(command, "any", "launches")
+    add_depth(command)
     add_files(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mixprof.reports.text import summary
+    from mixprof.reports.text import module_tree, summary
 
+    check_depth(arguments.depth, "--layers", asked=arguments.layers)
     arguments.models = ",".join(arguments.models)
     watch = Interruptible()
     with passing(read_sweep(arguments), models, watch) as folder:
         print(summary.short(folder))
+        for record in run_folder.read_records(folder):
+            branches = (record.proof or {}).get("modules")
+            if branches and record.case.model != "anchor_v1":
+                print(f"\n{record.case.label()}\n{module_tree.as_text(module_tree.pruned(branches, arguments.depth))}")
     return watch.exit_code
 
 

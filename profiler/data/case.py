@@ -63,5 +63,5 @@ class Case:
     @property
     def _usual_layout(self) -> str:
         """The only layout of a file or a function, and a module's default."""
-        has_own = self.model.startswith("call:") or self.model.endswith((".onnx", ".plan"))
+        has_own = self.model.startswith("call:") or self.model.endswith((".onnx", ".plan", ".engine"))
         return "contiguous" if has_own else "channels_last"

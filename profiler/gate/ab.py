@@ -21,6 +21,7 @@ from mixprof.gate.lock import only_one
 from mixprof.gate.looks import Budget, Decides, look
 from mixprof.gate.rounds import Entry, Rounds
 from mixprof.gate.sides import HERE, Side, is_revision, sides
+from mixprof.plan.files import Given
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.sources import Registry
 from mixprof.run.session import Session, session
@@ -46,6 +47,7 @@ class Spec:
     out: Path | None = None  # a new folder for samples; None: one that is gone afterwards
     hidden: bool = False  # that folder from git: nobody named it
     where: Path = field(default_factory=Path)  # folder that both sides are seen from
+    given: Given = field(default_factory=Given)  # what files, and modules of the user's, are fed with
 
 
 class Judge(Decides, Protocol[Result]):
@@ -126,7 +128,7 @@ class _Job:
         """Count every case and, where time is asked for, run rounds of them. start: of time.monotonic."""
         spec, (base, head) = self.spec, self.sides
         assert spec.out is not None
-        with _asked(spec.measure, self.sides, self.registry) as asked:
+        with _asked(spec, self.sides, self.registry) as asked:
             cases = self._grid(asked)
             for entry in cases.entries:
                 grid.count(entry, *asked)
@@ -165,10 +167,12 @@ class _Job:
 
 
 @contextlib.contextmanager
-def _asked(measure: Measure, both: tuple[Side, Side], registry: Registry) -> Iterator[list[Session]]:
-    """A session for each side, under its own interpreter and from its own folder."""
+def _asked(spec: Spec, both: tuple[Side, Side], registry: Registry) -> Iterator[list[Session]]:
+    """A session for each side, under its own interpreter and from its own folder; an archive is both sides'."""
+    archive = spec.given.inputs
+    given = replace(spec.given, inputs=archive and os.path.abspath(archive))
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(session(measure, registry, side=side.origin)) for side in both]
+        yield [stack.enter_context(session(spec.measure, registry, given, side.origin)) for side in both]
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ TENSORRT = Entry(
         "resolutions": parse_range,
     },
     preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
-    files=(".onnx", ".plan"),
+    files=(".onnx", ".plan", ".engine"),
     engine=True,
     layers="own",
     fuses=True,

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-ROLES = ("mixer", "generator", "reshape", "mlp", "norm", "merge", "embed", "head", "other")
+ROLES = ("mixer", "generator", "reshape", "mlp", "norm", "merge", "embed", "head", "other", "unknown")
 ROLE_OF_CLASS = {
     "Mlp": "mlp",
     "LayerNorm": "norm",

@@ -45,9 +45,12 @@ class Counts:
         return 2 * self.macs
 
 
-def count(forward: Callable[..., object], *inputs: object) -> Counts:
-    """Run `forward(*inputs)` once and count it. Any device (meta costs nothing), any grad or inference mode."""
-    with _entered_modules(forward) as entered, _Count(entered, tensors_of(inputs)) as mode:
+def count(forward: Callable[..., object], *inputs: object, within: nn.Module | None = None) -> Counts:
+    """Run `forward(*inputs)` once and count it. Any device (meta costs nothing), any grad or inference mode.
+
+    within: the module whose paths operators are told by, where that is not `forward` itself.
+    """
+    with _entered_modules(within or forward) as entered, _Count(entered, tensors_of(inputs)) as mode:
         forward(*inputs)
     macs_by_op = {op: macs for op, macs in mode.macs.most_common() if macs}
     uncounted, sizes = tuple(sorted(mode.uncounted)), frozenset(mode.sizes)
@@ -105,7 +108,7 @@ class _Count(TorchDispatchMode):
         name = str(func.overloadpacket).removesuffix("_")  # in-place operators cost what their functional twins do
         given = tensors_of((args, {key: value for key, value in kwargs.items() if key != "out"}))
         made, mutates = tensors_of(result), func._schema.is_mutable
-        macs = macs_of(name, args, result)
+        macs = macs_of(name, args, result, kwargs)
         self.sizes.update(*(tensor.shape for tensor in (*given, *made)))
         if macs is not None:
             self.macs[name] += macs

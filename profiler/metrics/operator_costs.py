@@ -5,13 +5,16 @@ An operator that is neither there nor in LIGHT is unknown: its cost is not 0, it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from mixprof.metrics.fused_costs import FUSED, attention
+from mixprof.metrics.registered import REGISTERED
 
 Shape = Sequence[int]
 TILE = 8  # channels of a group from which on a grouped convolution can fill a matrix unit
@@ -23,25 +26,51 @@ def runs_on(name: str, args: Any) -> str:
     "vector": convolutions with fewer channels a group than a matrix unit's tile has, products with one row or column.
     """
     if "conv" in name:
-        x, weight = args[:2]
+        x, weight = args[1:3] if "backward" in name else args[:2]
         return "vector" if weight.shape[1] < min(TILE, x.shape[1]) else "matrix"
     if name in ("aten.bmm", "aten.mm") and (args[0].shape[-2] == 1 or args[1].shape[-1] == 1):
         return "vector"
     return "vector" if name in ("aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
 
 
-def macs_of(name: str, args: Any, result: Any) -> int | None:
+def macs_of(name: str, args: Any, result: Any, keywords: Mapping[str, Any] | None = None) -> int | None:
     """Multiply-accumulates of an operator; None where no formula knows them."""
-    if name not in FORMULAS:
+    if name not in FORMULAS and name not in REGISTERED:
         return None
-    shapes = tree_map_only(Tensor, lambda tensor: tuple(tensor.shape), (args, result))
+    if any(isinstance(leaf, Tensor) and leaf.is_nested for leaf in tree_leaves((args, result))):
+        return None  # its sizes are data
+    shapes = tree_map_only(Tensor, lambda tensor: tuple(tensor.shape), (args, result, dict(keywords or {})))
+    if name in REGISTERED:
+        return REGISTERED[name](*shapes[0], **shapes[2], out_shape=shapes[1])
     return FORMULAS[name](*shapes[0], out=shapes[1])
 
 
 def is_light(func: torch._ops.OpOverload) -> bool:
     """Whether an operator is known to do no multiply-accumulates worth the name."""
     namespace, _, name = str(func.overloadpacket).removesuffix("_").partition(".")
-    return is_fusable(func) or namespace in ("prim", "profiler") or (namespace == "aten" and name in LIGHT)
+    if is_fusable(func) or namespace in ("prim", "profiler"):
+        return True
+    return namespace == "aten" and (name in LIGHT or _is_backward_of_light(name))
+
+
+def is_known(name: str) -> bool:
+    """Whether the cost of "aten.mm" is known here, by a formula or as light. It need not be loaded."""
+    namespace, _, operator = name.partition(".")
+    if name in FORMULAS or namespace in ("prim", "profiler"):
+        return True
+    packet = getattr(torch.ops.aten, operator, None) if namespace == "aten" else None
+    overloads = [] if packet is None else [getattr(packet, each) for each in packet.overloads()]
+    composed = torch._C.DispatchKey.CompositeImplicitAutograd  # of operators that are counted themselves
+    return any(is_light(each) or each.has_kernel_for_dispatch_key(composed) for each in overloads)
+
+
+def _is_backward_of_light(name: str) -> bool:
+    """Whether it is the gradient of a light operator: "gelu_backward", "_softmax_backward_data"."""
+    forward, suffix, _ = name.partition("_backward")
+    if not suffix or not hasattr(torch.ops.aten, forward):
+        return name.startswith(("nll_loss_", "nll_loss2d_", "log_sigmoid_", "embedding_")) and bool(suffix)
+    packet = getattr(torch.ops.aten, forward)
+    return any(is_light(getattr(packet, overload)) for overload in packet.overloads())
 
 
 def is_fusable(func: torch._ops.OpOverload) -> bool:
@@ -90,16 +119,11 @@ def _time_convolution(x: Shape, weight: Shape, *_: object, out: Shape) -> int:
     return prod(out) * prod(weight[:2])
 
 
-def _attention(query: Shape, key: Shape, value: Shape, *_: object, out: object) -> int:
-    """q k^T and p v of (..., heads, L, E), (..., S, E), (..., S, E_v). A causal or other mask saves nothing here."""
-    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-
-
 def _flash_forward(
     query: Shape, key: Shape, value: Shape, lengths: object = None, *_: object, out: object
 ) -> int | None:
     """(batch, L, heads, E) as flash's own forward takes it. None if packed: the lengths are data, not shapes."""
-    return _attention(_heads_first(query), _heads_first(key), _heads_first(value), out=out) if lengths is None else None
+    return attention(_heads_first(query), _heads_first(key), _heads_first(value), out=out) if lengths is None else None
 
 
 def _efficient_forward(
@@ -152,16 +176,17 @@ FORMULAS: dict[str, Callable[..., int | None]] = {
     "aten.slow_conv_transpose2d": _transposed_convolution,
     "aten.slow_conv_transpose3d": _transposed_convolution,
     "aten.conv_tbc": _time_convolution,
-    "aten.scaled_dot_product_attention": _attention,
-    "aten._scaled_dot_product_attention_math": _attention,
-    "aten._scaled_dot_product_attention_math_for_mps": _attention,
-    "aten._scaled_dot_product_flash_attention": _attention,
-    "aten._scaled_dot_product_flash_attention_for_cpu": _attention,
-    "aten._scaled_dot_product_efficient_attention": _attention,
-    "aten._scaled_dot_product_cudnn_attention": _attention,
-    "aten._scaled_dot_product_fused_attention_overrideable": _attention,
+    "aten.scaled_dot_product_attention": attention,
+    "aten._scaled_dot_product_attention_math": attention,
+    "aten._scaled_dot_product_attention_math_for_mps": attention,
+    "aten._scaled_dot_product_flash_attention": attention,
+    "aten._scaled_dot_product_flash_attention_for_cpu": attention,
+    "aten._scaled_dot_product_efficient_attention": attention,
+    "aten._scaled_dot_product_cudnn_attention": attention,
+    "aten._scaled_dot_product_fused_attention_overrideable": attention,
     "aten._flash_attention_forward": _flash_forward,
     "aten._efficient_attention_forward": _efficient_forward,
+    **FUSED,
 }
 
 _LIGHT_BY_KIND = {
@@ -187,7 +212,8 @@ _LIGHT_BY_KIND = {
         _masked_softmax _native_batch_norm_legit _native_batch_norm_legit_functional
         _native_batch_norm_legit_no_training _prelu_kernel _safe_softmax _softmax _weight_norm_interface
         binary_cross_entropy binary_cross_entropy_with_logits cudnn_batch_norm gelu glu hardswish huber_loss
-        log_sigmoid_forward miopen_batch_norm mish mse_loss native_batch_norm native_group_norm native_layer_norm
+        _thnn_fused_gru_cell _thnn_fused_lstm_cell log_sigmoid_forward miopen_batch_norm mish mse_loss
+        native_batch_norm native_group_norm native_layer_norm
         nll_loss2d_forward nll_loss_forward renorm rrelu_with_noise rsub smooth_l1_loss soft_margin_loss threshold""",
     "pooling and resampling on a fixed grid": """
         _adaptive_avg_pool2d _adaptive_avg_pool3d _upsample_bicubic2d_aa _upsample_bilinear2d_aa
@@ -197,14 +223,16 @@ _LIGHT_BY_KIND = {
         mkldnn_max_pool3d upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
         upsample_nearest2d upsample_nearest3d upsample_trilinear3d""",
     "movement: indexing, padding, unfolding, joining, sorting": """
-        _chunk_cat _embedding_bag _embedding_bag_forward_only _index_put_impl _pack_padded_sequence _stack _unique
+        _chunk_cat _embedding_bag _embedding_bag_forward_only _index_put_impl _nested_tensor_from_mask
+        _nested_tensor_from_mask_left_aligned _pack_padded_sequence _stack _unique
         _unique2 _unsafe_index _unsafe_index_put _unsafe_masked_index as_strided_scatter block_diag bucketize cat
         channel_shuffle col2im constant_pad_nd diag_embed diagonal_scatter embedding flip gather im2col index
         index_add index_copy index_fill index_put index_reduce index_select isin masked_fill masked_scatter
         masked_select nonzero nonzero_static pixel_shuffle pixel_unshuffle put reflection_pad1d reflection_pad2d
         reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d roll rot90
         scatter scatter_add scatter_reduce searchsorted segment_reduce select_scatter slice_scatter sort split_copy
-        split_with_sizes_copy stack take topk tril triu unique_consecutive unique_dim unique_dim_consecutive
+        split_with_sizes_copy stack take to_padded_tensor topk tril triu unique_consecutive unique_dim
+        unique_dim_consecutive
         unsafe_split unsafe_split_with_sizes""",
 }
 LIGHT = frozenset(" ".join(_LIGHT_BY_KIND.values()).split())

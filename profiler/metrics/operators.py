@@ -72,9 +72,10 @@ class Share(TypedDict):
 
 
 class Watch:
-    """Knows which modules of a network run right now."""
+    """Knows which modules of a network run right now. declared: the network is one of ours, which says their roles."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, declared: bool = True) -> None:
+        self.module, self.declared = module, declared
         self.stack: list[Place] = []
         for path, part in module.named_modules():
             place = (path, type(part).__name__, type(part).__module__)
@@ -178,7 +179,7 @@ class _Trace(TorchDispatchMode):
         self.made |= {_storage(tensor) for tensor in outputs}
         if not outputs or name in FREE:
             return
-        macs = _macs(name, args, result)
+        macs = _macs(name, args, kwargs, result)
         kind = kind_of(name, args, macs)
         read = inputs[1:] if name in OVERWRITES else inputs
         path = self.watch.stack[-1][0] if self.watch.stack else ""
@@ -186,7 +187,7 @@ class _Trace(TorchDispatchMode):
             Operator(
                 name,
                 path,
-                role_of(self.watch.stack, name, kind),
+                role_of(self.watch.stack, name, kind) if self.watch.declared else "unknown",
                 stage_of(path),
                 kind,
                 macs,
@@ -213,9 +214,9 @@ def _attention_output(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return query.new_empty(*batch, length, heads, value.shape[-1]).transpose(-2, -3)
 
 
-def _macs(name: str, args: Any, result: Any) -> int:
+def _macs(name: str, args: Any, kwargs: Any, result: Any) -> int:
     """Multiply-accumulates of an operator, those that shift and accumulate by value among them."""
-    return int(result.numel()) if name == "aten.addcmul" else macs_of(name, args, result) or 0
+    return int(result.numel()) if name == "aten.addcmul" else macs_of(name, args, result, kwargs) or 0
 
 
 def kind_of(name: str, args: Any, macs: int) -> str:

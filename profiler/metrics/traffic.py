@@ -87,7 +87,7 @@ class Traffic:
 
     def multiplied(self, name: str, module: str, macs: int, given: Sequence[Tensor], made: Sequence[Tensor]) -> None:
         """An operator that multiplies and accumulates turned `given` into `made`."""
-        if "attention" in name:
+        if "attention" in name and "backward" not in name:
             name, made = ATTENTION, made[:1]  # what follows is kept for a backward
         draft = self._softmaxed_product(given)
         if draft is None:

@@ -11,6 +11,7 @@ from mixprof import lowerings
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Case
 from mixprof.plan import files
+from mixprof.plan.given import Fed, sizes_of
 from mixprof.plan.settings import SIDES, USUAL_LAYOUT, USUAL_LOWERING, Axes, usual_dtype
 
 
@@ -26,6 +27,9 @@ class Source:
     user: bool = False  # imported from the current folder
     check: Callable[..., str | None] = field(default=lambda **_: None, compare=False)  # why values are impossible
     artifact: files.Artifact | None = None  # the file that it is, in a factory's place
+    inputs: tuple[Fed, ...] = ()  # that the user gives its forward
+    inputs_file: str | None = None  # the .npz that these come from
+    inputs_sha256: str | None = None
     facts: dict[str, Any] = field(default_factory=dict, compare=False)  # of a registered model: see models.facts
 
 
@@ -68,7 +72,21 @@ def plan_case(case: Case, source: Source, *, layout_is_default: bool = True) -> 
 def _why_impossible(case: Case, source: Source) -> str | None:
     if source.artifact is not None:
         return files.why_impossible(source.artifact, case)
+    if source.inputs:
+        return _why_not_given(case, source)
     return source.check(resolution=case.resolution, window=case.window, channels=case.channels)
+
+
+def _why_not_given(case: Case, source: Source) -> str | None:
+    """Why a case's batch or resolution is not that of the inputs that the user gives."""
+    batch, resolution = sizes_of(source.inputs)
+    words = " ".join(each.words for each in source.inputs)
+    if case.batch != batch:
+        return f"got batch {case.batch}, which the inputs {words} fix at {batch}: leave out the axis, or give others"
+    if resolution is not None and case.resolution != resolution:
+        height, width = resolution
+        return f"got another resolution than {height}x{width}, which the inputs {words} fix: leave out the axis"
+    return None
 
 
 def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str]) -> Iterable[Case]:
@@ -80,7 +98,8 @@ def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str]) ->
         yield Case(model, "eager", "cpu", "float32", "contiguous", "hot", 1, (1, 1), None, None)
         return
     side = SIDES["mixer" if source.kind == "mixer" else "network"]
-    resolutions = axes.resolutions or ((side, side),)
+    batch, sides = sizes_of(source.inputs) if source.inputs else (1, None)
+    batches, resolutions = axes.batches or (batch,), axes.resolutions or (sides or (side, side),)
     windows: tuple[int | None, ...] = axes.windows if "window" in source.accepts else (None,)
     channels: tuple[int | None, ...] = axes.channels if "channels" in source.accepts else (None,)
     for lowering, device in itertools.product(axes.lowerings or (USUAL_LOWERING,), axes.devices or (machine[-1],)):
@@ -88,7 +107,7 @@ def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str]) ->
         # A graph runtime chooses its own memory layout: the axis would repeat one experiment.
         layouts = axes.layouts or (USUAL_LAYOUT,)
         layouts = layouts if lowerings.entry_of(lowering).layouts else layouts[:1]
-        product = itertools.product(dtypes, layouts, axes.modes, axes.batches or (1,), resolutions, windows, channels)
+        product = itertools.product(dtypes, layouts, axes.modes, batches, resolutions, windows, channels)
         for dtype, layout, mode, batch, resolution, window, width in product:
             yield Case(model, lowering, device, dtype, layout, mode, batch, resolution, window, width)
 

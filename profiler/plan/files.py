@@ -17,9 +17,12 @@ from typing import Any
 
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Case
+from mixprof.plan.given import PICTURES, Fed, channels_last
 
-SUFFIXES = (".onnx", ".plan")
-PICTURES = ("float32", "float16", "bfloat16", "float64", "uint8")
+ENGINES = (".plan", ".engine")
+SUFFIXES = (".onnx", *ENGINES)
+MODULES = (".pt", ".pt2")  # TorchScript, and an exported program: they become modules
+ENDINGS = (*SUFFIXES, *MODULES)
 PICTURE_NAMES = re.compile("ima?ge?|pict|photo|frame|pixel", re.I)
 UNKNOWN = "unknown"  # the element type of an engine's input, where there is no device to ask
 
@@ -52,7 +55,7 @@ class Artifact:
 
     @property
     def is_engine(self) -> bool:
-        return self.path.endswith(".plan")
+        return self.path.endswith(ENGINES)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Artifact:
@@ -66,10 +69,16 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Given:
-    """What the command line says of the inputs of files."""
+    """What the command line says of inputs."""
 
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of files
     inputs: str | None = None  # an .npz
+    fed: tuple[Fed, ...] = ()  # of modules and files
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """The sizes of every input that has some, by name."""
+        return {**self.shapes, **{each.name: each.given for each in self.fed}}
 
 
 def is_file(name: str) -> bool:
@@ -87,6 +96,17 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
             raise UsageError(f"--shape: got input '{name}' twice, expected one shape for each input")
         found[name] = tuple(map(int, sizes.split("x")))
     return found
+
+
+def check_dtypes(artifact: Artifact, fed: Iterable[Fed]) -> None:
+    """UsageError for an input of another element type than the graph has."""
+    own = {each.name: each.dtype for each in artifact.inputs}
+    for each in fed:
+        if own.get(each.name, UNKNOWN) not in (UNKNOWN, each.dtype):
+            raise UsageError(
+                f"--input: got {each.dtype} for input '{each.name}', which is {own[each.name]} in {artifact.path}: "
+                f"give {each.name}:{_words(each.given)}:{own[each.name]}"
+            )
 
 
 def with_shapes(artifact: Artifact, shapes: Mapping[str, tuple[int, ...]]) -> Artifact:
@@ -172,7 +192,7 @@ def _of_pictures(each: Input) -> Axes | None:
     """The axes of an input that holds pictures, or one picture; None where it plainly holds none."""
     sizes = each.given or each.declared
     if len(sizes) == 4:
-        return Axes(0, 1, 2) if _channels_last(sizes) else Axes(0, 2, 3)
+        return Axes(0, 1, 2) if channels_last(sizes) else Axes(0, 2, 3)
     if len(sizes) == 3 and each.declared[0] == 3 and _one_picture(each, each.declared[1:]):
         return Axes(height=1, width=2)
     if len(sizes) == 3 and each.declared[2] == 3 and each.dtype == "uint8":
@@ -183,14 +203,6 @@ def _of_pictures(each: Input) -> Axes | None:
 def _one_picture(each: Input, sides: Sequence[Size]) -> bool:
     """Whether three channels are one picture's: its sides are free, or its name says so; else a batch of three."""
     return not any(isinstance(side, int) for side in sides) or PICTURE_NAMES.search(each.name) is not None
-
-
-def _channels_last(sizes: Sequence[Size]) -> bool:
-    """(B, H, W, C): few channels at the end and not in axis 1, or a square map before another last size."""
-    _, second, third, last = sizes
-    if isinstance(second, int) and isinstance(last, int):
-        return (last <= 4 < second) or (second == third != last)
-    return isinstance(last, int) and last <= 4
 
 
 def own_sizes(artifact: Artifact) -> tuple[int | None, int | None, int | None]:

@@ -23,7 +23,7 @@ from mixprof.plan.values import (
     whole_number,
 )
 
-Scope = Literal["any", "launches", "sweep"]  # which commands have it: all that time, those with launches, `sweep` alone
+Scope = Literal["any", "launches"]  # which commands have it: all that time, or those with launches
 Default = TypeVar("Default")
 
 DTYPES = ("float32", "tf32", "float16", "bfloat16")
@@ -73,7 +73,7 @@ class Axes:
     """A product of experiments. None stands for the default of the model or the device."""
 
     models: tuple[str, ...] = setting(
-        (), NAME, "names, timm:NAME, package.module:factory, net.onnx or net.plan", "none"
+        (), NAME, "names, timm:NAME, package.module:factory, net.onnx, net.pt, net.pt2 or net.plan", "none"
     )
     lowerings: tuple[str, ...] | None = setting(
         None, NAME, "eager, compile, onnxruntime, tensorrt or tensorrt_rtx, options after colons", USUAL_LOWERING
@@ -125,7 +125,10 @@ class Measure:
     allocator: str = setting("pinned", one_of("pinned", "system"), "pinned keeps its memory between samples")
     energy: bool = setting(False, SWITCH, "joules per image, some seconds more a launch", scope="launches")
     layers: bool = setting(
-        False, SWITCH, "one more launch per engine or eager case: where its time goes, by role", scope="sweep"
+        False,
+        SWITCH,
+        "one more launch per engine or eager case: where its time goes, by role and module",
+        scope="launches",
     )
     max_lost_cpu: float = setting(0.1, SHARE, "of a launch's CPU time that others may take before it is repeated")
     max_memory: int | None = setting(

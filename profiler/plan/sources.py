@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import PurePath
+from typing import Any, Protocol
 
 from mixprof import lowerings
-from mixprof.data.errors import Unsupported, UsageError
+from mixprof.data.errors import UsageError
 from mixprof.data.types import Case
 from mixprof.plan import files
 from mixprof.plan.axes import Source
-
-if TYPE_CHECKING:
-    import torch
 
 ANCHOR = Source("mixprof.plan.anchor:build", {}, (), "mixer")
 
@@ -57,6 +55,8 @@ def describe(name: str, registry: Registry, ask: Callable[[Source], Described]) 
 
 
 def _registered(name: str, registry: Registry) -> Source:
+    if name not in registry.MODELS and (ending := PurePath(name).suffix) and "=" not in ending:
+        raise UsageError(f"got '{name}', a file with an unknown ending, expected one of {', '.join(files.ENDINGS)}")
     try:
         accepts = registry.accepts(name)
     except ValueError as error:
@@ -77,17 +77,27 @@ def _registered(name: str, registry: Registry) -> Source:
     )
 
 
+def _options(name: str, texts: Iterable[str], form: str) -> dict[str, str]:
+    arguments = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"got '{text}' in model '{name}', expected {form}:name=value")
+        arguments[key] = value
+    return arguments
+
+
 def _factory(name: str, ask: Callable[[Source], Described]) -> Source:
     module, attribute, *options = name.split(":")
-    arguments = {}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals or not key.isidentifier():
-            raise UsageError(f"got '{option}' in model '{name}', expected package.module:factory:name=value")
-        arguments[key] = value
+    arguments = _options(name, options, "package.module:factory")
     bare = Source(f"{module}:{attribute}", arguments, (), "network", user=True)
     described = ask(bare)
     return Source(bare.factory, arguments, described.accepts, described.kind, user=True)
+
+
+def of_module_file(name: str, sha256: str) -> Source:
+    """The source of a module in a file. Its content is among its arguments: another one is another model."""
+    return Source("mixprof.worker.modules:load_file", {"path": name, "sha256": sha256}, (), "network")
 
 
 def _call(name: str, ask: Callable[[Source], Described]) -> Source:
@@ -102,19 +112,14 @@ def _call(name: str, ask: Callable[[Source], Described]) -> Source:
 def _timm(name: str) -> Source:
     if importlib.util.find_spec("timm") is None:
         raise UsageError(f"got 'timm:{name}', but timm is not installed: pip install 'mixprof[zoo]'")
-    return Source("mixprof.plan.sources:timm_model", {"name": name}, ("resolution",), "network")
+    base, *options = name.split(":")
+    arguments = _options(f"timm:{name}", options, "timm:NAME")
+    return Source("mixprof.worker.zoo:timm_model", {"name": base, "options": arguments}, ("resolution",), "network")
 
 
-def timm_model(name: str, resolution: int | tuple[int, int]) -> torch.nn.Module:
-    """A network of timm with random weights, built for a resolution where it is bound to one."""
-    import timm
-
-    if not timm.is_model(name):
-        raise Unsupported(f"timm has no model '{name}': timm.list_models() names them")
-    try:
-        return timm.create_model(name, pretrained=False, img_size=resolution)
-    except TypeError:  # a convolutional network is bound to no resolution and takes no img_size
-        return timm.create_model(name, pretrained=False)
+def takes_inputs(source: Source) -> bool:
+    """Whether its forward may be given inputs by the user: a module of one's own, of timm's or of a file."""
+    return source.artifact is None and source.specialize is None and source.kind != "call" and source != ANCHOR
 
 
 def anchor_cases(cases: list[Case]) -> list[Case]:
@@ -130,12 +135,12 @@ def anchor_cases(cases: list[Case]) -> list[Case]:
 def of_file(name: str, given: files.Given, found: dict[str, Any]) -> Source:
     """The source of a file. found: what a worker read of it (`artifacts.work.inspect`)."""
     read = {part: found[part] for part in ("sha256", "dtype", "inputs", "inputs_sha256")}
-    if name.endswith(".plan") and given.inputs is None:
+    if name.endswith(files.ENGINES) and given.inputs is None:
         read["inputs"] = [
             {"name": each, "dtype": files.UNKNOWN, "declared": shape, "given": shape, "values": ""}
-            for each, shape in given.shapes.items()
+            for each, shape in given.sizes.items()
         ]
-        if not given.shapes:
+        if not given.sizes:
             raise UsageError(
                 f"got '{name}' without --shape, expected --shape name:1x3x224x224 for each of its inputs, or --inputs: "
                 "an engine does not tell them without its device"
@@ -145,4 +150,5 @@ def of_file(name: str, given: files.Given, found: dict[str, Any]) -> Source:
         {"path": name, **read, "lowerings": lowerings.taking(name), "default_lowering": usual,
          "inputs_file": given.inputs}
     )  # fmt: skip
-    return Source("", {}, (), "file", artifact=files.with_shapes(artifact, given.shapes))
+    files.check_dtypes(artifact, given.fed)
+    return Source("", {}, (), "file", artifact=files.with_shapes(artifact, given.sizes))

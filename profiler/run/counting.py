@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mixprof.data.errors import UsageError
 from mixprof.plan.axes import expand
@@ -21,12 +23,14 @@ class Counted:
     """One forward's costs, its batch included."""
 
     model: str
-    params: int
+    params: int | None  # None: of a function
     macs: int
     flops: int
     macs_by_op: dict[str, int]
     min_bytes: int | None  # operands and results of what multiplies and accumulates, each once
     uncounted_ops: list[str]  # operators that no formula covers: the counts are then "at least"
+    tree: Sequence[Mapping[str, Any]] | None = None  # by module, if asked for: `metrics.module_tree.Branch`
+    counted_on: str | None = None  # "meta", "fake" tensors or, for code that looks at values, "cpu"; None: of a file
 
 
 def axes_of(model: str, single: dict[str, object], where: str) -> Axes:
@@ -44,12 +48,17 @@ def axes_of(model: str, single: dict[str, object], where: str) -> Axes:
     return Axes(models=(model,), devices=("cpu",), **parsed)
 
 
-def count(axes: Axes, registry: Registry, given: Given) -> tuple[str, Counted]:
-    """The label of the one case and its costs. UsageError where it cannot be built or counted."""
+def count(axes: Axes, registry: Registry, given: Given, *, tree: bool = False) -> tuple[str, Counted]:
+    """The label of the one case and its costs, by module, too, with a tree.
+
+    UsageError where it cannot be built or counted.
+    """
     with session(Measure(), registry, given) as asked:
         entry = expand([axes], asked.describe, ["cpu"])[0]
         refuse_unused(asked.given, [entry])
-        counts = asked.count(entry.case, entry.source)
+        counts = asked.count(entry.case, entry.source, tree=tree)
+    if tree and counts["status"] == "ok" and "tree" not in counts:
+        raise UsageError(f"got '{entry.case.model}' with --tree, expected a model that is made of modules")
     if counts["status"] != "ok":
         raise UsageError(counts["reason"])
     return entry.case.label(), Counted(
@@ -60,6 +69,8 @@ def count(axes: Axes, registry: Registry, given: Given) -> tuple[str, Counted]:
         macs_by_op=counts["macs_by_op"],
         min_bytes=counts.get("min_bytes"),
         uncounted_ops=counts["uncounted_ops"],
+        tree=counts.get("tree"),
+        counted_on=counts.get("counted_on"),
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from mixprof.data.types import Case
 from mixprof.machine.process import default_threads
 from mixprof.plan import sources
 from mixprof.plan.axes import Planned, Source, expand
-from mixprof.plan.files import Artifact, Given, is_file
+from mixprof.plan.files import MODULES, Given, is_file
+from mixprof.plan.given import Fed
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.sources import Described, Registry
 from mixprof.run.client import Origin, Server, source_request
@@ -49,6 +50,9 @@ class Session:
             found = self.ask("inspect", path=name, inputs=self.given.inputs)
             return sources.of_file(name, self.given, found)
 
+        if name.endswith(MODULES):
+            return self._fed(sources.of_module_file(name, self.ask("inspect", path=name, inputs=None)["sha256"]))
+
         def described(source: Source) -> Described:
             try:
                 values = self.ask("describe", source=source_request(source))
@@ -59,7 +63,17 @@ class Session:
                 ) from None
             return Described(tuple(values["accepts"]), values["kind"])
 
-        return sources.describe(name, self.registry, described)
+        source = sources.describe(name, self.registry, described)
+        return self._fed(source) if sources.takes_inputs(source) else source
+
+    def _fed(self, source: Source) -> Source:
+        """The source with what the user gives its forward."""
+        given = self.given
+        if given.inputs is None:
+            return replace(source, inputs=given.fed)
+        read = self.ask("inspect_inputs", inputs=given.inputs)
+        fed = tuple(Fed(each["name"], each["dtype"], tuple(each["given"])) for each in read["inputs"])
+        return replace(source, inputs=fed, inputs_file=given.inputs, inputs_sha256=read["sha256"])
 
     def environment(self) -> Json:
         values = self.ask("environment")
@@ -74,8 +88,9 @@ class Session:
 
         return shelf.find(source, ask)
 
-    def count(self, case: Case, source: Source) -> Json:
-        return {**self.server.run("count", ASK_TIMEOUT_S, source=source_request(source), case=case.to_json()).values}
+    def count(self, case: Case, source: Source, *, tree: bool = False) -> Json:
+        request = {"source": source_request(source), "case": case.to_json(), "tree": tree}
+        return {**self.server.run("count", ASK_TIMEOUT_S, **request).values}
 
     def operators(self, case: Case, source: Source) -> Json:
         request = {"source": source_request(source), "case": case.to_json()}
@@ -118,15 +133,26 @@ def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], Js
 
 
 def refuse_unused(given: Given, planned: list[Planned]) -> None:
-    """UsageError for a shape or an archive that no file among the models takes."""
+    """UsageError for a shape, an input or an archive that none of the models takes."""
     artifacts = {entry.source.artifact for entry in planned if entry.source.artifact is not None}
-    if not artifacts and (given.shapes or given.inputs):
-        option = "--shape" if given.shapes else "--inputs"
-        raise UsageError(f"got {option}, which is for models that are files, expected a net.onnx or net.plan with it")
+    if not artifacts and given.shapes:
+        raise UsageError(
+            "got --shape, which is for models that are files, expected a net.onnx or net.plan with it; a module of "
+            "your own takes --input name:1x3x224x224"
+        )
+    takes = bool(artifacts) or any(sources.takes_inputs(entry.source) for entry in planned)
+    if not takes and (given.fed or given.inputs):
+        option = "--inputs" if given.inputs else "--input"
+        raise UsageError(
+            f"got {option}, which is for models that are files and for modules of your own, expected one with it: "
+            "others take --batches and --resolutions"
+        )
     names = [each.name for artifact in artifacts for each in artifact.inputs]
-    for name in given.shapes:
-        if name not in names:
-            raise UsageError(f"--shape: got input '{name}', expected {nearest(name, names)}")
+    of_modules = [each.name for each in given.fed] if takes and not artifacts else []
+    for name in given.sizes:
+        if name not in (*names, *of_modules):
+            option = "--shape" if name in given.shapes else "--input"
+            raise UsageError(f"{option}: got input '{name}', expected {nearest(name, names)}")
 
 
 def manifest_of(planned: list[Planned], measure: Measure, environment: Json) -> Manifest:
@@ -137,17 +163,24 @@ def manifest_of(planned: list[Planned], measure: Measure, environment: Json) -> 
         measure={**asdict(measure), "launches": measure.rounds},
         environment=Environment(environment["testbed"], environment["informing"]),
         versions=environment["versions"],
-        artifacts={
-            entry.case.model: _content(entry.source.artifact) for entry in planned if entry.source.artifact is not None
-        },
+        artifacts=_contents(planned),
         models={entry.case.model: {"kind": entry.source.kind, **entry.source.facts} for entry in planned},
         lowerings=lowerings.facts(),
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
 
 
-def _content(artifact: Artifact) -> Content:
-    return Content(artifact.sha256, artifact.inputs_sha256, {one.name: one.given for one in artifact.inputs})
+def _contents(planned: list[Planned]) -> dict[str, Content]:
+    """The content of every file among the models, and of what models are fed with."""
+    contents = {}
+    for model, source in {entry.case.model: entry.source for entry in planned}.items():
+        artifact, sha256 = source.artifact, source.arguments.get("sha256", "")
+        if artifact is not None:
+            shapes = {one.name: one.given for one in artifact.inputs}
+            contents[model] = Content(artifact.sha256, artifact.inputs_sha256, shapes)
+        elif source.inputs or sha256:
+            contents[model] = Content(sha256, source.inputs_sha256, {one.name: one.given for one in source.inputs})
+    return contents
 
 
 def _refuse_changed(run: Path, before: Mapping[str, Content], now: Mapping[str, Content]) -> None:

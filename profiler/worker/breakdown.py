@@ -7,7 +7,7 @@ import time
 from mixprof.data.errors import Unsupported
 from mixprof.data.types import Launch
 from mixprof.lowerings import Lowered, roles
-from mixprof.metrics import operators
+from mixprof.metrics import flops, module_tree, operators
 from mixprof.metrics.operators import Watch
 
 FORWARDS = 50
@@ -24,14 +24,19 @@ def of_layers(lowered: Lowered) -> Launch:
 
 
 def of_operators(lowered: Lowered, watch: Watch, device: str) -> Launch:
-    """Milliseconds, MACs and bytes of each stage and role of an eager forward."""
+    """Milliseconds, MACs and bytes of each stage and role of an eager forward, and all its costs by module."""
     assert lowered.forward is not None
     start = time.perf_counter()
     lowered.forward()
     once_s = time.perf_counter() - start
     forwards = max(3, min(FORWARDS, int(MOST_S / max(once_s, 1e-6))))
-    rows = operators.breakdown(operators.timed(lowered.forward, watch, device, forwards))
+    runs = operators.timed(lowered.forward, watch, device, forwards)
+    rows = operators.breakdown(runs)
+    with module_tree.outputs(watch.module) as kept:
+        counts = flops.count(lowered.forward, within=watch.module)
+    branches = module_tree.timed(module_tree.tree(watch.module, counts, kept, watch.declared), runs)
     role_ms: dict[str, float] = {}
     for row in rows:
         role_ms[row["role"]] = role_ms.get(row["role"], 0.0) + row["ms"]
-    return Launch("ok", proof={"breakdown": rows, "role_ms": role_ms})
+    modules = [branch.to_json() for branch in branches]
+    return Launch("ok", proof={"breakdown": rows, "role_ms": role_ms, "modules": modules})

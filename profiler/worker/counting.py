@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from mixprof.data.errors import Unsupported, one_line
 from mixprof.data.types import Case
 from mixprof.lowerings import cast
 from mixprof.machine.process import torch_dtype
-from mixprof.metrics import flops, memory_plan
+from mixprof.metrics import flops, memory_plan, module_tree
 from mixprof.metrics.operators import trace
 from mixprof.worker import feeds, modules
 from mixprof.worker.modules import Built
@@ -31,23 +33,32 @@ SMALLEST_IMAGE = 32  # pixels along a side that a network is asked for
 def on_meta(source: Mapping[str, Any], case: Case) -> Built:
     """A case's module and example on `meta`, where nothing is computed."""
     built = modules.build(source, case, "meta")
-    module = built.module if not source["user"] else built.module.to("meta")
-    return Built(module, built.example)
+    return Built(modules.to_meta(built.module) if source["user"] else built.module, built.example)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A module that was counted, its inputs, and where: "meta", "fake" or "cpu"."""
+
+    module: nn.Module
+    inputs: list[Tensor]
+    counts: flops.Counts
+    where: str
+    own: nn.Module  # whose paths the counts have
+    kept: Mapping[str, int]  # bytes that each of its modules returns
 
 
 def count(request: dict[str, Any]) -> dict[str, Any]:
     """Count a case's module: on `meta`; where its code cannot run there on fake tensors, or on the CPU for real."""
     source, case = request["source"], Case.from_json(request["case"])
-    if source["kind"] == "call":
-        return _of_call(flops.count(modules.build(source, case).module))
-    module, inputs, counts, where = _counted(source, case)
-    params = sum(parameter.numel() for parameter in module.parameters())
-    dtype = torch_dtype(case.dtype)
-    peak, weights = None, sum(_nbytes(parameter, dtype) for parameter in module.parameters())
-    if where == "meta":
-        eager = modules.specialize(source, module, "eager").to(dtype)
-        weights = sum(_nbytes(parameter, dtype) for parameter in eager.parameters())
-        peak = memory_plan.predict_peak(eager, *inputs)
+    with _plain_layers():
+        if source["kind"] == "call":
+            function: Any = modules.build(source, case).module.call
+            return _of_call(flops.count(function))
+        counted = _counted(source, case)
+        params = sum(parameter.numel() for parameter in counted.module.parameters())
+        peak, weights = _memory(source, case, counted)
+    counts, dtype = counted.counts, torch_dtype(case.dtype)
     return {
         "status": "ok",
         "params": params,
@@ -60,24 +71,53 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "vector_macs": counts.vector_macs,
         "predicted_peak_bytes": peak,
         "weights_bytes": weights,
-        "input_bytes": sum(_nbytes(tensor, dtype) for tensor in inputs),
-        "counted_on": where,
+        "input_bytes": sum(_nbytes(tensor, dtype) for tensor in counted.inputs),
+        "counted_on": counted.where,
+        **_tree(source, counted, bool(request.get("tree"))),
     }
+
+
+def _tree(source: Mapping[str, Any], counted: Forward, wanted: bool) -> dict[str, Any]:
+    if not wanted:
+        return {}
+    branches = module_tree.tree(counted.own, counted.counts, counted.kept, declared=not _may_run(source))
+    return {"tree": [branch.to_json() for branch in branches]}
+
+
+@contextlib.contextmanager
+def _plain_layers() -> Iterator[None]:
+    """Layers as they are written: the fused fast path of an encoder skips padding, which depends on values."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _memory(source: Mapping[str, Any], case: Case, counted: Forward) -> tuple[int | None, int]:
+    """Predicted peak bytes of an eager forward, None where fake tensors cannot tell, and bytes of the weights."""
+    dtype = torch_dtype(case.dtype)
+    if counted.where != "meta":
+        return None, sum(_nbytes(parameter, dtype) for parameter in counted.module.parameters())
+    eager = modules.specialize(source, counted.module, "eager").to(dtype)
+    weights = sum(_nbytes(parameter, dtype) for parameter in eager.parameters())
+    try:
+        return memory_plan.predict_peak(eager, *counted.inputs), weights
+    except Exception:  # of the user's own code: any
+        if not _may_run(source):
+            raise
+        return None, weights
 
 
 def _nbytes(tensor: Tensor, dtype: torch.dtype) -> int:
     return tensor.numel() * (dtype.itemsize if tensor.is_floating_point() else tensor.element_size())
 
 
-def _counted(source: Mapping[str, Any], case: Case) -> tuple[nn.Module, list[Tensor], flops.Counts, str]:
-    """Module, inputs, counts, and where they were counted: "meta", "fake" or "cpu"."""
-    dtype = torch_dtype(case.dtype)
+def _counted(source: Mapping[str, Any], case: Case) -> Forward:
+    """Count where the module's code can run. Unsupported with what its forward wants where it runs nowhere."""
     try:
-        built = on_meta(source, case)
-        inputs = [cast(tensor.to("meta"), dtype) for tensor in built.example.tensors]
-        module = built.example.bind(built.module.to(dtype))
-        with torch.inference_mode():
-            return module, inputs, flops.count(module, *inputs), "meta"
+        return _on_meta(source, case)
     except Unsupported:
         raise
     except Exception as error:
@@ -87,18 +127,38 @@ def _counted(source: Mapping[str, Any], case: Case) -> tuple[nn.Module, list[Ten
     built = modules.build(source, case)
     inputs = list(built.example.tensors)
     module = built.example.bind(built.module)
-    try:
-        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-            fake = memory_plan.fake_module(module, "cpu")
-            return module, inputs, flops.count(fake, *memory_plan.fake(inputs, "cpu")), "fake"
-    except Exception:  # what it looks at has no value there
-        pass
-    try:
-        with torch.no_grad():
-            return module, inputs, flops.count(module, *inputs), "cpu"
-    except Exception as error:  # of the user's own code: any
-        reason = feeds.explain(built.module, built.example, error) or one_line(error)
-        raise Unsupported(f"{case.model}: {reason}") from first
+    with torch.no_grad():
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                fake = memory_plan.fake_module(module, "cpu")
+                faked = memory_plan.fake(inputs, "cpu")
+                return _forward(built.module, (module, inputs), (fake, faked), "fake")
+        except Exception:  # what it looks at has no value there
+            pass
+        try:
+            return _forward(built.module, (module, inputs), (module, inputs), "cpu")
+        except Exception as error:  # of the user's own code: any
+            reason = feeds.explain(built.module, built.example, error) or one_line(error)
+            raise Unsupported(f"{case.model}: {reason}") from first
+
+
+def _forward(
+    own: nn.Module, bound: tuple[nn.Module, list[Tensor]], run: tuple[Callable[..., object], list[Tensor]], where: str
+) -> Forward:
+    """Count what runs in the place of a bound module and its inputs."""
+    function, inputs = run
+    with module_tree.outputs(own) as kept:
+        counts = flops.count(function, *inputs, within=own)
+    return Forward(*bound, counts, where, own, kept)
+
+
+def _on_meta(source: Mapping[str, Any], case: Case) -> Forward:
+    dtype = torch_dtype(case.dtype)
+    built = on_meta(source, case)
+    inputs = [cast(tensor.to("meta"), dtype) for tensor in built.example.tensors]
+    module = built.example.bind(built.module.to(dtype))
+    with torch.inference_mode():
+        return _forward(built.module, (module, inputs), (module, inputs), "meta")
 
 
 def _may_run(source: Mapping[str, Any]) -> bool:
@@ -111,7 +171,7 @@ def _of_call(counts: flops.Counts) -> dict[str, Any]:
     if not counts.macs:
         raise Unsupported("a function that does no multiply-accumulate through PyTorch: there is nothing to count")
     known = {"macs": counts.macs, "flops": counts.flops, "macs_by_op": counts.macs_by_op}
-    unknown = dict.fromkeys(("params", "predicted_peak_bytes"))
+    unknown: dict[str, object] = {"params": None, "predicted_peak_bytes": None, "counted_on": "cpu"}
     sizes = {"weights_bytes": 0, "input_bytes": 0}
     return {"status": "ok", **known, "uncounted_ops": list(counts.uncounted_ops), **unknown, **sizes}
 

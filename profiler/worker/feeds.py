@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from mixprof.data.errors import Unsupported
 from mixprof.data.types import Case, digest
@@ -22,6 +23,14 @@ def seed_of(case: Case) -> int:
     return int(digest([case.model, case.resolution, case.window, case.channels]), 16) % 2**63
 
 
+def inspect_archive(request: dict[str, Any]) -> dict[str, Any]:
+    """Names, element types and sizes of the arrays of an .npz, and its hash."""
+    arrays, sha256 = inputs.read(Path(request["inputs"]))
+    inputs.check(Path(request["inputs"]), arrays, dict.fromkeys(arrays))
+    listed = [{"name": name, "dtype": each.dtype.name, "given": list(each.shape)} for name, each in arrays.items()]
+    return {"status": "ok", "inputs": listed, "sha256": sha256}
+
+
 def example_of(module: nn.Module, source: Mapping[str, Any], case: Case) -> Example:
     """The example of a case: given by the user, by the module, or pictures or a map of the case's sizes."""
     if source.get("inputs") or source.get("inputs_file"):
@@ -29,8 +38,6 @@ def example_of(module: nn.Module, source: Mapping[str, Any], case: Case) -> Exam
     if callable(own := getattr(module, "example_inputs", None)):
         known = {"batch": case.batch, "resolution": case.resolution}
         names = inspect.signature(own).parameters
-        height, width = case.resolution
-        known["resolution"] = height if height == width else case.resolution
         return example_from(own(**{name: value for name, value in known.items() if name in names}))
     generator = torch.Generator().manual_seed(seed_of(case))
     if source["kind"] == "mixer":
@@ -39,6 +46,11 @@ def example_of(module: nn.Module, source: Mapping[str, Any], case: Case) -> Exam
         return Example((accuracy.random_input(shape, generator, images=False),))
     shape = (case.batch, 3, *case.resolution)
     return Example((accuracy.random_input(shape, generator, images=True),), images=True)
+
+
+def has_tensor(value: object) -> bool:
+    """Whether a value could be a forward's inputs."""
+    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
 
 
 def example_from(value: object) -> Example:
@@ -57,7 +69,9 @@ def example_from(value: object) -> Example:
 def _given(module: nn.Module, source: Mapping[str, Any], case: Case) -> Example:
     """Inputs by --input name:sizes:dtype or by --inputs, under the names of forward's parameters."""
     if source.get("inputs_file"):
-        arrays, _ = inputs.read(Path(source["inputs_file"]))
+        arrays, sha256 = inputs.read(Path(source["inputs_file"]))
+        if sha256 != source["inputs_sha256"]:
+            raise Unsupported(f"{source['inputs_file']} was changed after this began: begin anew with it as it is now")
         tensors = {name: torch.from_numpy(array.copy("C")) for name, array in arrays.items()}
     else:
         generator = torch.Generator().manual_seed(seed_of(case))
@@ -98,6 +112,11 @@ def explain(module: nn.Module, example: Example, error: BaseException) -> str | 
     if isinstance(error, TypeError) and required is not None and len(required) > len(example.tensors):
         options = " ".join(f"--input {name}:1x…" for name in required)
         return f"its forward takes {', '.join(required)}: give {options}, or let its factory return (module, inputs)"
+    if example.images and names and "scalar types: Long, Int" in str(error):
+        return (
+            f"it looks up integers and was given pictures: give --input {names[0]}:1x77:int64, or let its module have "
+            "example_inputs(batch, resolution)"
+        )
     channels = _first_channels(module)
     if not example.images or channels is None or channels == example.tensors[0].shape[1]:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mixprof.machine import process, testbed
-from mixprof.worker import counting, graphs, launch, modules, reference, resident
+from mixprof.worker import counting, feeds, graphs, launch, modules, reference, resident
 
 Job = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -50,6 +50,7 @@ JOBS: dict[str, Job] = {
     "environment": environment,
     "describe": describe,
     "inspect": graphs.inspect,
+    "inspect_inputs": feeds.inspect_archive,
     "count": _of_either(counting.count, graphs.count),
     "derive": counting.derive,
     "operators": counting.operators,

@@ -66,7 +66,8 @@ def lower(request: Mapping[str, Any]) -> Ready:
             subject = _file(request, reference, target, case)
             return Ready(subject, time.perf_counter() - start)
         subject, module = _module(request, reference, target, case)
-    watch = Watch(module) if settings.get("profile") and entry.layers == "operators" else None
+    declared = source["specialize"] is not None
+    watch = Watch(module, declared=declared) if settings.get("profile") and entry.layers == "operators" else None
     return Ready(subject, time.perf_counter() - start, watch)
 
 

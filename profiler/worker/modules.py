@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import hashlib
 import importlib
 import inspect
+import io
 import os
 import random
 import sys
@@ -19,10 +23,11 @@ from torch.nn.parameter import is_lazy
 from mixprof import lowerings
 from mixprof.data.errors import Unsupported, one_line
 from mixprof.data.types import Case
-from mixprof.worker import feeds
+from mixprof.worker import feeds, options
 from mixprof.worker.trees import Example
 
 KEYWORDS = ("resolution", "window", "batch", "channels")  # that a factory is called with where it accepts them
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)  # of which the module underneath is meant
 PROBE = (1, 14, 14, 32)  # a mixer's map, by which one is told from a network
 
 
@@ -45,7 +50,7 @@ def resolve(source: Mapping[str, Any]) -> Callable[..., Any]:
         factory = getattr(factory, part)
     if isinstance(factory, nn.Module):  # a module that stands ready, in a factory's place
         module = factory
-        return lambda: module
+        return lambda: copy.deepcopy(module)
     made_by: Callable[..., Any] = factory
     return made_by
 
@@ -68,7 +73,7 @@ def kind_of(source: Mapping[str, Any], factory: Callable[..., Any], accepts: lis
         return "network"
     values = {"resolution": PROBE[1], "window": 7, "batch": PROBE[0], "channels": PROBE[3]}
     try:
-        module = factory(**_own_arguments(source), **{name: values[name] for name in accepts})
+        module = factory(**_own_arguments(source, factory), **{name: values[name] for name in accepts})
         _evaluating(module)
         with torch.no_grad():
             output = module(torch.randn(PROBE))
@@ -82,8 +87,12 @@ def kind_of(source: Mapping[str, Any], factory: Callable[..., Any], accepts: lis
     return "mixer" if isinstance(output, Tensor) and tuple(output.shape) == PROBE else "network"
 
 
-def _own_arguments(source: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in source["arguments"].items() if name != "kind" or not source["user"]}
+def _own_arguments(source: Mapping[str, Any], factory: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments of a model's name; those of a user's factory in the types that its parameters have."""
+    if not source["user"]:
+        return dict(source["arguments"])
+    given = {name: value for name, value in source["arguments"].items() if name != "kind"}
+    return {name: options.typed(name, value, options.kinds_of(factory, name)) for name, value in given.items()}
 
 
 def build(source: Mapping[str, Any], case: Case, device: str = "cpu") -> Built:
@@ -105,7 +114,7 @@ def build(source: Mapping[str, Any], case: Case, device: str = "cpu") -> Built:
     factory = resolve(source)
     try:
         with torch.device(device if not source["user"] else "cpu"):
-            made = factory(**_own_arguments(source), **keywords)
+            made = factory(**_own_arguments(source, factory), **keywords)
     except ValueError as error:
         raise Unsupported(f"{case.model}: {error}") from error
     module, example = _as_module(made, case)
@@ -119,12 +128,18 @@ def _as_module(made: object, case: Case) -> tuple[nn.Module, Example | None]:
     """The module that a factory returned, and the example that came with it, if one did."""
     example = None
     if isinstance(made, (tuple, list)) and made and not isinstance(made[0], Tensor):
-        if len(made) != 2:
-            raise Unsupported(f"{case.model}: got {len(made)} values from its factory, expected (module, inputs)")
+        if len(made) != 2 or not feeds.has_tensor(made[1]):
+            kinds = ", ".join(type(value).__name__ for value in made)
+            raise Unsupported(
+                f"{case.model}: got {len(made)} values from its factory ({kinds}), expected a torch.nn.Module alone, "
+                "or (module, inputs) with tensors as inputs"
+            )
         example, made = feeds.example_from(made[1]), made[0]
     if isinstance(made, torch.export.ExportedProgram):
-        return made.module(), example  # in eval mode, and knows no other
+        made = made.module()
     made = getattr(made, "_orig_mod", made)  # of a compiled module: the one underneath
+    if isinstance(made, PARALLEL):
+        made = made.module
     if not isinstance(made, nn.Module):
         raise Unsupported(
             f"{case.model}: got {type(made).__name__} from its factory, expected a torch.nn.Module: return one, or "
@@ -136,8 +151,15 @@ def _as_module(made: object, case: Case) -> tuple[nn.Module, Example | None]:
 
 def _evaluating(module: nn.Module) -> None:
     """Eval mode, no gradients: kernels are chosen by these even in inference mode."""
-    module.eval()
-    module.requires_grad_(False)
+    with contextlib.suppress(NotImplementedError):  # of an exported program, which knows no other mode
+        module.eval()
+    _without_gradients(module)
+
+
+def _without_gradients(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        if not is_lazy(parameter):
+            parameter.requires_grad_(False)
 
 
 def _first_forward(module: nn.Module, example: Example, case: Case) -> None:
@@ -147,7 +169,22 @@ def _first_forward(module: nn.Module, example: Example, case: Case) -> None:
             module(*example.args, **example.kwargs)
     except Exception as error:  # of the user's own code: any
         raise Unsupported(f"{case.model}: its lazy layers found no sizes ({one_line(error)})") from error
-    module.requires_grad_(False)
+    _without_gradients(module)
+
+
+def to_meta(module: nn.Module) -> nn.Module:
+    """Put a module's tensors on `meta`, in place. Tied ones stay one, which Module.to would part."""
+    placed: dict[int, Tensor] = {}
+    for part in module.modules():
+        own: tuple[Any, ...] = (part._parameters, part._buffers)
+        for tensors in own:
+            for name, tensor in tensors.items():
+                if tensor is None:
+                    continue
+                moved: Tensor = tensor.to("meta")
+                moved = nn.Parameter(moved, False) if isinstance(tensor, nn.Parameter) else moved
+                tensors[name] = placed.setdefault(id(tensor), moved)
+    return module
 
 
 def specialize(source: Mapping[str, Any], module: nn.Module, lowering: str) -> nn.Module:
@@ -188,19 +225,28 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             setattr(owner, attribute, nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)
 
 
-def load_file(path: str) -> nn.Module:
-    """A module from `net.pt`, a TorchScript archive, or `net.pt2`, an exported program. Nothing in it is unpickled."""
+def load_file(path: str, sha256: str) -> nn.Module:
+    """A module from `net.pt`, a TorchScript archive, or `net.pt2`, an exported program. Nothing in it is unpickled.
+
+    Unsupported for what torch cannot load, and for a file of other content than the hash says.
+    """
+    content = Path(path).read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Unsupported(f"{path} was changed after this began: begin anew with the file as it is now")
     try:
-        if Path(path).suffix == ".pt2":
-            return torch.export.load(path).module()
-        module: nn.Module = torch.jit.load(path, map_location="cpu")
+        with torch.device("cpu"):
+            if Path(path).suffix == ".pt2":
+                return torch.export.load(io.BytesIO(content)).module()
+            module: nn.Module = torch.jit.load(io.BytesIO(content), map_location="cpu")
     except Exception as error:  # of whichever reader: one line
-        raise Unsupported(f"got '{path}', which torch cannot load ({one_line(error)}): {_how(path)}") from error
-    _evaluating(module)
+        raise Unsupported(f"got '{path}', {_what(path)} ({one_line(error)[:160]})") from error
     return module
 
 
-def _how(path: str) -> str:
+def _what(path: str) -> str:
     if path.endswith(".pt2"):
-        return "write it with torch.export.save"
-    return "write it with torch.jit.save; for a checkpoint's weights, name a factory that loads them"
+        return "which is no exported program: write it with torch.export.save"
+    return (
+        "which is no TorchScript archive: write it with torch.jit.save; for a checkpoint, name a factory that makes "
+        "its module and loads it, package.module:factory"
+    )
