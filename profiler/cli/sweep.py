@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from mixprof import lowerings, models
-from mixprof.cli.command import Command, add_measure, read_sweep
+from mixprof.cli.command import Command, read_sweep
 from mixprof.cli.plan import add_sweep
 from mixprof.cli.watch import Interruptible
 from mixprof.data import cache, run_folder
@@ -21,7 +21,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_sweep(command)
     command.add_argument("--out", metavar="RUN", help="a new folder (default: runs/<time>)")
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    add_measure(command, "sweep")
     command.add_argument(
         "--refine", choices=("crossover",), help="then add cases between those where two models swap places"
     )

@@ -23,7 +23,7 @@ from mixprof.plan.values import (
     whole_number,
 )
 
-Scope = Literal["any", "launches", "sweep"]  # which commands have it: all that time, those with launches, `sweep` alone
+Scope = Literal["any", "launches"]  # which commands have it: all that time, or those with launches
 Default = TypeVar("Default")
 
 DTYPES = ("float32", "tf32", "float16", "bfloat16")
