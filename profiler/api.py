@@ -37,6 +37,7 @@ OF_A_JOB = (
     "base_set",
     "head_set",
     "prepare",
+    "pythonpath",
     "exact_only",
     "budget_s",
     "out",
@@ -141,7 +142,9 @@ def ab(base: str = HERE, head: str = HERE, *, isolated: bool = False, **settings
     """Compare two revisions, environments or settings, interleaved in one job; an outcome with a verdict per case.
 
     base, head: a revision, merge-base, python:PATH, or '.', the folder as it is. base_set, head_set: settings of one
-    side, {"lowering": "compile"}. out: a new folder for samples. isolated: in a process of its own. Raises UsageError.
+    side, {"lowering": "compile"}. prepare: a command, run in each revision's work tree. pythonpath: folders of each
+    side's packages, from the current one. out: a new folder for samples. isolated: in a process of its own.
+    Raises UsageError.
     """
     job: dict[str, Any] = {name: settings.pop(name) for name in OF_A_JOB if name in settings}
     if job.get("out") is not None:

@@ -21,7 +21,7 @@ from mixprof.sampling import Interval
 
 LEAST_CASES = 8  # of equal rounds, for moderation; of fewer every contrast is a plain t over its rounds
 PASSES = 3  # of weighting cases by their variances
-STANDS_OUT = 0.15  # a variance that is as large beside the others' with less than this chance stays as it is
+STANDS_OUT = 0.12  # a variance that is as large beside the others' with less than this chance stays as it is
 COMMON = (
     0.25  # correlation of the errors of moderated variances, which err together: by scripts/proofs/ratio_coverage.py
 )
@@ -136,10 +136,7 @@ def contrast(weights: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarra
     in_common = (weights[..., None, :] @ together)[..., 0, :]
     own = (weights * points.errors) ** 2
     shared = (weights * in_common * points.shared).sum(axis=-1)
-    freedoms = np.broadcast_to(points.freedoms, own.shape)
-    parts = [*np.moveaxis(own, -1, 0), np.broadcast_to(shared, own.shape[:-1])]
-    of_parts = [*np.moveaxis(freedoms, -1, 0), np.broadcast_to(points.shared_freedoms.min(axis=-1), own.shape[:-1])]
-    error, freedom = added(np.stack(parts, axis=-1), np.stack(of_parts, axis=-1))
+    error, freedom = _added(own, points.freedoms, shared, points.shared_freedoms.min(axis=-1))
     if points.rounds is None:
         return error, freedom
     by_round, of_rounds = _by_round(weights, points.rounds)
@@ -147,16 +144,19 @@ def contrast(weights: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarra
     return np.where(directly, by_round, error), np.where(directly, of_rounds, freedom)
 
 
-def added(variances: np.ndarray, freedoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The root of the sum of variances, and its degrees of freedom. (..., n) -> (...).
+def _added(
+    own: np.ndarray, freedoms: np.ndarray, shared: np.ndarray, shared_freedom: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The root of the sum of own variances, (..., n), and a shared one, (...), and its degrees of freedom. -> (...).
 
-    Satterthwaite's (1946), but for estimates whose errors correlate: 1 / f = sum over all pairs of r s t / sqrt(f g),
-    s and t their shares of the sum.
+    Satterthwaite's (1946), but the errors of own variances correlate: of these, 1 / f = sum over all pairs of
+    r s t / sqrt(f g), s and t their shares of the sum.
     """
-    total = np.maximum(variances.sum(axis=-1), 0)
+    total = np.maximum(own.sum(axis=-1) + shared, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        errors = variances / total[..., None] / np.sqrt(freedoms)
-        freedom = 1 / (COMMON * errors.sum(axis=-1) ** 2 + (1 - COMMON) * (errors**2).sum(axis=-1))
+        errors = own / total[..., None] / np.sqrt(freedoms)
+        of_own = COMMON * errors.sum(axis=-1) ** 2 + (1 - COMMON) * (errors**2).sum(axis=-1)
+        freedom = 1 / (of_own + (shared / total) ** 2 / shared_freedom)
     return np.sqrt(total), np.where(total > 0, freedom, freedoms.min(axis=-1))
 
 

@@ -11,7 +11,7 @@ from mixprof.data import calibrations
 from mixprof.data.testbed import testbed_key as key_of
 from mixprof.gate.itself import cases_against_themselves
 from mixprof.gate.rounds import Entry, Rounds
-from mixprof.gate.sides import HERE, side
+from mixprof.gate.sides import HERE, Setup, side
 from mixprof.plan.settings import Axes, Measure
 from mixprof.run.session import session
 from mixprof.worker import extra_work
@@ -39,7 +39,7 @@ def test_the_work_that_is_owed_is_done_over_several_forwards(monkeypatch):
 @pytest.mark.slow
 def test_a_doubled_forward_takes_about_twice_as_long(tmp_path):
     """Real processes, real work: the one effect that no noise of a busy machine hides."""
-    with side(HERE, tmp_path / "side", None, {}) as here:
+    with side(HERE, tmp_path / "side", Setup(), {}) as here:
         ((planned, key),) = cases_against_themselves(GROUPS, here, MEASURE, models)
         entry = Entry.itself(planned, key)
         Rounds((here, here), MEASURE, tmp_path, 1.0).run([entry], None, stop=lambda: False)
@@ -50,7 +50,7 @@ def test_a_doubled_forward_takes_about_twice_as_long(tmp_path):
 @pytest.fixture(scope="module")
 def testbed():
     with session(Measure(), models) as asked:
-        return asked.environment()["testbed"]
+        return asked.machine().testbed
 
 
 def job(folder: Path, key: str, differences: list[float]) -> str:

@@ -14,6 +14,7 @@ from mixprof import models
 from mixprof.data import cache, run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.manifest import Checked, CrossCheck, Environment
+from mixprof.data.messages import Machine
 from mixprof.data.types import Launch, Record, Samples
 from mixprof.plan.axes import Planned, expand
 from mixprof.plan.settings import Axes, Measure
@@ -157,7 +158,7 @@ def test_a_damaged_engine_is_not_timed(own_cache):
     ],
 )
 def test_another_device_is_said(then, devices, gpus, said):
-    here = {"devices": devices, "testbed": {"gpus": gpus}}
+    here = Machine(tuple(devices), testbed={"gpus": gpus})
     assert crosscheck.elsewhere(engine_record(), {"gpus": then}, here) == said
 
 

@@ -4,15 +4,17 @@ import json
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from mixprof.data import cache
 from mixprof.data.errors import UsageError
+from mixprof.data.messages import Machine
 from mixprof.metrics import peaks
 from mixprof.plan.axes import Planned, Source
 from mixprof.run import peaks as machine_peaks
 from synthetic_runs import case
 
-ENVIRONMENT = {"devices": ["cpu"], "testbed": {"cpu": "one"}, "versions": {"torch": "2"}}
+MACHINE = Machine(("cpu",), {"torch": "2"}, {"cpu": "one"})
 PEAKS = {"device": "cpu", "dtype": "float32", **dict.fromkeys(machine_peaks.RATES, 1.0)}
 
 
@@ -76,11 +78,11 @@ def test_the_matrix_products_and_the_convolutions_are_those_that_their_work_says
 def test_peaks_are_measured_once_for_each_device_dtype_and_testbed(own_cache):
     asked = Counting()
     cases = planned(case(), case("window_attention"), case(dtype="bfloat16"), case(device="cuda:0"))
-    first = machine_peaks.of_cases(cases, asked, ENVIRONMENT)
+    first = machine_peaks.of_cases(cases, asked, MACHINE)
     assert asked.asked == [("peaks", "cpu", "bfloat16"), ("peaks", "cpu", "float32")]  # no device, no peaks
-    assert machine_peaks.of_cases(cases, asked, ENVIRONMENT) == first
+    assert machine_peaks.of_cases(cases, asked, MACHINE) == first
     assert len(asked.asked) == 2
-    machine_peaks.of_cases(cases, asked, {**ENVIRONMENT, "testbed": {"cpu": "another"}})
+    machine_peaks.of_cases(cases, asked, replace(MACHINE, testbed={"cpu": "another"}))
     assert len(asked.asked) == 4
 
 
@@ -99,36 +101,36 @@ def test_peaks_of_a_busy_machine_are_measured_again_and_never_kept(own_cache, ca
             return {"peaks": {**found, "matrix_flops_per_s": rate, "lost_cpu_share": 0.5 if busy else 0.01}}
 
     always = Busy(3)
-    assert machine_peaks.of("cpu", "float32", always, ENVIRONMENT).matrix_flops_per_s == 3  # the fastest of three
+    assert machine_peaks.of("cpu", "float32", always, MACHINE).matrix_flops_per_s == 3  # the fastest of three
     assert len(always.asked) == 3
     assert "too low, and not kept" in capsys.readouterr().err
     for _ in range(2):
         once = Busy(1)
-        assert machine_peaks.of("cpu", "float32", once, ENVIRONMENT).matrix_flops_per_s == 10
+        assert machine_peaks.of("cpu", "float32", once, MACHINE).matrix_flops_per_s == 10
     assert once.asked == []  # kept by the first
 
 
 def test_what_is_damaged_is_measured_anew(own_cache):
     asked = Counting()
-    machine_peaks.of("cpu", "float32", asked, ENVIRONMENT)
+    machine_peaks.of("cpu", "float32", asked, MACHINE)
     (kept,) = (own_cache / "peaks").iterdir()
     for content in ("{", "[]", json.dumps({**PEAKS, "copy_bytes_per_s": None})):
         kept.write_text(content)
-        assert machine_peaks.of("cpu", "float32", asked, ENVIRONMENT).copy_bytes_per_s == 1.0
+        assert machine_peaks.of("cpu", "float32", asked, MACHINE).copy_bytes_per_s == 1.0
     assert len(asked.asked) == 4
 
 
 def test_a_folder_that_others_can_write_is_not_trusted(own_cache, capsys):
     asked = Counting()
-    machine_peaks.of("cpu", "float32", asked, ENVIRONMENT)
+    machine_peaks.of("cpu", "float32", asked, MACHINE)
     (own_cache / "peaks").chmod(0o777)
-    assert machine_peaks.of("cpu", "float32", asked, ENVIRONMENT).copy_bytes_per_s == 1.0
+    assert machine_peaks.of("cpu", "float32", asked, MACHINE).copy_bytes_per_s == 1.0
     assert len(asked.asked) == 2
     assert "not kept" in capsys.readouterr().err
 
 
 def test_without_peaks_a_sweep_goes_on(capsys):
-    assert machine_peaks.of_cases(planned(case()), Counting("no such device"), ENVIRONMENT) == []
+    assert machine_peaks.of_cases(planned(case()), Counting("no such device"), MACHINE) == []
     assert "no roofline: no such device" in capsys.readouterr().err
     assert cache.folder().name == "cache"
 

@@ -18,9 +18,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `ab`."""
     command.add_argument("base", nargs="?", default=HERE, metavar="BASE", help="revision, python:PATH, '.', merge-base")
     command.add_argument("head", nargs="?", default=HERE, metavar="HEAD", help="likewise (default: '.', as it is)")
-    command.add_argument(
-        "--prepare", metavar="COMMAND", help="run in each revision's work tree, in an environment of its own"
-    )
+    gate_options.add_setup(command, "run in each revision's work tree, in an environment of its own")
     for side in ("base", "head"):
         command.add_argument(
             f"--{side}-set", action="append", default=[], metavar="NAME=VALUE", help="a setting of this side"
@@ -46,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         sweep.groups, arguments.base, arguments.head, sweep.measure,
         base_set=parse_overrides(arguments.base_set, "--base-set"),
         head_set=parse_overrides(arguments.head_set, "--head-set"),
-        given=sweep.given, prepare=arguments.prepare, exact_only=arguments.exact_only, budget_s=arguments.budget,
+        given=sweep.given, prepare=arguments.prepare, pythonpath=arguments.pythonpath,
+        exact_only=arguments.exact_only, budget_s=arguments.budget,
         out=out if keeps else None, hidden=arguments.out is None,
     )  # fmt: skip
     return gate_options.conclude(compare(spec, policy), policy, arguments, out / VERDICTS if keeps else None)

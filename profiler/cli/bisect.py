@@ -13,7 +13,7 @@ import msgspec
 
 from mixprof.api import compare
 from mixprof.cli.command import Command, add_axes, add_json, add_measure, print_json, read_sweep
-from mixprof.cli.gate_options import refuse_no_model
+from mixprof.cli.gate_options import add_setup, refuse_no_model
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import make_folder
 from mixprof.gate.ab import Spec
@@ -32,7 +32,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `bisect`."""
     command.add_argument("good", metavar="GOOD", help="a revision that is fast, an ancestor of BAD")
     command.add_argument("bad", metavar="BAD", help="a revision that is slow")
-    command.add_argument("--prepare", metavar="COMMAND", help="as of `ab`; a commit in which it fails is skipped")
+    add_setup(command, "as of `ab`; a commit in which it fails is skipped")
     command.add_argument("--exact-only", action="store_true", help="by counts alone: no time is measured")
     command.add_argument("--budget", type=float, metavar="S", help="seconds for one step, at most")
     command.add_argument("--threshold", action="append", default=[], metavar="T", help="relative, as of `ab`")
@@ -91,10 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Find the commit; 0 when it is known, 3 when only skipped ones are left or noise hides the regression."""
     good, bad = _check(arguments)
     sweep = read_sweep(arguments)
-    exact_only, budget_s = arguments.exact_only, arguments.budget
     spec = Spec(
-        sweep.groups, good, bad, sweep.measure, prepare=arguments.prepare, exact_only=exact_only, budget_s=budget_s
-    )
+        sweep.groups, good, bad, sweep.measure, prepare=arguments.prepare, pythonpath=arguments.pythonpath,
+        exact_only=arguments.exact_only, budget_s=arguments.budget,
+    )  # fmt: skip
     policy = Policy(thresholds=thresholds.parse(arguments.threshold))
     folder = Path(arguments.out or time.strftime("runs/bisect-%Y%m%d-%H%M%S"))
     case = _only_case(spec, policy)

@@ -21,7 +21,7 @@ from mixprof.data.errors import UsageError
 from mixprof.data.testbed import testbed_key
 from mixprof.gate.itself import LEAST_ROUNDS, Work, against_itself, cases_against_themselves
 from mixprof.gate.lock import only_one
-from mixprof.gate.sides import HERE, side
+from mixprof.gate.sides import HERE, Setup, side
 from mixprof.plan.settings import Axes, Measure
 from mixprof.reports.gate import calibration
 from mixprof.run.session import session
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.pairs < calibration.LEAST_PAIRS:
         raise UsageError(f"--pairs: got {arguments.pairs}, expected at least {calibration.LEAST_PAIRS}")
     with session(measure, models) as asked:
-        testbed = asked.environment()["testbed"]
+        testbed = asked.machine().testbed
     generator = np.random.default_rng(measure.seed)
     if arguments.jobs:
         found = _pooled([Path(each) for each in arguments.jobs], testbed, generator)
@@ -93,7 +93,7 @@ def _pooled(folders: list[Path], testbed: dict[str, Any], generator: np.random.G
 def _measured(groups: Sequence[Axes], measure: Measure, pairs: int, generator: np.random.Generator) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="mixprof-calibrate-") as folder, only_one(_say):
         scratch = Path(folder)
-        with side(HERE, scratch / "side", None, {}) as here:
+        with side(HERE, scratch / "side", Setup(), {}) as here:
             grid = cases_against_themselves(groups, here, measure, models)
             rounds = max(LEAST_ROUNDS, math.ceil(pairs / len(grid)))
             same = against_itself(grid, here, measure, Work(scratch / "same", rounds, 0.0), _say)

@@ -52,8 +52,8 @@ def _as_json(counted: Counted) -> dict[str, object]:
 
 def _as_text(label: str, counted: Counted) -> str:
     at_least = "at least " if counted.uncounted_ops else ""
-    parameters = "" if counted.params is None else f"{counted.params:,} parameters, "
-    lines = [f"{label}: {parameters}{at_least}{counted.macs:,} MACs"]
+    params = "parameters unknown" if counted.params is None else f"{counted.params:,} parameters"
+    lines = [f"{label}: {params}, {at_least}{counted.macs:,} MACs"]
     if counted.min_bytes is not None:
         lines.append(f"  {'minimal bytes moved, the rest fused':48} {counted.min_bytes:>18,}")
     for name, macs in sorted(counted.macs_by_op.items(), key=lambda item: -item[1]):

@@ -13,7 +13,7 @@ from mixprof.run.session import session
 
 def run(arguments: argparse.Namespace) -> int:
     with session(Measure(), models) as asked:
-        examined = doctor.examine(asked.environment())
+        examined = doctor.examine(asked.machine())
     print_json(examined.to_json()) if arguments.json else print(doctor.as_text(examined))
     return 0
 

@@ -45,6 +45,15 @@ def add_options(command: argparse.ArgumentParser, retry: bool) -> None:
     command.add_argument("--annotations", action="store_true", help="print annotations of GitHub Actions")
 
 
+def add_setup(command: argparse.ArgumentParser, prepare: str) -> None:
+    """What is done to both sides before they are asked for anything. prepare: the help of that option."""
+    command.add_argument("--prepare", metavar="COMMAND", help=prepare)
+    command.add_argument(
+        "--pythonpath", action="append", default=[], metavar="DIR",
+        help="folder of each side's packages, from the current one (default: src, where it holds them)",
+    )  # fmt: skip
+
+
 def refuse_no_model(arguments: argparse.Namespace) -> None:
     if not arguments.models:
         raise UsageError("got no model, expected --models; `mixprof models` lists them")

@@ -31,7 +31,7 @@ from mixprof.reports.gate.waivers import DEFAULT, read
 
 SPEAKS_OF = {1: ("regressed", "missing"), 3: ("inconclusive",), 4: ("incomparable",)}  # an exit code -> verdicts
 ACCEPT = "`mixprof accept '{name}' --reason WHY --until DATE` lets it pass for a time"
-OTHERS = ("prepare", "threshold", "limit")  # settings that are neither axes nor measuring
+OTHERS = ("prepare", "pythonpath", "threshold", "limit")  # settings that are neither axes nor measuring
 SETTINGS = (*(axis for axis in AXES if axis != "models"), *MEASURE, *OTHERS)
 Value = str | int | float | bool | Sequence[str | int] | None
 TO_DO = {
@@ -70,7 +70,7 @@ class Gate:
         base: a revision, merge-base or python:PATH; default: --latency-base. folder: below the root of the test run;
         both sides import from it, or from its like in BASE. budget: seconds. exact_only: counts alone, without time.
         settings: axes and measuring settings by their names with underscores, like resolutions="56,112"; prepare,
-        threshold and limit as options of `ab`.
+        pythonpath, threshold and limit as options of `ab`.
         """
         __tracebackhide__ = True
         if _in_parallel() and not exact_only:
@@ -162,13 +162,14 @@ def _job(model: str, settings: Mapping[str, Value], where: Path) -> tuple[Spec, 
         name = "models" if "models" in settings else unknown[0]
         raise UsageError(f"got {name}=, expected {nearest(name, SETTINGS)}")
     groups, measure = sweep_file.read(None, {"models": model, **given}, "{}=".format)
-    texts = {name: _texts(settings.get(name)) for name in ("threshold", "limit")}
+    texts = {name: _texts(settings.get(name)) for name in ("threshold", "limit", "pythonpath")}
     waivers = read(where / DEFAULT) if (where / DEFAULT).exists() else ()
     policy = Policy(
         thresholds=thresholds.parse(texts["threshold"]), limits=limits.parse(texts["limit"]), waivers=waivers
     )
     prepare = settings.get("prepare")
-    return Spec(groups, measure=measure, prepare=None if prepare is None else str(prepare), where=where), policy
+    prepare = None if prepare is None else str(prepare)
+    return Spec(groups, measure=measure, prepare=prepare, pythonpath=texts["pythonpath"], where=where), policy
 
 
 def _texts(value: Value) -> list[str]:

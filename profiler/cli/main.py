@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 import signal
@@ -89,7 +90,9 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left
         return 0
     except OSError as error:
-        return _fail(74, f"{error.filename or 'a file'} could not be written or read: {error.strerror or error}")
+        elsewhere = "; --out names a folder elsewhere" if error.errno == errno.EROFS else ""
+        reason = f"{error.strerror or error}{elsewhere}"
+        return _fail(74, f"{error.filename or 'a file'} could not be written or read: {reason}")
     except Exception as error:
         traceback.print_exc()
         return _fail(70, f"internal error: {type(error).__name__}: {error}; please report it with the lines above")

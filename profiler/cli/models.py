@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
         for name in models.MODELS:
             source = asked.describe(name)
             case = expand([Axes(models=(name,))], {name: source}.__getitem__, ["cpu"])[0].case
-            rows.append({"model": name, "kind": source.kind, "params": asked.count(case, source).get("params")})
+            rows.append({"model": name, "kind": source.kind, "params": asked.count(case, source).params})
     if arguments.json:
         print_json(rows)
         return 0

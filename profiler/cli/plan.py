@@ -31,8 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.devices = "cuda:0"  # and with it the dtype that is usual there
     sweep = read_sweep(arguments)
     with session(sweep.measure, models, sweep.given) as asked:
-        planned, environment = planned_cases(sweep.groups, asked)
-        expected = outlook.predict(planned, sweep.measure, asked.count, asked.formulas, environment)
+        planned, machine = planned_cases(sweep.groups, asked)
+        expected = outlook.predict(planned, sweep.measure, asked.count, asked.formulas, machine)
         on = None if arguments.on is None else prediction.of_cases(planned, arguments.on, asked.operators)
     if arguments.json:
         print_json(expected.to_json() if on is None else _with_predictions(expected, *on))

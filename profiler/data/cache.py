@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,10 +18,12 @@ ENGINE, PROOF = "engine.plan", "proof.json"
 
 
 def folder() -> Path:
-    """$MIXPROF_CACHE, else mixprof in the user's cache folder."""
-    chosen = os.environ.get("MIXPROF_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(chosen).expanduser() if chosen else Path(base).expanduser() / "mixprof"
+    """$MIXPROF_CACHE, else mixprof in the user's cache folder, or in that of temporary files where there is none."""
+    if chosen := os.environ.get("MIXPROF_CACHE"):
+        return Path(os.path.expanduser(chosen))
+    base = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
+    # A user without a home, or an entry in passwd that would name one: a container's.
+    return base / "mixprof" if base.is_absolute() else Path(tempfile.gettempdir()) / f"mixprof-{os.getuid()}"
 
 
 def own_folder(path: Path) -> Path:

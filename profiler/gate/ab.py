@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,12 +16,14 @@ from mixprof.data.errors import UsageError
 from mixprof.data.pairs import Measured
 from mixprof.data.run_folder import make_folder
 from mixprof.data.testbed import testbed_key
-from mixprof.gate import grid
+from mixprof.gate import grid, module_path
+from mixprof.gate.causes import is_new
 from mixprof.gate.git import merge_base, resolve, uncommitted
 from mixprof.gate.lock import only_one
 from mixprof.gate.looks import Budget, Decides, look
+from mixprof.gate.ownership import Ownership
 from mixprof.gate.rounds import Entry, Rounds
-from mixprof.gate.sides import HERE, Side, is_revision, sides
+from mixprof.gate.sides import HERE, Setup, Side, is_revision, sides
 from mixprof.plan.files import Given
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.sources import Registry
@@ -42,6 +45,7 @@ class Spec:
     base_set: Mapping[str, str] = field(default_factory=dict)  # this side's own settings: {"lowering": "compile"}
     head_set: Mapping[str, str] = field(default_factory=dict)
     prepare: str | None = None  # command that is run in each revision's work tree
+    pythonpath: Sequence[str] = ()  # folders of each side's packages, from the current one
     exact_only: bool = False  # counts alone: no time is measured
     budget_s: float | None = None  # for the whole job
     out: Path | None = None  # a new folder for samples; None: one that is gone afterwards
@@ -69,8 +73,9 @@ def ab(spec: Spec, judge: Judge[Result], registry: Registry, say: Say = lambda l
         if not spec.exact_only:
             stack.enter_context(only_one(say))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mixprof-ab-")))
+        setup = Setup(spec.prepare, module_path.parse(spec.pythonpath))
         overrides = (dict(spec.base_set), dict(spec.head_set))
-        both = stack.enter_context(sides((spec.base, spec.head), scratch, spec.prepare, overrides))
+        both = stack.enter_context(sides((spec.base, spec.head), scratch, setup, overrides))
         spec = replace(spec, out=(spec.out or scratch / "job").absolute())
         return judge.conclude(_Job(spec, both, judge, registry, say).measure(start))
 
@@ -131,12 +136,13 @@ class _Job:
         with _asked(spec, self.sides, self.registry) as asked:
             cases = self._grid(asked)
             for entry in cases.entries:
-                grid.count(entry, *asked)
-            key = testbed_key(asked[0].environment()["testbed"])
+                grid.count(entry, self.sides, *asked)
+            self._refuse_others_code(asked)
+            key = testbed_key(asked[0].machine().testbed)
         make_folder(spec.out, spec.hidden)
-        rounds, canary = Rounds(self.sides, spec.measure, spec.out), None
-        if not spec.exact_only and cases.entries:
-            first = cases.entries[0]
+        rounds = Rounds(self.sides, spec.measure, spec.out, check=self._ownership.refuse_strays)
+        first, canary = next((entry for entry in cases.entries if entry.pair.failure is None), None), None
+        if not spec.exact_only and first is not None:
             canary = Entry.itself(first.base, first.pair.case)
             look(cases.entries, canary, rounds, self.judge, Budget(spec.budget_s, start), self.say)
         return Measured(
@@ -154,16 +160,30 @@ class _Job:
 
     def _grid(self, asked: Sequence[Session]) -> grid.Grid:
         """Pair the cases of both sides. UsageError where BASE has none, or where a pattern names none."""
-        planned = [
-            grid.of_side(self.spec.groups, side, session) for side, session in zip(self.sides, asked, strict=True)
-        ]
-        cases = grid.match(*planned)
+        base, head = (
+            grid.of_side(self.spec.groups, side, session, partial(self._ownership.lacks, side))
+            for side, session in zip(self.sides, asked, strict=True)
+        )
+        cases = grid.match(base, head, lambda model: is_new(model, *self.sides))
+        sources = {entry.case.model: entry.source for entry in head.values() if entry.case.resolution != (0, 0)}
+        cases.notes.extend(self._ownership.of_no_tree(sources))
         if not cases.entries and not cases.missing:
-            reasons = [entry.reason for entry in planned[0].values() if entry.reason]
+            reasons = [entry.reason for entry in base.values() if entry.reason]
             raise UsageError(f"BASE can run no case: {reasons[0] if reasons else 'the axes are empty'}")
         compared = [*(entry.pair.case for entry in cases.entries), *(lost.case for lost in cases.missing)]
         self.judge.refuse([case.label() for case in compared])
         return cases
+
+    @cached_property
+    def _ownership(self) -> Ownership:
+        return Ownership(self.sides)
+
+    def _refuse_others_code(self, asked: Sequence[Session]) -> None:
+        """UsageError where a side ran what is not its own, or both the same."""
+        imports = [session.server.imports for session in asked]
+        for side, imported in zip(self.sides, imports, strict=True):
+            self._ownership.refuse_strays(side, imported)
+        self._ownership.refuse_same_code(*imports)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mixprof.data.errors import UsageError
@@ -19,13 +19,14 @@ DEEPEN = "git fetch --unshallow (in CI: check out with fetch-depth: 0)"
 OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 
 
-def ask(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def ask(
+    *arguments: str, folder: Path | None = None, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a git command, in the language that its messages are read in. UsageError where there is no git."""
-    variables = {name: value for name, value in os.environ.items() if name not in OF_A_HOOK}
+    inherited = {name: value for name, value in os.environ.items() if name not in OF_A_HOOK}
+    environment = {**inherited, "LC_ALL": "C", **(variables or {})}
     try:
-        return subprocess.run(
-            ["git", *arguments], cwd=folder, env={**variables, "LC_ALL": "C"}, capture_output=True, text=True
-        )
+        return subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
     except FileNotFoundError as error:
         if folder is not None and not folder.is_dir():
             raise
@@ -91,6 +92,12 @@ def uncommitted() -> list[str]:
     return [line[3:] for line in git("status", "--porcelain").splitlines() if line != "?? runs/"]
 
 
+def work_trees(folder: Path) -> list[Path]:
+    """Every work tree of the repository that a folder is in, the user's own among them; none outside of one."""
+    lines = ask("worktree", "list", "--porcelain", folder=folder).stdout.splitlines()
+    return [Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")]
+
+
 @contextlib.contextmanager
 def work_tree(commit: str, scratch: Path, *options: str) -> Iterator[Path]:
     """A work tree of a commit below `scratch`, gone afterwards: also after Ctrl-C and SIGTERM.
@@ -120,8 +127,7 @@ def _remove(top: Path, tree: Path) -> None:
 
 def remove_left_behind(top: Path) -> None:
     """Remove the work trees of this repository whose makers were killed."""
-    lines = git("worktree", "list", "--porcelain", folder=top).splitlines()
-    for tree in (Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")):
+    for tree in work_trees(top):
         if tree.name == TREE and _is_abandoned(tree.parent / ALIVE):
             _remove(top, tree)
             shutil.rmtree(tree.parent, ignore_errors=True)

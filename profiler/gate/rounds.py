@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mixprof.data.imports import Imports
 from mixprof.data.pairs import Failure, Paired
 from mixprof.data.types import Case
+from mixprof.gate.causes import explain
 from mixprof.gate.pair import Ended, PairSamples, round_of, scratch_of
 from mixprof.gate.sides import Side
 from mixprof.machine.process import default_threads
@@ -24,6 +26,7 @@ from mixprof.run.launching import reference_of, request_of
 CANARY = "canary"  # the side that is BASE once more
 TRIES = 3  # of a round that others disturbed; then it is given up
 JOURNAL = "pairs.jsonl"
+Check = Callable[[Side, Iterable[Imports]], None]
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,28 @@ class Entry:
         """One side against itself."""
         return cls(Paired(case, planned.case, planned.case), planned, planned)
 
+    @classmethod
+    def failed(cls, planned: Planned, case: Case, failure: Failure) -> Entry:
+        """A case of one side that the other one cannot even plan."""
+        return cls(Paired(case, planned.case, planned.case, failure=failure, uncounted=failure), planned, planned)
+
 
 class Rounds:
     """Runs rounds of a grid and journals each pair when it ends.
 
-    extra_work: share of extra work that HEAD's processes do, for calibration.
+    extra_work: share of extra work that HEAD's processes do, for calibration. check: raises for code that is not a
+    side's own, which a forward may import as late as this.
     """
 
-    def __init__(self, sides: tuple[Side, Side], measure: Measure, folder: Path, extra_work: float = 0.0):
+    def __init__(
+        self, sides: tuple[Side, Side], measure: Measure, folder: Path, extra_work: float = 0.0,
+        check: Check = lambda side, imports: None,
+    ):  # fmt: skip
         self.sides = dict(zip(("base", "head", CANARY), (*sides, sides[0]), strict=True))
         self.measure, self.folder, self.extra_work = measure, folder, extra_work
         self.threads = measure.threads or default_threads()
         self.settings = {**asdict(measure), "threads": self.threads}
+        self.check = check
         self.spent_s = 0.0
         self._generator = random.Random(measure.seed)
 
@@ -93,7 +106,7 @@ class Rounds:
                 entry.pair.failure = failed.failure
                 return
             except Ended as ended:
-                entry.pair.failure = _failure(ended.side, ended.values)
+                entry.pair.failure = self._failure(ended.side, ended.values)
                 return
             except ServerDied as error:
                 # Blamed on the side whose server has ended: that of BASE is nothing that HEAD did.
@@ -102,6 +115,8 @@ class Rounds:
                     servers.pop(side).close()
                 entry.pair.failure = Failure(died, "crashed", str(error))
                 return
+            for side in {"base", against}:
+                self.check(self.sides[side], servers[side].imports)
             self._write(entry, against, samples)
             if (samples.lost_share or 0.0) <= self.measure.max_lost_cpu:
                 proofs = [launch["proof"] or {} for launch in launches]
@@ -122,9 +137,13 @@ class Rounds:
         if not reference.exists():
             values = server.run("prepare", self.measure.timeout, reference=str(reference), **request).values
             if values["status"] != "ok":
-                raise Failed(_failure(side, values))
+                raise Failed(self._failure(side, values))
         more = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
         return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, **more}
+
+    def _failure(self, name: str, values: Mapping[str, Any]) -> Failure:
+        reason = explain(self.sides[name], str(values.get("reason") or ""))
+        return Failure("base" if name == CANARY else name, str(values["status"]), reason)
 
     def _write(self, entry: Entry, against: str, samples: PairSamples) -> None:
         """Append one line to the job's journal."""
@@ -156,7 +175,3 @@ class Failed(Exception):
     def __init__(self, failure: Failure):
         super().__init__(failure.reason)
         self.failure = failure
-
-
-def _failure(side: str, values: Mapping[str, Any]) -> Failure:
-    return Failure("base" if side == CANARY else side, str(values["status"]), str(values.get("reason") or ""))

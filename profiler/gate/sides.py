@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixprof.data.errors import UsageError
-from mixprof.gate.git import git, resolve, work_tree
+from mixprof.gate import submodules
+from mixprof.gate.git import ask, git, resolve, work_tree
+from mixprof.gate.module_path import installed_from, roots
 from mixprof.run.client import Origin
 
 HERE = "."  # the current folder as it is, with what is not committed
@@ -28,11 +30,14 @@ class Side:
     revision: str | None = None  # commit
     overrides: dict[str, str] = field(default_factory=dict)  # of case fields: {"lowering": "compile"}
     path: tuple[str, ...] = ()  # first on the workers' module path
+    tree: Path = field(default_factory=Path.cwd)  # top of its work tree; `folder` where it is in none
+    roots: tuple[str, ...] = ()  # user code is looked for here first
+    environment: Path | None = None  # the one that --prepare was given
 
     @property
     def origin(self) -> Origin:
         """The code that its servers run."""
-        return Origin(self.python, self.path, self.folder)
+        return Origin(self.python, self.path, self.folder, self.roots)
 
     @property
     def words(self) -> str:
@@ -44,33 +49,49 @@ def is_revision(name: str) -> bool:
     return name != HERE and not name.startswith("python:")
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What is done to both sides before either is asked for anything."""
+
+    prepare: str | None = None  # command that is run in each revision's work tree
+    pythonpath: tuple[str, ...] = ()  # folders below the current one that user code is imported from
+
+
 @contextlib.contextmanager
-def sides(names: tuple[str, str], scratch: Path, prepare: str | None, overrides: tuple[dict[str, str], dict[str, str]]
+def sides(names: tuple[str, str], scratch: Path, setup: Setup, overrides: tuple[dict[str, str], dict[str, str]]
           ) -> Iterator[tuple[Side, Side]]:  # fmt: skip
-    """Both sides, made ready; their work trees are gone afterwards."""
-    with contextlib.ExitStack() as held:
-        made = [held.enter_context(side(name, scratch / label, prepare, given))
+    """Both sides, made ready; their work trees are gone afterwards. UsageError for a module path that neither has."""
+    with contextlib.ExitStack() as opened:
+        made = [opened.enter_context(side(name, scratch / label, setup, given))
                 for name, label, given in zip(names, ("base", "head"), overrides, strict=True)]  # fmt: skip
+        for folder in setup.pythonpath:
+            if not any((each.folder / folder).is_dir() for each in made):
+                raise UsageError(f"got --pythonpath '{folder}', which neither side has, expected a folder of them")
         yield made[0], made[1]
 
 
 @contextlib.contextmanager
-def side(name: str, scratch: Path, prepare: str | None, overrides: dict[str, str]) -> Iterator[Side]:
+def side(name: str, scratch: Path, setup: Setup, overrides: dict[str, str]) -> Iterator[Side]:
     """One side. A revision gets a work tree below `scratch`; `prepare` runs in it, in an environment of its own."""
-    if name.startswith("python:"):
-        python = _python(name.removeprefix("python:"))
-        yield Side(name, Path.cwd(), python, overrides=overrides, path=_path(Path.cwd(), scratch))
-        return
-    if name == HERE:
-        yield Side(name, Path.cwd(), sys.executable, overrides=overrides, path=_path(Path.cwd(), scratch))
+    here = Path.cwd()
+    if not is_revision(name):
+        python = sys.executable if name == HERE else _python(name.removeprefix("python:"))
+        tree = Path(top) if (top := ask("rev-parse", "--show-toplevel").stdout.strip()) else here
+        # An environment is compared by what is installed in it: a `src` of this folder does not go before that.
+        found = roots(here, tree, setup.pythonpath, detect=name == HERE)
+        yield Side(name, here, python, overrides=overrides, path=_path(here, scratch), tree=tree, roots=found)
         return
     commit = resolve(name)
-    below = Path.cwd().relative_to(git("rev-parse", "--show-toplevel"))
+    below = here.relative_to(git("rev-parse", "--show-toplevel"))
     with work_tree(commit, scratch) as tree:
+        submodules.fill(tree)
+        folder = tree / below
         # A folder that this commit has not yet is one in which nothing can be imported: `missing`, not an error.
-        (tree / below).mkdir(parents=True, exist_ok=True)
-        python = _prepared(tree, scratch, prepare) if prepare else sys.executable
-        yield Side(name, tree / below, python, commit, overrides, _path(tree, scratch))
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = _prepared(tree, scratch, setup.prepare) if setup.prepare else None
+        python = str(environment / "bin" / "python") if environment else sys.executable
+        found = roots(folder, tree, setup.pythonpath, detect=not _installs(environment, tree))
+        yield Side(name, folder, python, commit, overrides, _path(tree, scratch), tree, found, environment)
 
 
 def _python(path: str) -> str:
@@ -79,7 +100,8 @@ def _python(path: str) -> str:
     found = found / "bin" / "python" if found.is_dir() else found
     if not os.access(found, os.X_OK) or found.is_dir():
         raise UsageError(f"got python:{path}, expected an environment's folder or its interpreter")
-    ask = "import importlib.util as u; print('lacks', *(n for n in ('torch', 'numpy', 'scipy') if not u.find_spec(n)))"
+    needs = ("torch", "numpy", "scipy", "msgspec")
+    ask = f"import importlib.util as u; print('lacks', *(n for n in {needs} if not u.find_spec(n)))"
     try:
         done = subprocess.run([found, "-c", ask], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -92,8 +114,8 @@ def _python(path: str) -> str:
     return str(found.absolute())
 
 
-def _prepared(tree: Path, scratch: Path, command: str) -> str:
-    """Run the user's command in a work tree, its own environment first on the path; that environment's interpreter."""
+def _prepared(tree: Path, scratch: Path, command: str) -> Path:
+    """Run the user's command in a work tree, its own environment first on the path; that environment."""
     environment = scratch / "environment"
     made = subprocess.run(
         [sys.executable, "-m", "venv", "--system-site-packages", environment], capture_output=True, text=True
@@ -109,7 +131,18 @@ def _prepared(tree: Path, scratch: Path, command: str) -> str:
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["nothing said"]
         raise UsageError(f"--prepare ended with exit code {done.returncode} for {scratch.name}: {last[0]}")
-    return str(environment / "bin" / "python")
+    return environment
+
+
+def _installs(environment: Path | None, tree: Path) -> bool:
+    """Whether --prepare installed something of the tree: with what it built, it then comes before the tree's `src`."""
+    packages = environment.glob("lib/python*/site-packages") if environment is not None else ()
+    return any(True for folder in packages for _ in installed_from([tree.resolve(), tree], folder))
+
+
+def has_registered(tree: Path) -> bool:
+    """Whether registered models come from a tree: it is a checkout of this project."""
+    return (tree / "models" / "specialization.py").exists() and (tree / "src" / "mixprof").exists()
 
 
 def _path(tree: Path, scratch: Path) -> tuple[str, ...]:
@@ -121,8 +154,7 @@ def _path(tree: Path, scratch: Path) -> tuple[str, ...]:
     package = folder / "mixprof"
     package.mkdir(parents=True, exist_ok=True)
     ours = Path(__file__).parents[1]
-    own_models = (tree / "models" / "specialization.py").exists() and (tree / "src" / "mixprof").exists()
     for part in ours.iterdir():
-        source = (tree / "models").resolve() if part.name == "models" and own_models else part
+        source = (tree / "models").resolve() if part.name == "models" and has_registered(tree) else part
         (package / part.name).symlink_to(source)
     return (str(folder),)

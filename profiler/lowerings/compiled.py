@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mixprof.data.errors import Unsupported
+from mixprof.data.errors import Unavailable, Unsupported
 from mixprof.lowerings import Lowered, Target
 from mixprof.lowerings.eager import of_function, place
 
@@ -17,6 +20,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     from torch._dynamo.utils import counters
     from torch._inductor import metrics
 
+    _refuse_noexec(Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()))
     module, inputs = place(module, inputs, target)
     mode = next(iter(target.options), "default")
     counters.clear()
@@ -47,3 +51,13 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         proof=proof,
         compilations=lambda: int(counters["stats"]["unique_graphs"]),
     )
+
+
+def _refuse_noexec(folder: Path) -> None:
+    """Raise Unavailable where nothing that inductor builds could be loaded: Docker mounts such a /tmp."""
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    if os.statvfs(place).f_flag & os.ST_NOEXEC:
+        raise Unavailable(
+            f"lowering 'compile': '{place}' is mounted noexec, and what is compiled is loaded from there: "
+            "set TMPDIR to a folder elsewhere, or of a sweep --out"
+        )

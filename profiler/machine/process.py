@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixprof.data.errors import Unavailable, Unsupported
+from mixprof.machine import quota
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +36,14 @@ def worker_environment(threads: int, allocator: str, cache: Path) -> dict[str, s
     }
 
 
-def default_threads() -> int:
+def allowed_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_threads() -> int:
+    """As many as run at once: no more than cores, and than whole CPUs of the control group's quota, but one."""
+    share = quota.cpus()
+    return allowed_cores() if share is None else max(1, min(allowed_cores(), int(share)))
 
 
 def prepare_cpu(threads: int) -> None:

@@ -15,9 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from mixprof.data.imports import Imports
+from mixprof.data.json import Json, line
+from mixprof.data.messages import Progress
 from mixprof.machine.cpu_contention import oom_kills
 from mixprof.machine.process import worker_environment
 from mixprof.plan.axes import Source
+from mixprof.worker.imports import ROOTS
 
 START_TIMEOUT_S = 300.0
 
@@ -26,7 +32,7 @@ START_TIMEOUT_S = 300.0
 class Outcome:
     """How a job ended: what it returned, or how its process died."""
 
-    values: dict[str, Any]  # has "status" and "reason" when there is nothing else
+    values: Json  # has "status" and "reason" when there is nothing else
     wall_s: float  # as the parent saw it
 
 
@@ -44,7 +50,7 @@ class ServerDied(Exception):
     """The fork server itself ended."""
 
 
-def source_request(source: Source) -> dict[str, Any]:
+def source_request(source: Source) -> Json:
     """A source as a worker is told of it."""
     fields = asdict(source)
     del fields["check"], fields["facts"]
@@ -57,7 +63,8 @@ class Origin:
 
     python: str = sys.executable  # interpreter
     path: tuple[str, ...] = ()  # first on its module path
-    folder: Path | None = None  # user code is imported from here; None: from the current folder
+    folder: Path | None = None  # the current one of its jobs; None: that of this process
+    roots: tuple[str, ...] = ()  # user code is imported from here, before everything else; none: from that folder
 
 
 class Server:
@@ -79,6 +86,7 @@ class Server:
         self.threads = threads
         self.allocator = allocator
         self.folder = side.folder
+        self.imports: set[Imports] = set()  # of the models of users that its jobs have run
         self._number = itertools.count()
         self._pid: int | None = None
         self._errors = (scratch / "server.log").open("ab")
@@ -89,6 +97,7 @@ class Server:
             env={
                 **_inherited(),
                 **_module_path(side.path),
+                ROOTS: os.pathsep.join(side.roots),
                 **worker_environment(threads, allocator, scratch / "cache"),
             },
             stdin=subprocess.PIPE,
@@ -111,7 +120,7 @@ class Server:
         """Start one job in a process of its own. The next one waits for its `finish`."""
         name = self.scratch / f"job-{os.getpid()}-{next(self._number)}"
         result, log = name.with_suffix(".json"), name.with_suffix(".log")
-        line = {
+        fields = {
             "job": job,
             "result": str(result),
             "log": str(log),
@@ -125,14 +134,14 @@ class Server:
         try:
             assert self._process.stdin is not None
             try:
-                self._process.stdin.write(json.dumps(line).encode() + b"\n")
+                self._process.stdin.write(line(fields))
                 self._process.stdin.flush()
             except BrokenPipeError as error:
                 raise ServerDied("a worker server closed its pipe") from error
             started = self._answer(START_TIMEOUT_S)
             if started is None:
                 raise ServerDied("a worker server did not start a job")
-            self._pid = int(started["pid"])
+            self._pid = started.pid
         except BaseException:
             self._forget(running)
             raise
@@ -147,6 +156,8 @@ class Server:
                 values = {"status": "oom", "reason": "the worker was ended by the kernel's out-of-memory killer"}
         finally:
             self._forget(running)
+        if imports := values.pop("imports", None):
+            self.imports.add(Imports.from_json(imports))
         return Outcome(values, time.perf_counter() - running.start)
 
     def _forget(self, running: Running) -> None:
@@ -158,13 +169,13 @@ class Server:
     def _ended(self, timeout_s: float) -> tuple[int, bool]:
         """The exit code of the job that runs, and whether it was ended for its time."""
         ended = self._answer(timeout_s)
-        if ended is not None:
-            return int(ended["exit"]), False
-        self.kill_job()
-        ended = self._answer(START_TIMEOUT_S)
-        if ended is None:
+        timed_out = ended is None
+        if timed_out:
+            self.kill_job()
+            ended = self._answer(START_TIMEOUT_S)
+        if ended is None or ended.exit is None:
             raise ServerDied("a job could not be ended")
-        return int(ended["exit"]), True
+        return ended.exit, timed_out
 
     @property
     def busy(self) -> bool:
@@ -200,7 +211,7 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._pid, signal.SIGKILL)
 
-    def _answer(self, timeout_s: float) -> dict[str, Any] | None:
+    def _answer(self, timeout_s: float) -> Progress | None:
         """The server's next line, or None when none came in time."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout_s
@@ -213,9 +224,8 @@ class Server:
             if not chunk:
                 raise ServerDied(f"a worker server ended: {_last_line(self.scratch / 'server.log')}")
             self._buffer += chunk
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        text, self._buffer = self._buffer.split(b"\n", 1)
+        return msgspec.json.decode(text, type=Progress)
 
     def close(self) -> None:
         """End the server and whatever it runs."""
@@ -247,11 +257,11 @@ def _module_path(path: tuple[str, ...]) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join((*path, *([before] if before else [])))} if path else {}
 
 
-def _read_result(result: Path, log: Path, ended: int, timed_out: bool, timeout_s: float) -> dict[str, Any]:
+def _read_result(result: Path, log: Path, ended: int, timed_out: bool, timeout_s: float) -> Json:
     if timed_out:
         return {"status": "timeout", "reason": f"not done after {timeout_s:g} s; --timeout allows more"}
     if ended == 0 and result.exists():
-        values: dict[str, Any] = json.loads(result.read_text())
+        values: Json = json.loads(result.read_text())
         return values
     how = f"killed by {signal.Signals(-ended).name}" if ended < 0 else f"ended with exit code {ended}"
     last = _last_line(log)

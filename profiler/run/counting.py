@@ -23,7 +23,7 @@ class Counted:
     """One forward's costs, its batch included."""
 
     model: str
-    params: int | None  # None: of a function
+    params: int | None  # None: a function has none that can be told
     macs: int
     flops: int
     macs_by_op: dict[str, int]
@@ -57,20 +57,22 @@ def count(axes: Axes, registry: Registry, given: Given, *, tree: bool = False) -
         entry = expand([axes], asked.describe, ["cpu"])[0]
         refuse_unused(asked.given, [entry])
         counts = asked.count(entry.case, entry.source, tree=tree)
-    if tree and counts["status"] == "ok" and "tree" not in counts:
+    if tree and counts.status == "ok" and counts.tree is None:
         raise UsageError(f"got '{entry.case.model}' with --tree, expected a model that is made of modules")
-    if counts["status"] != "ok":
-        raise UsageError(counts["reason"])
+    if counts.status != "ok":
+        raise UsageError(counts.reason)
+    assert counts.macs is not None
+    assert counts.flops is not None
     return entry.case.label(), Counted(
         model=entry.case.model,
-        params=counts["params"],
-        macs=counts["macs"],
-        flops=counts["flops"],
-        macs_by_op=counts["macs_by_op"],
-        min_bytes=counts.get("min_bytes"),
-        uncounted_ops=counts["uncounted_ops"],
-        tree=counts.get("tree"),
-        counted_on=counts.get("counted_on"),
+        params=counts.params,
+        macs=counts.macs,
+        flops=counts.flops,
+        macs_by_op=counts.macs_by_op or {},
+        min_bytes=counts.min_bytes,
+        uncounted_ops=list(counts.uncounted_ops or ()),
+        tree=counts.tree,
+        counted_on=counts.counted_on,
     )
 
 

@@ -18,6 +18,7 @@ from mixprof import lowerings
 from mixprof.data import cache, run_folder
 from mixprof.data.errors import Unsupported, UsageError
 from mixprof.data.manifest import Checked, CrossCheck, Manifest
+from mixprof.data.messages import Machine
 from mixprof.data.types import Launch, Record
 from mixprof.lowerings.tensorrt import trtexec
 from mixprof.machine.process import default_threads
@@ -74,7 +75,7 @@ def check(
     if waiting:
         measure = measure_of(manifest)
         with session(measure, registry) as asked:
-            here = asked.environment()
+            here = asked.machine()
             for number, record in enumerate(waiting, 1):
                 reason = elsewhere(record, manifest.environment.testbed, here)
                 order = schedule(blocks, seed + number)
@@ -102,16 +103,16 @@ def why_not(record: Record, tools: Mapping[str, str]) -> str | None:
     return None
 
 
-def elsewhere(record: Record, then: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+def elsewhere(record: Record, then: Mapping[str, Any], here: Machine) -> str | None:
     """Why this machine's device is not the one that a record was measured on; None when it is, or nobody can tell.
 
     then: the testbed of the run; here: what the job `environment` found.
     """
     device = record.case.device
-    if device not in here["devices"]:
+    if device not in here.devices:
         return f"{device} is not there"
     index = int(device.split(":")[1])
-    names = [dict(enumerate(testbed.get("gpus") or ())).get(index) for testbed in (then, here["testbed"])]
+    names = [dict(enumerate(testbed.get("gpus") or ())).get(index) for testbed in (then, here.testbed)]
     if None in names or names[0] == names[1]:
         return None
     return f"another device: measured on {names[0]}, here {device} is {names[1]}"

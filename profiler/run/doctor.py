@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mixprof import lowerings
 from mixprof.data import cache
 from mixprof.data.errors import UsageError
-from mixprof.machine import cpu_contention
+from mixprof.data.messages import Machine
+from mixprof.machine import cpu_contention, quota
+from mixprof.machine.process import allowed_cores, default_threads
 
 OPTIONAL = {
     **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if entry.engine},
@@ -37,6 +38,7 @@ class Examination:
     devices: list[str]
     versions: dict[str, str]
     testbed: Mapping[str, object]
+    threads: Mapping[str, float | None]
     parts: dict[str, dict[str, Finding]]
 
     def to_json(self) -> dict[str, object]:
@@ -45,26 +47,29 @@ class Examination:
         return {**values, **parts}
 
 
-def examine(environment: Mapping[str, Any]) -> Examination:
+def examine(machine: Machine) -> Examination:
     """Look at lowerings, optional packages, the cache of engines and sensors."""
     parts = {
         "lowerings": {name: lowerings.missing(name) for name in lowerings.LOWERINGS},
         "packages": {name: _package(name, install) for name, install in OPTIONAL.items()},
         "engine cache": {str(cache.folder()): _cache_trouble()},
-        "sensors": _sensors(environment["devices"]),
+        "sensors": _sensors(list(machine.devices)),
     }
     return Examination(
-        environment["devices"],
-        environment["versions"],
-        environment["testbed"],
+        list(machine.devices),
+        machine.versions,
+        machine.testbed,
+        {"default": default_threads(), "allowed": allowed_cores(), "quota": quota.cpus()},
         {part: {name: Finding(why is None, why) for name, why in of.items()} for part, of in parts.items()},
     )
 
 
 def _cache_trouble() -> str | None:
     """Why engines cannot be kept in the cache folder, None if they can; the folder is not made."""
-    if not cache.folder().exists():
-        return None
+    place = cache.folder()
+    if not place.exists():
+        above = next(folder for folder in place.parents if folder.exists())
+        return None if os.access(above, os.W_OK) else "cannot be made: set MIXPROF_CACHE to a folder of your own"
     try:
         cache.own_folder(cache.folder())
     except (UsageError, OSError) as error:
@@ -89,11 +94,18 @@ def _sensors(devices: list[str]) -> dict[str, str | None]:
     }
 
 
+def _threads(threads: Mapping[str, float | None]) -> str:
+    share = threads["quota"]
+    bound = "" if share is None else f", {share:.3g} of the control group's quota"
+    return f"{threads['default']} by default: {threads['allowed']} cores{bound}"
+
+
 def as_text(examination: Examination) -> str:
     """The examination for a person."""
     versions = ", ".join(f"{name} {version}" for name, version in examination.versions.items())
     devices = examination.devices
     lines = [f"devices      {', '.join(devices)} (default: {devices[-1]})", f"versions     {versions}"]
+    lines.append(f"threads      {_threads(examination.threads)}")
     for part, findings in examination.parts.items():
         lines.append(part)
         lines += [f"  {name:24} {'works' if each.works else each.reason}" for name, each in findings.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,14 +9,15 @@ from pathlib import Path
 import msgspec
 
 from mixprof.data.case import Case
+from mixprof.data.files import write_whole
 from mixprof.data.json import Json, decode
 from mixprof.data.launch import Counts, Launch
+from mixprof.data.messages import Counted
 from mixprof.machine import cpu_contention
 from mixprof.machine.testbed import total_memory_bytes
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, source_request
-from mixprof.worker.server import write_result
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def launch_case(entry: Planned, bench: Bench) -> Launch:
     first = {**request, "max_memory": bound and 2 * bound}  # the reference is computed in twice the width
     start = time.perf_counter()
     counted = _count(server, reference.with_suffix(".json"), first, timeout_s)
-    counts = _counts(counted)
+    counts = _kept(counted)
     if reason := _too_large(entry.case, counted, bound):
         return Launch("oom", reason, counts=counts)
     if not reference.exists():
@@ -94,36 +94,33 @@ def launch_case(entry: Planned, bench: Bench) -> Launch:
         wall_s=outcome.wall_s,
         start_s=None if job_s is None else outcome.wall_s - job_s,
     )
-    memory = launch.memory and msgspec.structs.replace(
-        launch.memory, predicted_peak_bytes=counted.get("predicted_peak_bytes")
-    )
+    predicted = counted.predicted_peak_bytes
+    memory = launch.memory and msgspec.structs.replace(launch.memory, predicted_peak_bytes=predicted)
     return replace(launch, counts=counts, memory=memory, environment=environment)
 
 
-def _count(server: Server, path: Path, request: Json, timeout_s: float) -> Json:
+def _count(server: Server, path: Path, request: Json, timeout_s: float) -> Counted:
     """A model's counts at an input, asked once; their failure costs the case nothing else."""
     if path.exists():
-        stored: Json = json.loads(path.read_text())
-        return stored
-    values = server.run("count", timeout_s, **request).values
-    if values["status"] == "ok":
-        write_result(path, values)
-    return values
+        return msgspec.json.decode(path.read_bytes(), type=Counted)
+    counted = decode(server.run("count", timeout_s, **request).values, Counted)
+    if counted.status == "ok":
+        write_whole(path, msgspec.json.encode(counted))
+    return counted
 
 
-def _counts(counted: Json) -> Counts | None:
-    """The counts a launch keeps; None where counting failed."""
-    if counted["status"] != "ok":
-        return None
-    return decode({name: counted.get(name) for name in Counts.__struct_fields__}, Counts)
+def _kept(counted: Counted) -> Counts | None:
+    """The counts of a launch; None where counting failed."""
+    names = Counts.__struct_fields__
+    return Counts(**{name: getattr(counted, name) for name in names}) if counted.status == "ok" else None
 
 
-def _too_large(case: Case, counted: Json, bound: int | None) -> str | None:
+def _too_large(case: Case, counted: Counted, bound: int | None) -> str | None:
     """Why a case will not fit, from its predicted peak; None when it will or nobody can tell."""
-    if counted["status"] != "ok" or case.device != "cpu":
+    if counted.status != "ok" or case.device != "cpu":
         return None
     # Of a file, only weights and inputs are known ahead.
-    predicted = counted["weights_bytes"] + counted["input_bytes"] + (counted["predicted_peak_bytes"] or 0)
+    predicted = sum(part or 0 for part in (counted.weights_bytes, counted.input_bytes, counted.predicted_peak_bytes))
     most = bound or total_memory_bytes()
     if predicted <= most:
         return None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from mixprof import lowerings
-from mixprof.data.types import Case
+from mixprof.data.case import Case
+from mixprof.data.messages import Counted, Machine
 from mixprof.plan.axes import Planned, Source
 from mixprof.plan.settings import Measure
 from mixprof.plan.sources import ANCHOR
@@ -19,7 +19,7 @@ from mixprof.symbolic.formula import Point
 MACS_PER_S = {"cpu": 2e10, "cuda": 1e13}  # per core, per device
 START_S = 1.0
 COUNTED = 64  # experiments at most that a plan counts one by one
-Count = Callable[[Case, Source], Mapping[str, Any]]
+Count = Callable[[Case, Source], Counted]
 FormulasOf = Callable[[Source], tuple[Formulas | None, str | None]]
 NO_MEMORY = f"memory is predicted in plans of at most {COUNTED} different experiments"
 
@@ -56,9 +56,7 @@ class Plan:
         return {**asdict(self), "cases": [row.to_json() for row in self.cases]}
 
 
-def predict(
-    planned: list[Planned], measure: Measure, count: Count, formulas: FormulasOf, environment: Mapping[str, Any]
-) -> Plan:
+def predict(planned: list[Planned], measure: Measure, count: Count, formulas: FormulasOf, machine: Machine) -> Plan:
     """Expect costs, memory and a rough duration of each case.
 
     A plan of few experiments counts each of them. A large one computes their costs from the models' formulas, which
@@ -68,14 +66,14 @@ def predict(
     is_large = len({key for key, entry in zip(keys, planned, strict=True) if entry.reason is None}) > COUNTED
     notes: dict[str, str] = {}
     by_formula = _by_formula(formulas, notes) if is_large else lambda entry: None
-    costs: dict[Case, Mapping[str, Any]] = {}
+    costs: dict[Case, Counted] = {}
     missing = functools.cache(lowerings.missing)
     rows = []
     for key, entry in zip(keys, planned, strict=True):
         if entry.reason is None and key not in costs:
             costs[key] = by_formula(entry) or count(entry.case, entry.source)
         reason = entry.reason or missing(entry.case.lowering)
-        rows.append(_row(entry, costs.get(key, {}), reason, measure, environment))
+        rows.append(_row(entry, costs.get(key, Counted()), reason, measure, machine))
     seconds = sum(row.estimated_s or 0.0 for row in rows)
     return Plan(rows, len(rows) * measure.rounds, round(seconds, 1), list(notes.values()))
 
@@ -85,7 +83,7 @@ def _experiment(case: Case) -> Case:
     return replace(case, lowering="eager", device="cpu", layout="contiguous", mode="hot")
 
 
-def _by_formula(formulas: FormulasOf, notes: dict[str, str]) -> Callable[[Planned], Mapping[str, Any] | None]:
+def _by_formula(formulas: FormulasOf, notes: dict[str, str]) -> Callable[[Planned], Counted | None]:
     """The costs of a case by its model's formulas, which are looked up once; None, and a note, where it has none."""
     known: dict[str, Formulas | None] = {}
 
@@ -94,7 +92,7 @@ def _by_formula(formulas: FormulasOf, notes: dict[str, str]) -> Callable[[Planne
         if reason is not None:
             notes[name] = f"{name}: {reason}; its cases were counted one by one"
 
-    def costs(entry: Planned) -> Mapping[str, Any] | None:
+    def costs(entry: Planned) -> Counted | None:
         case = entry.case
         if case.model not in known:
             look_up(case.model, entry.source)
@@ -102,43 +100,35 @@ def _by_formula(formulas: FormulasOf, notes: dict[str, str]) -> Callable[[Planne
         if proven is None:
             return None
         point = Point(case.batch, *case.resolution, case.window, case.channels)
-        return {**values_at(proven, point, case.dtype), "memory_reason": NO_MEMORY}
+        at = values_at(proven, point, case.dtype)
+        return Counted(params=at["params"], macs=at["macs"], min_bytes=at["min_bytes"], memory_reason=NO_MEMORY)
 
     return costs
 
 
-def _row(
-    entry: Planned, counts: Mapping[str, Any], reason: str | None, measure: Measure, environment: Mapping[str, Any]
-) -> Expected:
-    peak = _peak_bytes(counts)
-    memory = measure.max_memory or environment["informing"]["memory_bytes"]
+def _row(entry: Planned, counts: Counted, reason: str | None, measure: Measure, machine: Machine) -> Expected:
+    peak = counts.peak_bytes
+    memory = measure.max_memory or machine.informing["memory_bytes"]
     return Expected(
         case=entry.case,
         runs=entry.reason is None,
-        reason=reason or counts.get("reason"),
-        params=counts.get("params"),
-        macs=counts.get("macs"),
-        min_bytes=counts.get("min_bytes"),
+        reason=reason or counts.reason,
+        params=counts.params,
+        macs=counts.macs,
+        min_bytes=counts.min_bytes,
         predicted_memory_bytes=peak,
-        predicted_memory_reason=counts.get("memory_reason"),
+        predicted_memory_reason=counts.memory_reason,
         likely_oom=None if peak is None or entry.case.device != "cpu" else peak > memory,
-        estimated_s=None if entry.reason else _seconds(entry.case, counts, measure, environment),
+        estimated_s=None if entry.reason else _seconds(entry.case, counts, measure, machine),
     )
 
 
-def _peak_bytes(counts: Mapping[str, Any]) -> int | None:
-    """Weights, input and the eager forward's largest set of live activations."""
-    parts = [counts.get(name) for name in ("weights_bytes", "input_bytes", "predicted_peak_bytes")]
-    return None if None in parts else sum(part for part in parts if part is not None)
-
-
-def _seconds(case: Case, counts: Mapping[str, Any], measure: Measure, environment: Mapping[str, Any]) -> float | None:
-    macs = counts.get("macs")
-    if macs is None:
+def _seconds(case: Case, counts: Counted, measure: Measure, machine: Machine) -> float | None:
+    if counts.macs is None:
         return None
     kind = case.device.split(":")[0]
-    rate = MACS_PER_S[kind] * (environment["testbed"]["threads"] if kind == "cpu" else 1)
-    sampling = max(0.1 if measure.quick else 1.0, (16 if measure.quick else 40) * macs / rate)
+    rate = MACS_PER_S[kind] * (machine.testbed["threads"] if kind == "cpu" else 1)
+    sampling = max(0.1 if measure.quick else 1.0, (16 if measure.quick else 40) * counts.macs / rate)
     return round(lowerings.entry_of(case.lowering).build_s + measure.rounds * (START_S + sampling), 1)
 
 

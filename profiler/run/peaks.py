@@ -12,6 +12,7 @@ from mixprof.data.errors import UsageError
 from mixprof.data.files import write_whole
 from mixprof.data.json import decode, digest, to_builtins
 from mixprof.data.manifest import Peaks
+from mixprof.data.messages import Machine
 from mixprof.machine.cpu_contention import TRIES
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
@@ -27,23 +28,23 @@ class Asked(Protocol):
     def ask(self, job: str, **request: Any) -> dict[str, Any]: ...
 
 
-def of_cases(planned: list[Planned], asked: Asked, environment: dict[str, Any]) -> list[Peaks]:
+def of_cases(planned: list[Planned], asked: Asked, machine: Machine) -> list[Peaks]:
     """The peaks of each device and dtype among these cases that is here; a failure is said and costs nothing else."""
     wanted = {(entry.case.device, entry.case.dtype) for entry in planned if entry.reason is None}
     measured = []
     for device, dtype in sorted(wanted):
-        if device not in environment["devices"]:
+        if device not in machine.devices:
             continue
         try:
-            measured.append(of(device, dtype, asked, environment))
+            measured.append(of(device, dtype, asked, machine))
         except UsageError as error:
             print(f"mixprof: no peaks of {device} in {dtype}, so no roofline: {error}", file=sys.stderr)
     return measured
 
 
-def of(device: str, dtype: str, asked: Asked, environment: dict[str, Any]) -> Peaks:
+def of(device: str, dtype: str, asked: Asked, machine: Machine) -> Peaks:
     """One device's peaks in one dtype, from the cache where this testbed has them; UsageError where there are none."""
-    path = _path(device, dtype, environment)
+    path = _path(device, dtype, machine)
     kept = _read(path)
     if kept is not None:
         return kept
@@ -71,8 +72,8 @@ def _measure(device: str, dtype: str, asked: Asked) -> tuple[Peaks, bool]:
     return max(disturbed, key=lambda peaks: peaks.matrix_flops_per_s), True
 
 
-def _path(device: str, dtype: str, environment: dict[str, Any]) -> Path:
-    key = digest([VERSION, environment["testbed"], environment["versions"].get("torch"), device, dtype])
+def _path(device: str, dtype: str, machine: Machine) -> Path:
+    key = digest([VERSION, machine.testbed, machine.versions.get("torch"), device, dtype])
     return cache.folder() / "peaks" / f"{key}.json"
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from mixprof import lowerings
 from mixprof.data.errors import NotTrusted, UsageError
-from mixprof.data.json import Json, digest
+from mixprof.data.json import Json, decode, digest
 from mixprof.data.manifest import Content, Environment, Manifest, Sweep
+from mixprof.data.messages import Counted, Machine
 from mixprof.data.parsing import nearest
 from mixprof.data.types import Case
 from mixprof.machine.process import default_threads
@@ -28,6 +29,7 @@ from mixprof.symbolic import shelf
 from mixprof.symbolic.derive import Formulas
 
 ASK_TIMEOUT_S = 300.0
+PRELOAD = ("torch", "sympy", "mixprof.worker.jobs")
 
 
 @dataclass
@@ -75,9 +77,8 @@ class Session:
         fed = tuple(Fed(each["name"], each["dtype"], tuple(each["given"])) for each in read["inputs"])
         return replace(source, inputs=fed, inputs_file=given.inputs, inputs_sha256=read["sha256"])
 
-    def environment(self) -> Json:
-        values = self.ask("environment")
-        return {name: values[name] for name in ("devices", "versions", "testbed", "informing")}
+    def machine(self) -> Machine:
+        return decode(self.ask("environment"), Machine)
 
     def formulas(self, source: Source) -> tuple[Formulas | None, str | None]:
         """The exact costs of a model for every case, or the reason why there are none."""
@@ -88,13 +89,16 @@ class Session:
 
         return shelf.find(source, ask)
 
-    def count(self, case: Case, source: Source, *, tree: bool = False) -> Json:
-        request = {"source": source_request(source), "case": case.to_json(), "tree": tree}
-        return {**self.server.run("count", ASK_TIMEOUT_S, **request).values}
+    def count(self, case: Case, source: Source, *, tree: bool = False) -> Counted:
+        """The costs of a case, or the reason why there are none. tree: by module, too."""
+        return decode(self._of_case("count", case, source, tree=tree), Counted)
 
     def operators(self, case: Case, source: Source) -> Json:
-        request = {"source": source_request(source), "case": case.to_json()}
-        return {**self.server.run("operators", ASK_TIMEOUT_S, **request).values}
+        """The operators of a case's eager form, or the reason why there are none."""
+        return self._of_case("operators", case, source)
+
+    def _of_case(self, job: str, case: Case, source: Source, **more: bool) -> Json:
+        return self.server.run(job, ASK_TIMEOUT_S, source=source_request(source), case=case.to_json(), **more).values
 
 
 @contextlib.contextmanager
@@ -105,17 +109,17 @@ def session(
     threads = measure.threads or default_threads()
     with (
         tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
-        Server(Path(folder), ("torch", "sympy", "mixprof.worker.jobs"), threads, measure.allocator, side) as server,
+        Server(Path(folder), PRELOAD, threads, measure.allocator, side) as server,
     ):
         yield Session(server, registry, given or Given())
 
 
-def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], Json]:
-    """All cases of a sweep, the anchors first, and the environment they will run in."""
+def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], Machine]:
+    """All cases of a sweep, the anchors first, and the machine they will run on."""
     for group in groups:
         for name in group.lowerings or ():
             lowerings.parse(name)
-    environment = asked.environment()
+    machine = asked.machine()
     known: dict[str, Source] = {}
 
     def describe(name: str) -> Source:
@@ -123,13 +127,13 @@ def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], Js
             known[name] = asked.describe(name)
         return known[name]
 
-    planned = expand(groups, describe, environment["devices"])
+    planned = expand(groups, describe, machine.devices)
     refuse_unused(asked.given, planned)
     if all(entry.case.model == "anchor_v1" for entry in planned):
         raise UsageError("got anchor_v1 alone, which every sweep times by itself, expected another model")
     possible = [entry.case for entry in planned if entry.reason is None and entry.case.model != "anchor_v1"]
     anchors = [Planned(case, sources.ANCHOR) for case in sources.anchor_cases(possible)]
-    return [*anchors, *(entry for entry in planned if entry.case.model != "anchor_v1")], environment
+    return [*anchors, *(entry for entry in planned if entry.case.model != "anchor_v1")], machine
 
 
 def refuse_unused(given: Given, planned: list[Planned]) -> None:
@@ -155,14 +159,14 @@ def refuse_unused(given: Given, planned: list[Planned]) -> None:
             raise UsageError(f"{option}: got input '{name}', expected {nearest(name, names)}")
 
 
-def manifest_of(planned: list[Planned], measure: Measure, environment: Json) -> Manifest:
+def manifest_of(planned: list[Planned], measure: Measure, machine: Machine) -> Manifest:
     """The manifest of a run that begins now."""
     cases = [entry.case.to_json() for entry in planned]
     return Manifest(
         sweep=Sweep(len(cases), digest(cases)),
         measure={**asdict(measure), "launches": measure.rounds},
-        environment=Environment(environment["testbed"], environment["informing"]),
-        versions=environment["versions"],
+        environment=Environment(machine.testbed, machine.informing),
+        versions=machine.versions,
         artifacts=_contents(planned),
         models={entry.case.model: {"kind": entry.source.kind, **entry.source.facts} for entry in planned},
         lowerings=lowerings.facts(),

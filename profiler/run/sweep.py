@@ -19,7 +19,7 @@ from mixprof.plan.files import Given
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.sources import Registry
 from mixprof.run import peaks as machine_peaks
-from mixprof.run.executors import local
+from mixprof.run.executors import EXECUTORS, local
 from mixprof.run.progress import Watch
 from mixprof.run.session import manifest_of, planned_cases, refuse_other, session
 
@@ -47,9 +47,9 @@ def carry_out(
     """
     stored = _stored(run, resume)
     with session(sweep.measure, registry, sweep.given) as asked:
-        planned, environment = planned_cases(sweep.groups, asked)
-        peaks = [] if (run / run_folder.PEAKS).exists() else machine_peaks.of_cases(planned, asked, environment)
-    manifest = manifest_of(planned, sweep.measure, environment)
+        planned, machine = planned_cases(sweep.groups, asked)
+        peaks = [] if (run / run_folder.PEAKS).exists() else machine_peaks.of_cases(planned, asked, machine)
+    manifest = manifest_of(planned, sweep.measure, machine)
     if stored is not None:
         refuse_other(run, stored, manifest)
     local.check_cache(planned)
@@ -72,11 +72,11 @@ def carry_out(
 def passing(sweep: Sweep, registry: Registry, watch: Watch) -> Iterator[Path]:
     """The run folder of a sweep that is carried out now. It is gone afterwards."""
     with session(sweep.measure, registry, sweep.given) as asked:
-        planned, environment = planned_cases(sweep.groups, asked)
+        planned, machine = planned_cases(sweep.groups, asked)
     with tempfile.TemporaryDirectory(prefix="mixprof-time-") as folder:
         run = Path(folder) / "run"
         run.mkdir()
-        run_folder.write_manifest(run, manifest_of(planned, sweep.measure, environment))
+        run_folder.write_manifest(run, manifest_of(planned, sweep.measure, machine))
         _execute(planned, run, sweep.measure, watch)
         yield run
 
@@ -111,4 +111,4 @@ def _execute(planned: list[Planned], run: Path, measure: Measure, watch: Watch) 
     profiled = sum(lowerings.layers_of(entry.case.lowering) is not None for entry in planned) if measure.layers else 0
     possible = sum(entry.reason is None for entry in planned)
     with watch.over(possible * measure.rounds + profiled) as progress:
-        local.execute(planned, run, measure, progress, stop=watch.stop)
+        EXECUTORS["local"](planned, run, measure, progress, stop=watch.stop)

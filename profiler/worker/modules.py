@@ -8,7 +8,6 @@ import hashlib
 import importlib
 import inspect
 import io
-import os
 import random
 import sys
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from mixprof import lowerings
 from mixprof.data.errors import Unsupported, one_line
 from mixprof.data.types import Case
 from mixprof.worker import feeds, options
+from mixprof.worker.imports import roots
 from mixprof.worker.trees import Example
 
 KEYWORDS = ("resolution", "window", "batch", "channels")  # that a factory is called with where it accepts them
@@ -42,7 +42,7 @@ class Built:
 def resolve(source: Mapping[str, Any]) -> Callable[..., Any]:
     """The factory "module:function"; the user's current folder comes first where the factory is the user's."""
     if source["user"]:
-        sys.path.insert(0, os.getcwd())
+        sys.path[:0] = roots()
         importlib.invalidate_caches()
     name, _, attribute = source["factory"].partition(":")
     factory: Any = importlib.import_module(name)

@@ -101,6 +101,7 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
 def run_job(request: dict[str, Any]) -> dict[str, Any]:
     """A job's values, or the status and the reason why there are none."""
     from mixprof.worker import jobs
+    from mixprof.worker.imports import imported
 
     job: Callable[[dict[str, Any]], dict[str, Any]] = jobs.JOBS[request["job"]]
     start = time.perf_counter()
@@ -115,7 +116,9 @@ def run_job(request: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         traceback.print_exc()
         values = {"status": "oom" if is_out_of_memory(error) else "crashed", "reason": one_line(error)}
-    return {**values, "job_s": time.perf_counter() - start}
+    source = request.get("source")
+    imports = {"imports": imported(source)} if source and source["user"] else {}
+    return {**values, **imports, "job_s": time.perf_counter() - start}
 
 
 def bound_memory(most: int) -> None:
