@@ -104,21 +104,19 @@ class Probes:
                     if name and name not in known and name not in probed:
                         probed[name] = self._unique()
                         nodes += _shape_nodes(name, probed[name])
-                sides = (
-                    tuple(known.get(name) or probed.get(name) or () for name in side)
-                    for side in (node.input, node.output)
-                )
-                self.sites.append(Site(node, container or name_of(node), *sides))
+                shapes: dict[str, str | Shape] = {"": (), **known, **probed}
+                inputs, outputs = (tuple(shapes[name] for name in side) for side in (node.input, node.output))
+                self.sites.append(Site(node, container or name_of(node), inputs, outputs))
         del graph.node[:]
         graph.node.extend(nodes)
         return made + list(probed.values())
 
     def values(self, outputs: Values) -> Values:
         """What a run told of each probe, those within bodies included."""
-        told = dict(outputs)
+        values = dict(outputs)
         for inner in reversed(self._outside):  # containers are closed from within
-            told[inner] = told[self._outside[inner]]
-        return told
+            values[inner] = values[self._outside[inner]]
+        return values
 
     def _unique(self) -> str:
         return f"{PREFIX}_{next(self._numbers)}"

@@ -17,13 +17,13 @@ from typing import Any
 
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Case
-from mixprof.plan.given import PICTURES, Fed, channels_last
+from mixprof.plan.given import PICTURES, Fed
+from mixprof.plan.pictures import Axes, of_pictures
 
 ENGINES = (".plan", ".engine")
 SUFFIXES = (".onnx", *ENGINES)
 MODULES = (".pt", ".pt2")  # TorchScript, and an exported program: they become modules
 ENDINGS = (*SUFFIXES, *MODULES)
-PICTURE_NAMES = re.compile("ima?ge?|pict|photo|frame|pixel", re.I)
 UNKNOWN = "unknown"  # the element type of an engine's input, where there is no device to ask
 
 Size = int | str | None  # of an axis: a number, a name that it shares with other axes, or nothing at all
@@ -151,45 +151,14 @@ def _names(artifact: Artifact) -> dict[str, int]:
     return {name: size for name, (size, _) in found.items()}
 
 
-@dataclass(frozen=True)
-class Axes:
-    """Which axes of the input that leads are a case's batch, height and width; None for one that it has not."""
-
-    batch: int | None = None
-    height: int | None = None
-    width: int | None = None
-
-    def sizes(self, batch: int, resolution: tuple[int, int]) -> dict[int, int]:
-        """The size of each of these axes in a case."""
-        named = zip((self.batch, self.height, self.width), (batch, *resolution), strict=True)
-        return {axis: size for axis, size in named if axis is not None}
-
-
 def lead(artifact: Artifact) -> tuple[Input, Axes]:
     """The input that batch and resolution are read from, and its axes of these."""
     for each in artifact.inputs:
-        if each.dtype in (*PICTURES, UNKNOWN) and (axes := _of_pictures(each)) is not None:
+        if each.dtype in (*PICTURES, UNKNOWN) and (axes := of_pictures(each, each.given or each.declared)) is not None:
             return each, axes
     first = artifact.inputs[0]
     rank = len(first.declared)
     return first, Axes(batch=0 if rank else None, width=1 if rank > 1 else None)
-
-
-def _of_pictures(each: Input) -> Axes | None:
-    """The axes of an input that holds pictures, or one picture; None where it plainly holds none."""
-    sizes = each.given or each.declared
-    if len(sizes) == 4:
-        return Axes(0, 1, 2) if channels_last(sizes) else Axes(0, 2, 3)
-    if len(sizes) == 3 and each.declared[0] == 3 and _one_picture(each, each.declared[1:]):
-        return Axes(height=1, width=2)
-    if len(sizes) == 3 and each.declared[2] == 3 and each.dtype == "uint8":
-        return Axes(height=0, width=1)  # of floats it could be points in space
-    return None
-
-
-def _one_picture(each: Input, sides: Sequence[Size]) -> bool:
-    """Whether three channels are one picture's: its sides are free, or its name says so; else a batch of three."""
-    return not any(isinstance(side, int) for side in sides) or PICTURE_NAMES.search(each.name) is not None
 
 
 def own_sizes(artifact: Artifact) -> tuple[int | None, int | None, int | None]:

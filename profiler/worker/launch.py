@@ -14,7 +14,7 @@ import msgspec
 import torch
 
 from mixprof import lowerings, metrics, sampling
-from mixprof.data.errors import Unsupported, is_out_of_memory, one_line
+from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_line
 from mixprof.data.launch import LaunchEnvironment, Status
 from mixprof.data.types import Case, Launch, digest
 from mixprof.lowerings import Lowered, Target
@@ -118,7 +118,7 @@ def _lowered(
     """Lower in the case's layout; a default one that does not suit becomes contiguous, and the proof says so."""
     try:
         return lowerings.lower(case.lowering, module, inputs, target)
-    except Unsupported:
+    except (Unavailable, Unsupported):
         raise
     except Exception as error:
         if is_out_of_memory(error):
