@@ -10,7 +10,6 @@ its batch, and [1, second axis] as its resolution: a sequence of positions, one 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
