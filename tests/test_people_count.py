@@ -22,6 +22,7 @@ from mixprof.plan.given import parse
 from mixprof.plan.settings import Axes, Measure
 from mixprof.run.client import Origin
 from mixprof.run.session import refuse_unused, session
+from mixprof.worker import graphs
 from people import KINDS, Kind, layer
 
 HERE = Path(__file__).parent
@@ -181,3 +182,10 @@ def test_an_operator_of_ones_own_is_named_until_its_formula_is_registered(asked)
 def test_a_formula_for_no_operator_or_a_known_one_is_refused(name):
     with pytest.raises(UsageError, match="expected"):
         mixprof.register_flops(name, lambda *shapes, out_shape: 0)
+
+
+def test_metadata_before_an_engine_is_no_part_of_it():
+    plan, metadata = b"ftrt" + bytes(100), b'{"task": "detect", "batch": 1}'
+    assert graphs.without_metadata(len(metadata).to_bytes(4, "little") + metadata + plan) == plan
+    for other in (plan, b"", b"\x02\0\0\0{]" + plan, len(metadata).to_bytes(4, "little") + metadata):
+        assert graphs.without_metadata(other) == other

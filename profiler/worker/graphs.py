@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -188,11 +189,25 @@ def lower(request: Mapping[str, Any], reference: Reference, target: Target) -> L
     return replace(lowered, proof={**lowered.proof, **_proof(artifact, shapes, reference, lowered.forward is None)})
 
 
+def without_metadata(content: bytes) -> bytes:
+    """The engine itself where a JSON object and its length, 4 bytes, little-endian, stand before it: Ultralytics'."""
+    length = int.from_bytes(content[:4], "little")
+    header = content[4 : 4 + length]
+    if not header.startswith(b"{") or len(content) <= 4 + length:
+        return content
+    try:
+        json.loads(header)
+    except ValueError:
+        return content
+    return content[4 + length :]
+
+
 def _lower_engine(artifact: Artifact, case: Case, fed: tuple[Mapping[str, Tensor], Shapes], target: Target) -> Lowered:
     from mixprof.lowerings.tensorrt import lower as tensorrt
 
     content = onnx_files.read_bytes(Path(artifact.path))
     _refuse_changed(artifact.path, artifact.sha256, hashlib.sha256(content).hexdigest())
+    content = without_metadata(content)
     generator = torch.Generator().manual_seed(_seed(artifact, case))
     tensors, shapes = fed
 
