@@ -49,3 +49,17 @@ def test_a_terminal_gets_counts_the_slowest_case_and_the_failures(monkeypatch):
     assert "2 ok, 1 oom" in said
     assert re.search(r"slowest  swin_t .*  7 ms", said)
     assert re.search(r"\n?window_attention .*oom: killed", said)
+
+
+def test_another_layout_and_a_random_forward_are_said_once():
+    stream = io.StringIO()
+    proof = {
+        "layout": "contiguous",
+        "layout_reason": "RuntimeError: view",
+        "reference": "random: two references differ",
+    }
+    with shown(stream, 3) as progress:
+        for _ in range(3):
+            progress.end(CASES[0], Launch("ok", proof=proof))
+    assert stream.getvalue().count("depthwise_conv runs in contiguous, not in channels_last: RuntimeError: view") == 1
+    assert stream.getvalue().count("depthwise_conv is random: two references differ") == 1

@@ -31,6 +31,8 @@ class Bar:
         outcome = self.tally.add(case, launch)
         if launch.status != "ok":
             self.display.console.print(_coloured(outcome, launch.status))
+        if note := self.tally.note(case, launch):
+            self.display.console.print(escape(note))
         self._draw()
 
     def _draw(self) -> None:

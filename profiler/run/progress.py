@@ -67,3 +67,5 @@ class Lines:
         print(
             f"[{self.tally.done}/{self.tally.launches}] {self.tally.clock()}  {outcome}", file=self.stream, flush=True
         )
+        if note := self.tally.note(case, launch):
+            print(f"mixprof: {note}", file=self.stream, flush=True)

@@ -15,6 +15,7 @@ class Tally:
         self.launches, self.start = launches, time.monotonic()
         self.outcomes: Counter[str] = Counter()
         self.slowest: tuple[float, str] | None = None  # median ms, case
+        self._noted: set[str] = set()
 
     @property
     def done(self) -> int:
@@ -29,6 +30,19 @@ class Tally:
             return f"{case.label()}  {words}"
         self.slowest = max(self.slowest or (0.0, ""), (median_ms, case.label()))
         return f"{case.label()}  {words}  {median_ms:.3g} ms"
+
+    def note(self, case: Case, launch: Launch) -> str | None:
+        """What to say once of a model: another layout than the default, or outputs that nothing can be told from."""
+        proof = launch.proof or {}
+        reference = str(proof.get("reference") or "")
+        notes = []
+        if "layout_reason" in proof:
+            notes.append(f"{case.model} runs in {proof['layout']}, not in {case.layout}: {proof['layout_reason']}")
+        if reference.startswith("random"):
+            notes.append(f"{case.model} is {reference}")
+        new = [note for note in notes if note not in self._noted]
+        self._noted.update(new)
+        return "; ".join(new) or None
 
     def clock(self) -> str:
         """ "elapsed 2:34, 1:02 left"."""
