@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,8 +15,13 @@ from mixprof.worker import counting
 QUICK = 10  # of them; all take minutes
 SEEDS = [pytest.param(seed, marks=[] if seed < QUICK else pytest.mark.slow) for seed in range(random_modules.COUNT)]
 
-
-SOURCE = {"factory": "random_modules:build", "accepts": [], "kind": "network", "specialize": None, "user": True}
+SOURCE: dict[str, Any] = {
+    "factory": "random_modules:build",
+    "accepts": [],
+    "kind": "network",
+    "specialize": None,
+    "user": True,
+}
 SIDES = (random_modules.SIDE, random_modules.SIDE)
 
 
