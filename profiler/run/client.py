@@ -71,12 +71,7 @@ class Server:
     """A process that has imported what the jobs need and forks one process for each of them."""
 
     def __init__(
-        self,
-        scratch: Path,
-        preload: tuple[str, ...],
-        threads: int,
-        allocator: str,
-        side: Origin | None = None,
+        self, scratch: Path, preload: tuple[str, ...], threads: int, allocator: str, side: Origin | None = None
     ):
         """preload: modules imported once; side: whose interpreter and code, this process's own by default."""
         side = side or Origin()
