@@ -23,7 +23,7 @@ PLACES = {
         f"chown {NOBODY} . && exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups"
         f' --inh-caps={READER} --ambient-caps={READER} "$@"'
     ),
-    "homeless": 'HOME=/nonexistent exec "$@"',
+    "homeless": 'HOME=/proc/nonexistent exec "$@"',
     "readonly": 'mount --bind . . && mount -o remount,bind,ro . && cd "$PWD" && exec "$@"',
     "noexec": 'mount -t tmpfs -o noexec none "$TMPDIR" && exec "$@"',
 }

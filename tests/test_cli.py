@@ -140,7 +140,9 @@ def test_json_is_all_that_count_plan_and_doctor_print():
     assert counted["macs"] == 2 * n * c * c + n * k * k * c
     assert counted["flops"] == 2 * counted["macs"] == 2 * sum(counted["macs_by_op"].values())
     assert counted["params"] == 2 * c * c + k * k * c + c + 6 * c
-    assert set(counted) == {"model", "params", "macs", "flops", "macs_by_op", "min_bytes", "uncounted_ops"}
+    costs = {"params", "macs", "flops", "macs_by_op", "min_bytes", "uncounted_ops", "counted_on"}
+    assert set(counted) == {"model", *costs}
+    assert counted["counted_on"] == "meta"
     planned = json.loads(mixprof("plan", "--models", "depthwise_conv", "--windows", "3,4", "--json").stdout)
     assert [case["runs"] for case in planned["cases"]] == [True, True, False]  # the anchor comes first
     assert planned["cases"][1]["macs"] == 56 * 56 * (2 * c * c + 9 * c)

@@ -8,8 +8,11 @@ import hashlib
 import importlib
 import inspect
 import io
+import os
 import random
+import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +31,7 @@ from mixprof.worker.trees import Example
 
 KEYWORDS = ("resolution", "window", "batch", "channels")  # that a factory is called with where it accepts them
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)  # of which the module underneath is meant
+PROBE_S = 10.0  # after which a module that does not end tells nothing
 PROBE = (1, 14, 14, 32)  # a mixer's map, by which one is told from a network
 
 
@@ -71,20 +75,35 @@ def kind_of(source: Mapping[str, Any], factory: Callable[..., Any], accepts: lis
         return str(stated)
     if "channels" not in accepts:
         return "network"
+    has_own = inspect.signature(factory).parameters["channels"].default is not inspect.Parameter.empty
+    # Whoever must be told its channels and maps nothing that can be seen here is taken for a mixer.
+    return _probed(source, factory, accepts) or ("network" if has_own else "mixer")
+
+
+def _probed(source: Mapping[str, Any], factory: Callable[..., Any], accepts: list[str]) -> str | None:
+    """What its module makes of a mixer's map, seen in a child: it may hang, crash or exit. None where it fails."""
+    child = os.fork()
+    if child == 0:
+        code = 2
+        with contextlib.suppress(BaseException):
+            code = 0 if _maps_to_itself(source, factory, accepts) else 1
+        os._exit(code)
+    deadline = time.monotonic() + PROBE_S
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    return {0: "mixer", 1: "network"}.get(os.waitstatus_to_exitcode(ended[1]))
+
+
+def _maps_to_itself(source: Mapping[str, Any], factory: Callable[..., Any], accepts: list[str]) -> bool:
     values = {"resolution": PROBE[1], "window": 7, "batch": PROBE[0], "channels": PROBE[3]}
-    try:
-        module = factory(**_own_arguments(source, factory), **{name: values[name] for name in accepts})
-        _evaluating(module)
-        with torch.no_grad():
-            output = module(torch.randn(PROBE))
-    except Exception:  # of the user's own code: any
-        # Whether it maps such a map is not known: who must be told the channels has no number of its own.
-        return (
-            "mixer"
-            if inspect.signature(factory).parameters["channels"].default is inspect.Parameter.empty
-            else "network"
-        )
-    return "mixer" if isinstance(output, Tensor) and tuple(output.shape) == PROBE else "network"
+    torch.set_num_threads(1)
+    module = factory(**_own_arguments(source, factory), **{name: values[name] for name in accepts})
+    _evaluating(module)
+    with torch.no_grad():
+        output = module(torch.randn(PROBE))
+    return isinstance(output, Tensor) and tuple(output.shape) == PROBE
 
 
 def _own_arguments(source: Mapping[str, Any], factory: Callable[..., Any]) -> dict[str, Any]:
