@@ -75,21 +75,22 @@ def cannot_be_exported(channels):
 
 
 class Counted(Toy):
-    """Writes a line to $MIXPROF_LAUNCHES when a process first runs the whole batch in float32: once a launch.
+    """Writes a line to $MIXPROF_LAUNCHES when a process runs the whole batch in float32 a third time: once a launch.
 
-    A reference is initialised with one image and computed in float64, so batches from 2 up are told apart.
+    A reference does so once, for what plain PyTorch loses, and a look at what a factory makes once.
     """
 
     def __init__(self, channels, batch):
         super().__init__(channels)
-        self.batch, self.counted = batch, False
+        self.batch, self.forwards = batch, 0
 
     def forward(self, x):
         real = type(x) is torch.Tensor and x.device.type == "cpu" and x.dtype == torch.float32
-        if real and not self.counted and x.shape[0] == self.batch:
-            self.counted = True
-            with open(os.environ["MIXPROF_LAUNCHES"], "a") as file:
-                file.write(f"{self.batch}\n")
+        if real and x.shape[0] == self.batch:
+            self.forwards += 1
+            if self.forwards == 3:
+                with open(os.environ["MIXPROF_LAUNCHES"], "a") as file:
+                    file.write(f"{self.batch}\n")
         return self.linear(x)
 
 

@@ -31,8 +31,11 @@ def inspect_archive(request: dict[str, Any]) -> dict[str, Any]:
     return {"status": "ok", "inputs": listed, "sha256": sha256}
 
 
-def example_of(module: nn.Module, source: Mapping[str, Any], case: Case) -> Example:
-    """The example of a case: given by the user, by the module, or pictures or a map of the case's sizes."""
+def example_of(module: nn.Module, source: Mapping[str, Any], case: Case, device: str = "cpu") -> Example:
+    """The example of a case: given by the user, by the module, or pictures or a map of the case's sizes.
+
+    device: "meta" for one of the last two kinds without values.
+    """
     if source.get("inputs") or source.get("inputs_file"):
         return _given(module, source, case)
     if callable(own := getattr(module, "example_inputs", None)):
@@ -43,9 +46,12 @@ def example_of(module: nn.Module, source: Mapping[str, Any], case: Case) -> Exam
     if source["kind"] == "mixer":
         assert case.channels is not None or case.model == "anchor_v1"
         shape: tuple[int, ...] = (case.batch, *case.resolution, case.channels or 96)
-        return Example((accuracy.random_input(shape, generator, images=False),))
-    shape = (case.batch, 3, *case.resolution)
-    return Example((accuracy.random_input(shape, generator, images=True),), images=True)
+    else:
+        shape = (case.batch, 3, *case.resolution)
+    images = source["kind"] != "mixer"
+    if device == "meta":
+        return Example((torch.empty(shape, device="meta"),), images=images)
+    return Example((accuracy.random_input(shape, generator, images=images),), images=images)
 
 
 def has_tensor(value: object) -> bool:

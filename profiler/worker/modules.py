@@ -136,9 +136,14 @@ def build(source: Mapping[str, Any], case: Case, device: str = "cpu") -> Built:
             made = factory(**_own_arguments(source, factory), **keywords)
     except ValueError as error:
         raise Unsupported(f"{case.model}: {error}") from error
+    except TypeError as error:
+        if "required" not in str(error):
+            raise
+        raise Unsupported(f"{case.model}: {error}: give it as {case.model}:name=value") from error
     module, example = _as_module(made, case)
-    example = example or feeds.example_of(module, source, case)
-    if any(is_lazy(parameter) for parameter in module.parameters()):
+    lazy = any(is_lazy(parameter) for parameter in module.parameters())
+    example = example or feeds.example_of(module, source, case, "cpu" if lazy else device)
+    if lazy:
         _first_forward(module, example, case)
     return Built(module, example)
 
