@@ -130,7 +130,7 @@ except RuntimeError as error:
 
 
 def test_an_old_nvml_has_no_third_version():
-    command = ["nm", "-D", "--defined-only", libraries(old=True) / "libnvidia-ml.so.1"]
+    command = ["nm", "-D", "--defined-only", str(libraries(old=True) / "libnvidia-ml.so.1")]
     names = subprocess.run(command, capture_output=True, text=True)
     if names.returncode:
         pytest.skip(f"nm: {names.stderr}")
