@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mixprof.data.errors import Unavailable, Unsupported
 from mixprof.machine import quota, torch_cuda
+from mixprof.machine.nvml import JOB
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ def worker_environment(threads: int, allocator: str, cache: Path) -> dict[str, s
     pinned = ALLOCATOR if allocator == "pinned" else {}
     return {
         **pinned,
+        JOB: os.environ.get(JOB) or str(os.getpid()),
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
