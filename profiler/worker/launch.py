@@ -38,7 +38,8 @@ class Ready:
     def running(self) -> Any:
         """The mode that its forwards run in; what it holds on the device is free afterwards."""
         entry = lowerings.entry_of(self.subject.case.lowering)
-        with torch.inference_mode(entry.inference_mode), torch.no_grad():
+        inference = entry.inference_mode and not self.subject.differentiates
+        with torch.inference_mode(inference), torch.no_grad():
             try:
                 yield self.subject
             finally:
@@ -95,6 +96,7 @@ def _module(
     subject = Subject(
         case, lowered, expected, reference.tolerance, reference.of_ends, tuple(sorted(names)), bytes_of_weights
     )
+    subject = replace(subject, differentiates=reference.differentiates)
     if may_fall_back and "layout" not in lowered.proof and _reads_strides(subject, source):
         lowered = _contiguous(case, bound, tuple(reference.inputs), target, "its outputs are right in contiguous alone")
         subject = replace(subject, lowered=lowered)
