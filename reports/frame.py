@@ -1,7 +1,5 @@
 """Records -> one DataFrame: a row per case, with its statistics and their intervals."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping

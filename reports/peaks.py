@@ -1,7 +1,5 @@
 """How near each case came to what its device can do: the roofline of a run's measured peaks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A record's launches -> the cells of its times: medians by round, latency with its interval, percentiles."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """`mixprof check` and `mixprof baseline`: a run against stored ones."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """`mixprof sweep`: a run folder of records."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

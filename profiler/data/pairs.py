@@ -1,7 +1,5 @@
 """What a job of two sides measured: paired differences by case, and why a case has none. Never a statistic."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The cases of an `ab` job: what each side can do of the same axes, and what is exactly known of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 

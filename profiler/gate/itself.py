@@ -1,7 +1,5 @@
 """One side against itself, alike or with extra work: what a gate can tell on a machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

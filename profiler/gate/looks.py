@@ -1,7 +1,5 @@
 """Rounds until every case is decided, the last look is over, or the budget is spent."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol

@@ -1,7 +1,5 @@
 """Axes to cases. Runs nothing, imports no model."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field

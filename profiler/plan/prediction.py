@@ -4,8 +4,6 @@ An operator takes the longer of its arithmetic and its memory traffic, each at t
 and every kernel a fixed overhead. (Williams, Waterman, Patterson 2009, applied to each operator and summed.)
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a name stands for: one of ours, `timm:NAME`, `package.module:factory`, `call:module:function`, or a file."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

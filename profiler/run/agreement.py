@@ -1,7 +1,5 @@
 """Whether two ways of timing one engine agree: the order of their turns, the verdict, the table. Pure functions."""
 
-from __future__ import annotations
-
 import math
 import random
 import statistics

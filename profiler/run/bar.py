@@ -1,7 +1,5 @@
 """Progress on a terminal: a bar, counts of outcomes, the case that runs, the slowest so far; failures stay above it."""
 
-from __future__ import annotations
-
 from typing import TextIO
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """Time a run's engines again, in turns with trtexec: one engine, the same conditions. Never run on a GPU yet."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re

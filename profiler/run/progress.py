@@ -1,7 +1,5 @@
 """What a person sees while a sweep runs: a bar on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager

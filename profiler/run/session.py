@@ -1,7 +1,5 @@
 """What the command line asks before a sweep: models, machine, cases, and whether a stored run may go on."""
 
-from __future__ import annotations
-
 import contextlib
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """A sweep from its axes to a run folder, whoever asks for it: the command line or a Python function."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import tempfile

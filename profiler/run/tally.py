@@ -1,7 +1,5 @@
 """How far a sweep has come: counts of outcomes, the slowest case, the time that is left."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 

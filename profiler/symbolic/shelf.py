@@ -5,8 +5,6 @@ they were it is taken as it is; after any edit it is compared with counts at a f
 it is refuted. A user's own module can import anything, so its formulas are not kept.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """The answers of a report, computed once: figures, text and page are rendered from them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pandas as pd

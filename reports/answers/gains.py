@@ -1,7 +1,5 @@
 """How many times as fast a case is as the same case elsewhere: under eager, or in the first of several runs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

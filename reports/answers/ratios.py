@@ -1,7 +1,5 @@
 """The comparisons the suite is for: attention over convolution in one setting, with an interval for the ratio."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Which cases to add so that crossovers are known more closely: bisection between the points that hold them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The roofline of a run: cases under the roofs that were measured on the same device."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from mixprof.reports.frame import ANCHOR

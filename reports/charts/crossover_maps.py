@@ -1,7 +1,5 @@
 """Where two models swap places, over two axes at once: every setting measured, and the crossovers between them."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterator

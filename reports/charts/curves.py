@@ -1,7 +1,5 @@
 """Each quantity along each axis: a line a model, a panel a lowering (and run), logarithmic both ways."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One view of a chart as a figure: a panel a lowering (and run), which share their axes."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How many times faster convolution is than attention, over two axes at once."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How a figure looks: one style a model, plain numbers on log axes, panels on a grid, PNG and SVG files."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

@@ -1,7 +1,5 @@
 """Labels along logarithmic axes: plain numbers, at least three a decade, none over another."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence

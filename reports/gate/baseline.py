@@ -1,7 +1,5 @@
 """Baselines: what stored runs expect of a run, from a run, a history, or a text file to commit."""
 
-from __future__ import annotations
-
 import json
 import math
 import statistics

@@ -1,7 +1,5 @@
 """The verdicts of a run against a baseline, as an Outcome of kind "check"."""
 
-from __future__ import annotations
-
 import math
 import shlex
 import statistics

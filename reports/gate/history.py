@@ -3,8 +3,6 @@
 Each value is one run's x = log(T / T_anchor_v1) of a case, oldest first. Positive shifts are slower.
 """
 
-from __future__ import annotations
-
 import bisect
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A judge of an `ab` job: verdicts at each look, and the outcome of the whole."""
 
-from __future__ import annotations
-
 import datetime
 import statistics
 from collections.abc import Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A policy applied to what was measured: absolute limits, then waivers. The exit code follows from what comes out."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

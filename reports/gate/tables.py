@@ -1,7 +1,5 @@
 """Verdicts in words and numbers, and as a table for a terminal."""
 
-from __future__ import annotations
-
 from mixprof.reports.gate.outcome import Judged, Outcome
 from mixprof.reports.text.markdown import plain_table
 

@@ -3,8 +3,6 @@
 A difference d_k is the log of HEAD's time over BASE's in round k, one for each case and round. Positive is slower.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """index.html: one page that holds all it needs, opens without a network and asks nothing of one."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

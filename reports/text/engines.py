@@ -1,7 +1,5 @@
 """Proof of lowering: what each engine holds, what each compiled graph broke into, where time goes by role."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """How cost grows and where models swap places, as Markdown."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Sections of a report: paragraphs in Markdown, tables of plain text. Numbers as people read them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Every case of a run: those that are ok with their intervals, the others with their reasons."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import pandas as pd

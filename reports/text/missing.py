@@ -1,7 +1,5 @@
 """The limits of a report: what was not measured, or holds only for this machine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import pandas as pd

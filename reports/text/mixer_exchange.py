@@ -1,7 +1,5 @@
 """The mixer exchanged inside one network, nothing else changed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

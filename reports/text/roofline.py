@@ -1,7 +1,5 @@
 """How near each case came to what its device can do, and how well its memory was predicted."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from mixprof.reports.answers import Answers

@@ -1,7 +1,5 @@
 """summary.md: who wins where, every case with its interval, every failure with its reason, how it was measured."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mixprof.reports.answers import Answers

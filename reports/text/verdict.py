@@ -1,7 +1,5 @@
 """Who is faster: a line for each pair of models and way of running them; and every ratio behind it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

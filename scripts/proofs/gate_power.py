@@ -20,8 +20,6 @@ below 99 %. With --burn, jobs of the block against itself on a busy machine inst
 JSON, and reads them if they are there.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

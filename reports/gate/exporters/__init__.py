@@ -1,7 +1,5 @@
 """An outcome in the words of other tools: one exporter a file, each a pure function from an outcome to text."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable

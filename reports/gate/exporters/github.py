@@ -1,7 +1,5 @@
 """Annotations of GitHub Actions: lines of output that its runner reads as commands."""
 
-from __future__ import annotations
-
 from mixprof.reports.gate.outcome import Judged, Outcome, Policy, exit_code, in_words
 from mixprof.reports.gate.tables import change_of, interval_of, what_else
 
