@@ -3,8 +3,6 @@
 A pool holds one case's log differences between two sides of the same code, or of code with a known slow-down.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +35,7 @@ class Share:
         return {**asdict(self), "share": self.share}
 
     @classmethod
-    def of_verdicts(cls, verdicts: Sequence[Verdict]) -> Share:
+    def of_verdicts(cls, verdicts: Sequence[Verdict]) -> "Share":
         """How many are regressed."""
         hits = sum(each.verdict == "regressed" for each in verdicts)
         return cls(hits, len(verdicts), *wilson(hits, len(verdicts)))

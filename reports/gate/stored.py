@@ -1,7 +1,5 @@
 """What is kept of a run to compare later ones with: exact metrics, and log ratios of times to the anchor's."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -70,7 +68,7 @@ class Stored:
         return {"schema": SCHEMA, **parts, "cases": cases}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Stored:
+    def from_json(cls, fields: Mapping[str, Any]) -> "Stored":
         """ValueError, KeyError or TypeError for what is none."""
         if fields["schema"] != SCHEMA:
             raise ValueError(f"schema {fields['schema']}, expected {SCHEMA}")
