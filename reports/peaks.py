@@ -18,8 +18,8 @@ def table(by_run: Mapping[str, Iterable[Peaks]]) -> pd.DataFrame:
         for run, peaks in by_run.items()
         for one in peaks
     ]
-    found = pd.DataFrame(rows, columns=[*KEYS, *RATES]).drop_duplicates(KEYS)
-    return found.astype({**dict.fromkeys(KEYS, "object"), **dict.fromkeys(RATES, "float64")})
+    table = pd.DataFrame(rows, columns=[*KEYS, *RATES]).drop_duplicates(KEYS)
+    return table.astype({**dict.fromkeys(KEYS, "object"), **dict.fromkeys(RATES, "float64")})
 
 
 def attain(frame: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:
