@@ -12,7 +12,7 @@ from mixprof import reports
 from mixprof.data.manifest import Sweep
 from mixprof.data.types import Record
 from mixprof.reports.answers import answers
-from mixprof.reports.answers.gains import gains
+from mixprof.reports.answers.ratios import gains
 from mixprof.reports.charts.figures import figures
 from mixprof.reports.text import missing
 from mixprof.reports.text.verdict import verdict
