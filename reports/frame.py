@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
 from mixprof.data.facts import record_facts
 from mixprof.data.manifest import Checked
+from mixprof.data.record import Record
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
-from mixprof.data.types import Case, Record
 from mixprof.reports import latencies, peaks
 from mixprof.reports.timed import times_of
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mixprof.data.types import Record, Samples
+from mixprof.data.launch import Samples
+from mixprof.data.record import Record
 from mixprof.reports.statistics import over_launches, t_quantile
 from mixprof.sampling import BATCHES, unseen, within_launch
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from mixprof import reports
 from mixprof.data.manifest import Sweep
-from mixprof.data.types import Record
+from mixprof.data.record import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.ratios import gains
 from mixprof.reports.charts.figures import figures

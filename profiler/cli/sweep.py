@@ -10,8 +10,9 @@ from mixprof.cli.command import Command, read_sweep
 from mixprof.cli.plan import add_sweep
 from mixprof.cli.watch import Interruptible
 from mixprof.data import cache, run_folder
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case, Record
+from mixprof.data.record import Record
 from mixprof.run.sweep import carry_out
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 
 Difference = tuple[Any, Any]  # (base, head) of a metric that needs no time
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mixprof.data.case import Case
 from mixprof.data.imports import Imports
 from mixprof.data.pairs import Failure, Paired
-from mixprof.data.types import Case
 from mixprof.gate.causes import explain
 from mixprof.gate.pair import Ended, PairSamples, round_of, scratch_of
 from mixprof.gate.sides import Side

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case
 from mixprof.plan.given import PICTURES, Fed
 from mixprof.plan.pictures import Axes, of_pictures
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
+from mixprof.data.json import digest
 from mixprof.data.manifest import Peaks
 from mixprof.data.parsing import nearest
-from mixprof.data.types import Case, digest
 from mixprof.plan.axes import Planned, Source
 
 if sys.version_info >= (3, 11):

@@ -7,8 +7,8 @@ from pathlib import PurePath
 from typing import Any, Protocol
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case
 from mixprof.plan import files
 from mixprof.plan.axes import Source
 

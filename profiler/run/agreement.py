@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from mixprof.data.manifest import Checked, CrossCheck
-from mixprof.data.types import Record
+from mixprof.data.record import Record
 
 AGREED, DISAGREED, UNCHECKED = "agreed", "disagreed", "not checked"
 TOLERANCE = 0.02

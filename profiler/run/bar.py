@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from mixprof.data.types import Case, Launch
+from mixprof.data.case import Case
+from mixprof.data.launch import Launch
 from mixprof.run.tally import Tally
 
 COLOURS = {"ok": "green", "unsupported": "yellow", "unavailable": "yellow", "built": "cyan"}  # red for any other

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol, TextIO
 
-from mixprof.data.types import Case, Launch
+from mixprof.data.case import Case
+from mixprof.data.launch import Launch
 from mixprof.run.tally import Tally
 
 

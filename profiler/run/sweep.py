@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mixprof import lowerings
 from mixprof.data import run_folder
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
 from mixprof.data.manifest import Manifest
-from mixprof.data.types import Case
 from mixprof.plan.axes import Planned, plan_case
 from mixprof.plan.files import Given
 from mixprof.plan.settings import Axes, Measure

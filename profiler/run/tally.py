@@ -3,7 +3,8 @@
 import time
 from collections import Counter
 
-from mixprof.data.types import Case, Launch
+from mixprof.data.case import Case
+from mixprof.data.launch import Launch
 
 
 class Tally:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mixprof.data import cache
 from mixprof.data.files import write_whole
-from mixprof.data.types import digest
+from mixprof.data.json import digest
 from mixprof.plan.axes import Source
 from mixprof.symbolic.derive import COSTS, Formulas
 from mixprof.symbolic.formula import Formula

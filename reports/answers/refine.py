@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.reports.answers.crossovers import Pairing, comparable, decided, pairings
 
 CLOSE = 1.05  # beyond over below: where bisection ends

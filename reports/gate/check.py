@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case
 from mixprof.reports.gate import history
 from mixprof.reports.gate.baseline import Baseline
 from mixprof.reports.gate.comparable import compare

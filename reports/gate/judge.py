@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mixprof.data.case import Case
 from mixprof.data.pairs import Difference, Measured, Paired
-from mixprof.data.types import Case
 from mixprof.reports.gate import times, verdicts
 from mixprof.reports.gate.outcome import Judged, Outcome, Policy, counted, exact_words
 from mixprof.reports.gate.policy import refuse_unused_patterns, waived

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from mixprof.data.case import Case
 from mixprof.data.pairs import Difference
-from mixprof.data.types import Case
 from mixprof.reports.gate.limits import Limit
 from mixprof.reports.gate.thresholds import Thresholds
 from mixprof.reports.gate.times import Time

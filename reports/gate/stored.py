@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
+from mixprof.data.record import Record
 from mixprof.data.run_folder import read_manifest
 from mixprof.data.testbed import SOFTWARE, flatten, hardware, testbed_key
-from mixprof.data.types import Case, Record
 from mixprof.reports.frame import ANCHOR, load, records_of
 from mixprof.reports.gate.times import Time, of_rounds
 from mixprof.reports.latencies import points

@@ -36,7 +36,7 @@ from pathlib import Path
 from scipy.stats import mannwhitneyu, ttest_ind
 
 from mixprof import models
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.gate.rounds import JOURNAL, Entry, Rounds
 from mixprof.gate.sides import Side
 from mixprof.machine.process import default_threads

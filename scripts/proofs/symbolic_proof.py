@@ -28,7 +28,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 
 from mixprof import models
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.metrics import flops
 from mixprof.plan import sources
 from mixprof.plan.axes import Source
