@@ -1,7 +1,5 @@
 """Errors that a case or a command can end with, and errors in one line."""
 
-from __future__ import annotations
-
 
 class Unavailable(Exception):
     """This machine lacks something; the message names the command that installs it."""

@@ -1,7 +1,5 @@
 """The messages of worker processes: how they end, and their answers with known keys."""
 
-from __future__ import annotations
-
 import msgspec
 
 from mixprof.data.json import Json, Message

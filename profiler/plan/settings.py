@@ -4,8 +4,6 @@ The command line's options, the keys of a sweep file, the keywords of `mixprof.s
 follow from the fields of `Axes` and `Measure`.
 """
 
-from __future__ import annotations
-
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 

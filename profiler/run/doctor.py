@@ -1,7 +1,5 @@
 """What works on this machine and, for what does not, why and what to install."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
