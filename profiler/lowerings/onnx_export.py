@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixprof.data.errors import Unsupported, first_line, is_out_of_memory
+from mixprof.data.errors import Unsupported, first_line, is_out_of_memory, root_cause
 from mixprof.lowerings import Target, cast, convert
 
 OPSET = 20
@@ -43,11 +43,10 @@ def export(
 
 
 def _reason(error: BaseException) -> str:
-    """The first cause of the exporter's error: the operator that ONNX does not have, or its own words."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
-    return f"operator {operator[1]} has no form in ONNX" if operator else first_line(error)
+    """What the exporter failed at: the operator that ONNX does not have, or its own words."""
+    cause = root_cause(error)
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(cause))
+    return f"operator {operator[1]} has no form in ONNX" if operator else first_line(cause)
 
 
 def exported(
