@@ -129,6 +129,18 @@ LOWERINGS: dict[str, Entry] = {
         fuses=True,
         build_s=20.0,
     ),
+    "aot": Entry(
+        module="mixprof.lowerings.aot",
+        requires=("torch",),
+        install="pip install torch",
+        options={"max-autotune": ()},
+        preload=("torch", "torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.package"),
+        compiles=True,
+        layouts=LAYOUTS,
+        fuses=True,
+        form="compile",
+        build_s=40.0,
+    ),
     "onnxruntime": Entry(
         module="mixprof.lowerings.onnxruntime",
         requires=("onnx", "onnxscript", "onnxruntime"),
