@@ -24,11 +24,7 @@ def test_the_first_line(text, line):
 
 
 def test_the_cause_at_the_bottom():
-    try:
-        try:
-            raise KeyError("deep")
-        except KeyError as deep:
-            raise ValueError("shallow") from deep
-    except ValueError as shallow:
-        assert isinstance(root_cause(shallow), KeyError)
-        assert isinstance(root_cause(KeyError("alone")), KeyError)
+    bottom, top = KeyError("deep"), ValueError("shallow")
+    top.__cause__ = bottom
+    assert root_cause(top) is bottom
+    assert root_cause(bottom) is bottom

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from mixprof.data.errors import UsageError
+from mixprof.lowerings import LOWERINGS
 from mixprof.plan.values import (
     BYTES,
     DEVICE,
@@ -74,7 +75,7 @@ class Axes:
         (), NAME, "names, timm:NAME, package.module:factory, net.onnx, net.pt, net.pt2 or net.plan", "none"
     )
     lowerings: tuple[str, ...] | None = setting(
-        None, NAME, "eager, compile, onnxruntime, tensorrt or tensorrt_rtx, options after colons", USUAL_LOWERING
+        None, NAME, f"{', '.join(LOWERINGS)}, options after colons", USUAL_LOWERING
     )
     devices: tuple[str, ...] | None = setting(None, DEVICE, "where it runs", "the first CUDA device, else cpu")
     dtypes: tuple[str, ...] | None = setting(

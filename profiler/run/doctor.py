@@ -13,7 +13,7 @@ from mixprof.machine import cpu_contention, quota
 from mixprof.machine.process import allowed_cores, default_threads
 
 OPTIONAL = {
-    **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if entry.engine},
+    **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if name in entry.requires},
     "pycuda": "pip install 'mixprof[cuda]'",
     "pynvml": "pip install 'mixprof[cuda]'",
     "zeus": "pip install 'mixprof[energy]'",
