@@ -24,7 +24,7 @@ from typing import Any
 from mixprof import lowerings
 from mixprof.data import run_folder
 from mixprof.data.files import write_whole
-from mixprof.data.types import Record
+from mixprof.data.record import Record
 from mixprof.machine import cuda_driver
 from mixprof.plan.settings import DTYPES
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mixprof.data.types import Case, Record
+from mixprof.data.case import Case
+from mixprof.data.record import Record
 from mixprof.machine import cuda_driver
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))

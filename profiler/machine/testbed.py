@@ -11,7 +11,10 @@ from pathlib import Path
 from mixprof.machine.flags import CUDNN_FLAGS
 from mixprof.machine.process import default_threads, recorded_variables, stripped_variables
 
-PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt-rtx", "triton", "mixprof")
+PACKAGES = (
+    *("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino"),
+    *("tensorrt", "tensorrt-rtx", "triton", "mixprof"),
+)
 
 
 def devices() -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.json import Json
-from mixprof.data.types import Case
 from mixprof.machine import flags, process
 
 

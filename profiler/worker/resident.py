@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mixprof import sampling
-from mixprof.data.types import Launch
+from mixprof.data.launch import Launch
 from mixprof.machine import cpu_contention, flags, streams
 from mixprof.machine.streams import Stream
 from mixprof.metrics import Subject, latency
