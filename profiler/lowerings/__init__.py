@@ -144,8 +144,8 @@ LOWERINGS: dict[str, Entry] = {
     "onnxruntime": Entry(
         module="mixprof.lowerings.onnxruntime",
         requires=("onnx", "onnxscript", "onnxruntime"),
-        install="pip install onnx onnxscript onnxruntime",
-        options={"opt": ("disable", "basic", "extended", "all")},
+        install="pip install 'mixprof[onnxruntime]', or 'mixprof[onnxruntime-gpu]' for CUDA",
+        options={"opt": ("disable", "basic", "extended", "all"), "fallback": ("cpu",)},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
         build_s=5.0,
@@ -246,6 +246,8 @@ def missing(name: str) -> str | None:
     absent = [package for package in entry.requires if not is_installed(package)]
     if absent:
         reason = f"lowering '{name}': {', '.join(absent)} is not installed: {entry.install}"
+        if "onnxruntime" in absent and entry is not LOWERINGS["onnxruntime"]:
+            reason += f" and {LOWERINGS['onnxruntime'].install}"
         others = [other for other, its in LOWERINGS.items() if entry.engine and its.engine and _is_there(its)]
         return reason + "".join(
             f"; {one} is installed here, and is another lowering: --lowerings {one}" for one in others
