@@ -15,8 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent)]
-
 from acceptance import checks, probes, summary
 from acceptance.frame import NONE, Check, Journal, Usage, chosen
 from acceptance.provenance import NO_DEVICE, NO_DRIVER

@@ -10,8 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-sys.path[:0] = [str(SCRIPTS), str(Path(__file__).parent)]
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
 import gpu_acceptance
 from acceptance.frame import Check, Seen, Skipped
@@ -60,7 +59,9 @@ def checks(folder):
     here = "acceptance_toys"
     paces = [("a", 0.05), ("b", 0.3), ("c", 0.01), ("d", 0.2), ("e", 0.1), ("f", 0.02), ("g", 0.25), ("h", 0.01)]
     many = [
-        Check(f"many.{name}", "", f"{here}:work", 30, 0.1, arguments={"folder": folder, "name": name, "seconds": seconds})
+        Check(
+            f"many.{name}", "", f"{here}:work", 30, 0.1, arguments={"folder": folder, "name": name, "seconds": seconds}
+        )
         for name, seconds in paces
     ]
     return (
@@ -71,7 +72,9 @@ def checks(folder):
         Check("odd.crashes", "", f"{here}:crashes", 30),
         Check("odd.absent", "", f"{here}:absent", 30),
         Check("odd.real", "", f"{here}:work", 30, needs="gpu", arguments={"folder": folder, "name": "real"}),
-        Check("hangs.itself", "", f"{here}:work", 0.5, 0.1, arguments={"folder": folder, "name": "hang", "seconds": 600}),
+        Check(
+            "hangs.itself", "", f"{here}:work", 0.5, 0.1, arguments={"folder": folder, "name": "hang", "seconds": 600}
+        ),
         Check("hangs.other", "", f"{here}:starts_another", 2.0, 0.1, arguments={"folder": folder}),
         Check("long.one", "", f"{here}:work", 30, 20, arguments={"folder": folder, "name": "long"}),
         Check("long.slow", "", f"{here}:work", 300, 0.1, arguments={"folder": folder, "name": "slow", "seconds": 299}),

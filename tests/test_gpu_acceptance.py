@@ -13,14 +13,14 @@ import pytest
 
 from mixprof.machine import cuda_driver
 
-TESTS = Path(__file__).parent
-SCRIPT = TESTS.parent / "scripts" / "gpu_acceptance.py"
-TOYS = TESTS / "acceptance_toys.py"
-
-sys.path.append(str(SCRIPT.parent))
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
 from acceptance import checks, predictions, probes
 from acceptance.frame import NEEDS, Journal, Result, Seen, Usage, chosen
+
+TESTS = Path(__file__).parent
+SCRIPT = TESTS.parent / "scripts" / "gpu_acceptance.py"
+TOYS = TESTS / "acceptance_toys.py"
 
 
 def start(tmp_path, *arguments, script=TOYS, device="sim:0"):
@@ -151,7 +151,7 @@ def test_a_probe_that_hangs_is_ended_with_all_it_began(tmp_path):
     code, _, _ = finish(tmp_path, "--only", "hangs")
     assert code == 1
     assert [line["outcome"] for line in lines(tmp_path)] == ["failed", "failed"]
-    assert "not done after 0 s" in lines(tmp_path)[0]["message"] or "not done after" in lines(tmp_path)[0]["message"]
+    assert lines(tmp_path)[0]["message"] == "not done after 0.5 s"
     assert gone(int((tmp_path / "other").read_text()))
 
 
@@ -167,11 +167,10 @@ def test_what_the_deadline_leaves_is_named_and_done_by_resume(tmp_path):
 
 
 def test_a_check_that_the_deadline_cuts_off_has_not_failed(tmp_path):
-    began = time.monotonic()
     code, _, _ = finish(tmp_path, "--only", "long.slow", "--deadline", "10")
     assert code == 3
     assert lines(tmp_path) == []
-    assert time.monotonic() - began < 60
+    assert events(tmp_path, "ends") == []
 
 
 # Its own checks and predictions

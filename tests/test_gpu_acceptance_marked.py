@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,8 +59,8 @@ def folder(tmp_path):
 
 
 def test_every_outcome_of_a_test_is_kept_with_its_reason(folder):
-    seen = marked.tests("cuda:0", str(folder))
-    tests = {name.rpartition("::")[2]: test for name, test in seen.raw.items()}
+    seen = marked.outcomes_of_tests("cuda:0", str(folder))
+    tests: dict[str, Any] = {name.rpartition("::")[2]: test for name, test in seen.raw.items()}
     assert {name: test["outcome"] for name, test in tests.items()} == {
         "test_holds": "passed",
         "test_fails[float16]": "failed",
@@ -83,7 +84,7 @@ def test_tests_that_all_are_skipped_are_a_skip(folder):
         "import pytest\n@pytest.mark.gpu\ndef test_waits():\n    pytest.skip('no CUDA device here')\n"
     )
     with pytest.raises(Skipped, match="no CUDA device here"):
-        marked.tests("cuda:0", str(folder))
+        marked.outcomes_of_tests("cuda:0", str(folder))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_tests_that_do_not_run_are_a_failure_not_a_silence(folder, content, word
     for file in folder.glob("test_*.py"):
         file.unlink()
     (folder / "test_it.py").write_text(content)
-    assert any(words in each for each in marked.tests("cuda:0", str(folder)).wrong)
+    assert any(words in each for each in marked.outcomes_of_tests("cuda:0", str(folder)).wrong)
 
 
 @pytest.mark.parametrize(

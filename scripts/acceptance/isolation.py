@@ -27,7 +27,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def touched(process: int) -> list[str]:
-    """What of CUDA a process has mapped or open: the driver's library and the devices' files, not torch's own libraries."""
+    """What of CUDA a process has mapped or open: the driver's library and the devices' files."""
     parts = {line.split(maxsplit=5)[-1].strip() for line in Path(f"/proc/{process}/maps").read_text().splitlines()}
     for number in Path(f"/proc/{process}/fd").iterdir():
         try:
@@ -69,7 +69,18 @@ def poisoned(device: str) -> Seen:
 
 def product(device: str) -> Seen:
     """`mixprof time` while it runs: the processes that have CUDA are its launches, never the command or its servers."""
-    arguments = [sys.executable, "-m", "mixprof", "time", "depthwise_conv", "--devices", device, "--quick", "--seconds", "2"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "mixprof",
+        "time",
+        "depthwise_conv",
+        "--devices",
+        device,
+        "--quick",
+        "--seconds",
+        "2",
+    ]
     began: dict[int, int] = {}  # process -> its parent
     with_cuda: set[int] = set()
     running = subprocess.Popen(arguments, cwd=ROOT, stdout=sys.stdout, stderr=sys.stderr, preexec_fn=die_with_parent)
@@ -88,7 +99,10 @@ def product(device: str) -> Seen:
     wrong += [f"{len(parents)} process(es) that start others have CUDA mapped"] if parents else []
     if not device.startswith("sim") and not with_cuda:
         wrong.append("no process had CUDA mapped, though one measured on the device")
-    return Seen({"processes": len(began) + 1, "with_cuda": len(with_cuda), "parents_with_cuda": len(parents)}, wrong=tuple(wrong))
+    return Seen(
+        {"processes": len(began) + 1, "with_cuda": len(with_cuda), "parents_with_cuda": len(parents)},
+        wrong=tuple(wrong),
+    )
 
 
 def descendants(process: int) -> dict[int, int]:

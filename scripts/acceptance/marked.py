@@ -8,7 +8,7 @@ import tempfile
 import xml.etree.ElementTree as xml
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from acceptance.frame import Seen, Skipped
@@ -29,7 +29,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def tests(device: str, folder: str = "tests", limit_s: float = 240) -> Seen:
+def outcomes_of_tests(device: str, folder: str = "tests", limit_s: float = 240) -> Seen:
     """The outcome of every test marked `gpu` below a folder."""
     with tempfile.TemporaryDirectory(prefix="mixprof-gpu-") as temporary:
         report = Path(temporary) / "report.xml"
@@ -51,7 +51,7 @@ def seen(outcomes: Mapping[str, Outcome]) -> Seen:
     if set(counts) == {"skipped"}:
         raise Skipped(next(iter(outcomes.values())).message or "each was skipped")
     wrong = tuple(f"{name}: {each.message}"[:600] for name, each in outcomes.items() if each.outcome == "failed")
-    raw = {name: {"outcome": each.outcome, "message": each.message, "seconds": each.seconds} for name, each in outcomes.items()}
+    raw = {name: asdict(each) for name, each in outcomes.items()}
     return Seen({outcome: counts[outcome] for outcome in SEVERITY}, wrong=wrong, raw=raw)
 
 

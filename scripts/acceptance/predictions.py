@@ -24,7 +24,7 @@ def load() -> list[dict[str, Any]]:
 
 
 def compared(result: Result, name: str) -> Result:
-    """A result beside what was predicted of it. name: the device's, like "NVIDIA H100 80GB HBM3"; "sim" if simulated."""
+    """A result beside what was predicted of it. name: the device's, like "NVIDIA H100 80GB HBM3" or "sim:0"."""
     return replace(result, predicted=tuple(_comparisons(result, name)))
 
 

@@ -13,16 +13,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from acceptance.frame import Seen, Skipped
+from acceptance.frame import Seen, Skipped, Value
 from acceptance.probes import ROOT, command
 
-PACKAGES = ("torch", "triton", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "pycuda", "nvidia-ml-py",
-            "tensorrt", "tensorrt-rtx", "msgspec", "pandas", "plotly")  # fmt: skip
-VARIABLES = ("CUDA", "NVIDIA", "PYTORCH", "TORCH", "TRITON", "CUBLAS", "CUDNN", "OMP", "MKL", "LD_LIBRARY_PATH", "MIXPROF")
+PACKAGES = ("torch", "triton", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "pycuda",
+            "nvidia-ml-py", "tensorrt", "tensorrt-rtx", "msgspec", "pandas", "plotly")  # fmt: skip
+VARIABLES = ("CUDA", "NVIDIA", "PYTORCH", "TORCH", "TRITON", "CUBLAS", "CUDNN", "OMP", "MKL", "LD_", "MIXPROF")
+SOURCES = ("profiler", "models", "reports", "scripts")
 NO_DRIVER, NO_DEVICE = -1, 100
 FIELDS = {"total_energy_mj": 83, "power_average_mw": 185, "power_instant_mw": 186}  # NVML's field identifiers
 DEVICE_CALLS = (
-    "Name", "UUID", "Brand", "Architecture", "CudaComputeCapability", "MemoryInfo", "EccMode", "MigMode", "PersistenceMode",
+    "Name", "UUID", "Brand", "Architecture", "CudaComputeCapability", "MemoryInfo", "EccMode", "MigMode",
+    "PersistenceMode",
     "ComputeMode", "PowerUsage", "EnforcedPowerLimit", "PowerManagementLimitConstraints", "TotalEnergyConsumption",
     "CurrentClocksEventReasons", "SupportedClocksEventReasons", "PerformanceState", "UtilizationRates",
     "ComputeRunningProcesses", "CurrPcieLinkGeneration", "CurrPcieLinkWidth", "NumGpuCores", "MemoryBusWidth",
@@ -49,16 +51,21 @@ def device(label: str) -> Seen:
 
 def source(label: str) -> Seen:
     """Which code, which packages, which machine, which variables that change kernels."""
-    files = sorted(path for folder in ("profiler", "models", "reports", "scripts") for path in (ROOT / folder).rglob("*.py"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    files = sorted(path for folder in SOURCES for path in (ROOT / folder).rglob("*.py"))
     git = [shutil.which("git") or "git", "-c", f"safe.directory={ROOT}"]
     commit, changed = (_said([*git, *rest]) for rest in (["rev-parse", "HEAD"], ["status", "--porcelain"]))
-    versions = dict(_versions())
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     variables = {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), None)
-    values = {"commit": commit, "changed_files": None if changed is None else len(changed.splitlines()), "sha256": digest,
-              "python": platform.python_version(), "kernel": platform.release(), "cpu": cpu,
-              "cores": len(os.sched_getaffinity(0)), **versions}  # fmt: skip
+    values: dict[str, Value] = {
+        "commit": commit,
+        "changed_files": None if changed is None else len(changed.splitlines()),
+        "sha256": hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest(),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cpu": names[0].partition(":")[2].strip() if names else None,
+        "cores": len(os.sched_getaffinity(0)),
+        **dict(_versions()),
+    }
     return Seen(values, raw={"variables": variables})
 
 
@@ -91,7 +98,8 @@ def doctor(label: str) -> Seen:
     said = json.loads(done.stdout)
     lowerings = {f"lowering.{name}": part["works"] for name, part in said.get("lowerings", {}).items()}
     sensors = {f"sensor.{name}": part["works"] for name, part in said.get("sensors", {}).items()}
-    wrong = () if label in said["devices"] or label.startswith("sim") else (f"doctor lists {said['devices']}, not {label}",)
+    knows = label in said["devices"] or label.startswith("sim")
+    wrong = () if knows else (f"doctor lists {said['devices']}, not {label}",)
     return Seen({**lowerings, **sensors}, wrong=wrong, raw={"doctor": said})
 
 
@@ -116,9 +124,9 @@ def nvml(label: str) -> Seen:
         asked[f"MaxClock{kind}"] = _asked(pynvml, "nvmlDeviceGetMaxClockInfo", handle, number)
     for name, number in FIELDS.items():
         asked[f"Field.{name}"] = _asked(pynvml, "nvmlDeviceGetFieldValues", handle, [number])
-    refused = sorted(name for name, answer in asked.items() if isinstance(answer, str) and answer.startswith("NVMLError"))
-    values = {"uuid": uuid, "refused": ", ".join(refused), "instant_power": "Field.power_instant_mw" not in refused,
-              "total_energy": "TotalEnergyConsumption" not in refused}  # fmt: skip
+    refused = sorted(name for name, answer in asked.items() if str(answer).startswith("NVMLError"))
+    values: dict[str, Value] = {"uuid": uuid, "refused": ", ".join(refused)}
+    values |= {name: name not in refused for name in ("Field.power_instant_mw", "TotalEnergyConsumption", "MigMode")}
     return Seen(values, raw=asked)
 
 

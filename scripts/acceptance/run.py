@@ -64,6 +64,8 @@ def _result(check: Check, server: Server, device: Device, left_s: float) -> Resu
 
 def line(result: Result) -> str:
     """A result as it is printed, with the predictions that it goes against."""
-    against = [f"{each['what']} {each['seen']}, not {each['expected']}" for each in result.predicted if not each["holds"]]
+    against = [
+        f"{each['what']} {each['seen']}, not {each['expected']}" for each in result.predicted if not each["holds"]
+    ]
     parts = [f"{result.outcome:8}{result.name:28}{result.seconds:6.1f} s", result.message or ""]
     return "  ".join([*parts, *(["against prediction: " + "; ".join(against)] if against else [])]).rstrip()

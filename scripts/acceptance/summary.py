@@ -27,7 +27,8 @@ def write(folder: Path, device: Device, results: Sequence[Result], left: Iterabl
         "reason": device.reason,
         "summary": summary,
         "checks": [
-            {"name": each.name, "outcome": each.outcome, "message": each.message, "seconds": each.seconds} for each in results
+            {"name": each.name, "outcome": each.outcome, "message": each.message, "seconds": each.seconds}
+            for each in results
         ],
         "left": [check.name for check in left],
     }
@@ -55,7 +56,8 @@ def _page(device: Device, results: Sequence[Result], left: Sequence[Check], summ
     for result in results:
         for each in result.predicted:
             verdict = "as predicted" if each["holds"] else "**otherwise**"
-            yield f"| {result.name} | {each['what']} | {_cell(_range(each['expected']))} | {_cell(_short(each['seen']))} | {verdict} |"
+            figures = f"{_cell(_range(each['expected']))} | {_cell(_short(each['seen']))}"
+            yield f"| {result.name} | {each['what']} | {figures} | {verdict} |"
 
 
 def _range(expected: object) -> str:
