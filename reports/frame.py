@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from mixprof.data.case import is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.data.facts import record_facts
 from mixprof.data.manifest import Checked
@@ -42,6 +43,7 @@ COLUMNS = {
     "channels": WHOLE,
     "status": TEXT,
     "reason": TEXT,
+    "simulated": TRUTH,  # on sim:0: nothing of its times was measured
     "time": TEXT,  # which of the three times latency_ms is: "gpu_ms" or "host_ms"
     "latency_ms": REAL,
     "latency_low_ms": REAL,
@@ -134,6 +136,8 @@ def load(*runs: str | Path) -> pd.DataFrame:
     ]
     added = dict.fromkeys((name for r in rows for name in r["metrics"] if name not in COLUMNS), REAL)
     cells = [{**r["metrics"], **r} for r in rows]
+    if len({r["simulated"] for r in rows}) > 1:
+        raise UsageError("got simulated runs beside measured ones, expected one kind: report each by itself")
     columns = {name: pd.Series([r.get(name) for r in cells], dtype=dtype) for name, dtype in (COLUMNS | added).items()}
     frame = pd.DataFrame(columns)
     _moderate(frame)
@@ -179,6 +183,7 @@ def row(run: str, record: Record) -> dict[str, Any]:
         "width": width,
         "status": record.status,
         "reason": record.reason,
+        "simulated": is_simulated(case.device),
         **times_of(record),
         **_counted(record),
         **{name: getattr(record.memory, name, None) for name in MEMORY},

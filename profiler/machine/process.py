@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixprof.data.case import is_simulated
 from mixprof.data.errors import Unavailable, Unsupported
 from mixprof.machine import quota
 
@@ -59,6 +60,8 @@ def prepare(device: str, dtype: str, threads: int) -> None:
     import torch
 
     prepare_cpu(threads)
+    if is_simulated(device):
+        return
     if device == "cpu":
         if dtype == "tf32":
             raise Unsupported("dtype 'tf32' exists on CUDA devices only: use float32 on a CPU")

@@ -8,6 +8,7 @@ import os
 import platform
 from pathlib import Path
 
+from mixprof.machine import simulation
 from mixprof.machine.process import CUDNN_FLAGS, default_threads
 
 PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt-rtx", "triton", "mixprof")
@@ -32,8 +33,11 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def testbed(threads: int, allocator: str) -> dict[str, object]:
-    """What decides whether two results may be compared. Call it in a worker: it may touch CUDA."""
+def testbed(threads: int, allocator: str, simulated: bool) -> dict[str, object]:
+    """What decides whether two results may be compared. Call it in a worker: it may touch CUDA.
+
+    simulated: of results that are none of this machine's GPU.
+    """
     machine = {
         "cpu": _cpu_model(),
         "architecture": platform.machine(),
@@ -44,7 +48,7 @@ def testbed(threads: int, allocator: str) -> dict[str, object]:
         "allocator": allocator,
         "libc": " ".join(platform.libc_ver()),
     }
-    return {**machine, **_gpu()}
+    return {**machine, **({"simulated": simulation.configured().words} if simulated else _gpu())}
 
 
 def informing() -> dict[str, object]:

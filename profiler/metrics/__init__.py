@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from mixprof.data.types import Case
 from mixprof.lowerings import Lowered
+from mixprof.machine import devices
+from mixprof.machine.devices import Device
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,10 @@ class Subject:
     of_ends: bool = False  # the reference is of the first and the last image alone
     formulation: tuple[str, ...] = ()
     weights_bytes: int | None = None
+
+    @property
+    def device(self) -> Device:
+        return self.lowered.device or devices.of(self.case.device)
 
     @property
     def forward(self) -> Callable[[], object]:

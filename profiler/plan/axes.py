@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixprof import lowerings
+from mixprof.data.case import is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Case
 from mixprof.plan import files
@@ -62,6 +63,16 @@ def expand(groups: Iterable[Axes], describe: Callable[[str], Source], devices: S
         if all(reasons):
             raise UsageError(f"{model}: no valid case is left: {reasons[0]}")
     return list(planned.values())
+
+
+def are_simulated(groups: Iterable[Axes]) -> bool:
+    """Whether all devices of these axes are simulated. UsageError for a mixture: it would compare with no machine."""
+    named = {device for group in groups for device in group.devices or ("",)}
+    simulated = {device for device in named if is_simulated(device)}
+    if simulated and simulated != named:
+        others = ", ".join(sorted(named - simulated)).strip(", ") or "this machine's own"
+        raise UsageError(f"got {', '.join(simulated)} beside {others}, expected simulated devices alone: use two runs")
+    return bool(simulated)
 
 
 def plan_case(case: Case, source: Source, *, layout_is_default: bool = True) -> Planned:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mixprof.data.parsing import nearest
 from mixprof.data.types import Case
 from mixprof.machine.process import default_threads
 from mixprof.plan import sources
-from mixprof.plan.axes import Planned, Source, expand
+from mixprof.plan.axes import Planned, Source, are_simulated, expand
 from mixprof.plan.files import MODULES, Given, is_file
 from mixprof.plan.given import Fed
 from mixprof.plan.settings import Axes, Measure
@@ -77,8 +77,9 @@ class Session:
         fed = tuple(Fed(each["name"], each["dtype"], tuple(each["given"])) for each in read["inputs"])
         return replace(source, inputs=fed, inputs_file=given.inputs, inputs_sha256=read["sha256"])
 
-    def machine(self) -> Machine:
-        return decode(self.ask("environment"), Machine)
+    def machine(self, groups: Iterable[Axes] = ()) -> Machine:
+        """This machine, or the simulated one that these axes ask for."""
+        return decode(self.ask("environment", simulated=are_simulated(groups)), Machine)
 
     def formulas(self, source: Source) -> tuple[Formulas | None, str | None]:
         """The exact costs of a model for every case, or the reason why there are none."""
@@ -119,7 +120,7 @@ def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], Ma
     for group in groups:
         for name in group.lowerings or ():
             lowerings.parse(name)
-    machine = asked.machine()
+    machine = asked.machine(groups)
     known: dict[str, Source] = {}
 
     def describe(name: str) -> Source:

@@ -17,7 +17,7 @@ def environment(request: dict[str, Any]) -> dict[str, Any]:
         "status": "ok",
         "devices": testbed.devices(),
         "versions": testbed.versions(),
-        "testbed": testbed.testbed(request["threads"], request["allocator"]),
+        "testbed": testbed.testbed(request["threads"], request["allocator"], bool(request.get("simulated"))),
         "informing": testbed.informing(),
     }
 

@@ -9,7 +9,15 @@ from mixprof.reports.frame import load
 from mixprof.reports.text.engines import breakdown, built, proof_of_lowering
 from mixprof.reports.text.growth import crossings, growth
 from mixprof.reports.text.markdown import Section, number, plain_table, words
-from mixprof.reports.text.measurements import ORDER, counts_in_words, failures, latency_text, measurements, varying
+from mixprof.reports.text.measurements import (
+    ORDER,
+    SIMULATED,
+    counts_in_words,
+    failures,
+    latency_text,
+    measurements,
+    varying,
+)
 from mixprof.reports.text.method import Manifests, environment, method
 from mixprof.reports.text.missing import not_measured
 from mixprof.reports.text.mixer_exchange import mixer_exchange
@@ -57,7 +65,8 @@ def short(run: str | Path) -> str:
     if frame.empty:
         return counts_in_words(frame)
     names = ["model", "lowering", "device", *varying(frame)[2:]]
-    return plain_table(
+    simulated = f"{SIMULATED}\n".replace("**", "").replace("`", "") if frame["simulated"].any() else ""
+    return simulated + plain_table(
         {
             **{name: words(row[name]) for name in dict.fromkeys(names)},
             "latency (ms)": latency_text(row),
