@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.pairs < calibration.LEAST_PAIRS:
         raise UsageError(f"--pairs: got {arguments.pairs}, expected at least {calibration.LEAST_PAIRS}")
     with session(measure, models) as asked:
-        testbed = asked.machine(sweep.groups).testbed
+        testbed = asked.machine().testbed
     generator = np.random.default_rng(measure.seed)
     if arguments.jobs:
         found = _pooled([Path(each) for each in arguments.jobs], testbed, generator)

@@ -138,7 +138,7 @@ class _Job:
             for entry in cases.entries:
                 grid.count(entry, self.sides, *asked)
             self._refuse_others_code(asked)
-            key = testbed_key(asked[0].machine(spec.groups).testbed)
+            key = testbed_key(asked[0].machine().testbed)
         make_folder(spec.out, spec.hidden)
         rounds = Rounds(self.sides, spec.measure, spec.out, check=self._ownership.refuse_strays)
         first, canary = next((entry for entry in cases.entries if entry.pair.failure is None), None), None

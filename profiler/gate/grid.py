@@ -53,7 +53,7 @@ def of_side(
     """
     for name in (name for group in groups for name in group.lowerings or ()):
         lowerings.parse(name)
-    devices = asked.machine(groups).devices
+    devices = asked.machine().devices
     planned: dict[Case, Planned] = {}
     for group, model in [(axes, name) for axes in groups for name in axes.models]:
         try:
