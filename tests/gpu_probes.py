@@ -249,7 +249,7 @@ def sensors():
         "before": before.__dict__,
         "after": after.__dict__,
         "identity": nvml.identity(0),
-        "testbed": testbed.testbed(1, "pinned", simulated=False),
+        "testbed": testbed.testbed(1, "pinned"),
         "uuids": [cuda_driver.device_uuid(0), str(torch.cuda.get_device_properties(0).uuid)],
         "held": held.numel(),
     }

@@ -33,11 +33,8 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def testbed(threads: int, allocator: str, simulated: bool) -> dict[str, object]:
-    """What decides whether two results may be compared. Call it in a worker: it may touch CUDA.
-
-    simulated: of results that are none of this machine's GPU.
-    """
+def testbed(threads: int, allocator: str) -> dict[str, object]:
+    """What decides whether two results may be compared. Call it in a worker: it may touch CUDA."""
     machine = {
         "cpu": _cpu_model(),
         "architecture": platform.machine(),
@@ -47,8 +44,9 @@ def testbed(threads: int, allocator: str, simulated: bool) -> dict[str, object]:
         "threads": threads,
         "allocator": allocator,
         "libc": " ".join(platform.libc_ver()),
+        "simulated": simulation.configured().words,
     }
-    return {**machine, **({"simulated": simulation.configured().words} if simulated else _gpu())}
+    return {**machine, **_gpu()}
 
 
 def informing() -> dict[str, object]:

@@ -62,17 +62,16 @@ def expand(groups: Iterable[Axes], describe: Callable[[str], Source], devices: S
         reasons = [entry.reason for entry in planned.values() if entry.case.model == model]
         if all(reasons):
             raise UsageError(f"{model}: no valid case is left: {reasons[0]}")
+    _refuse_mixture({case.device for case in planned})
     return list(planned.values())
 
 
-def are_simulated(groups: Iterable[Axes]) -> bool:
-    """Whether all devices of these axes are simulated. UsageError for a mixture: it would compare with no machine."""
-    named = {device for group in groups for device in group.devices or ("",)}
-    simulated = {device for device in named if is_simulated(device)}
-    if simulated and simulated != named:
-        others = ", ".join(sorted(named - simulated)).strip(", ") or "this machine's own"
+def _refuse_mixture(devices: set[str]) -> None:
+    """UsageError for simulated devices beside real ones: a run of both would compare with no machine."""
+    simulated = set(filter(is_simulated, devices))
+    if simulated and simulated != devices:
+        others = ", ".join(sorted(devices - simulated))
         raise UsageError(f"got {', '.join(simulated)} beside {others}, expected simulated devices alone: use two runs")
-    return bool(simulated)
 
 
 def plan_case(case: Case, source: Source, *, layout_is_default: bool = True) -> Planned:

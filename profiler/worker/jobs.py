@@ -22,7 +22,7 @@ def environment(request: dict[str, Any]) -> dict[str, Any]:
         "no_cuda": to_builtins(torch_cuda.no_cuda()),
         "devices": testbed.devices(),
         "versions": testbed.versions(),
-        "testbed": testbed.testbed(request["threads"], request["allocator"], bool(request.get("simulated"))),
+        "testbed": testbed.testbed(request["threads"], request["allocator"]),
         "informing": testbed.informing(),
     }
 

@@ -189,6 +189,8 @@ class Simulated:
                 temperature_c=round(COOL_C + (WARM_C - COOL_C) * warm),
                 used_bytes=self.memory.reserved,
                 process_bytes=self.memory.reserved,
+                power_capped=self.gpu.power_cap < 1,
+                at_s=self.clock(),
             )
 
         return read
