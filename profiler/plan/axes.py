@@ -62,11 +62,11 @@ def expand(groups: Iterable[Axes], describe: Callable[[str], Source], devices: S
         reasons = [entry.reason for entry in planned.values() if entry.case.model == model]
         if all(reasons):
             raise UsageError(f"{model}: no valid case is left: {reasons[0]}")
-    _refuse_mixture({case.device for case in planned})
+    refuse_mixture({case.device for case in planned})
     return list(planned.values())
 
 
-def _refuse_mixture(devices: set[str]) -> None:
+def refuse_mixture(devices: set[str]) -> None:
     """UsageError for simulated devices beside real ones: a run of both would compare with no machine."""
     simulated = set(filter(is_simulated, devices))
     if simulated and simulated != devices:
