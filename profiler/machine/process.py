@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixprof.data.case import is_simulated
 from mixprof.data.errors import Unavailable, Unsupported
 from mixprof.machine import quota, torch_cuda
+from mixprof.machine.nvml import JOB
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +28,7 @@ def worker_environment(threads: int, allocator: str, cache: Path) -> dict[str, s
     pinned = ALLOCATOR if allocator == "pinned" else {}
     return {
         **pinned,
+        JOB: os.environ.get(JOB) or str(os.getpid()),
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
@@ -59,6 +62,8 @@ def prepare(device: str, dtype: str, threads: int) -> None:
     import torch
 
     prepare_cpu(threads)
+    if is_simulated(device):
+        return
     if device == "cpu":
         if dtype == "tf32":
             raise Unsupported("dtype 'tf32' exists on CUDA devices only: use float32 on a CPU")

@@ -8,6 +8,7 @@ import os
 import platform
 from pathlib import Path
 
+from mixprof.machine import simulation
 from mixprof.machine.process import CUDNN_FLAGS, default_threads
 
 PACKAGES = (
@@ -46,6 +47,7 @@ def testbed(threads: int, allocator: str) -> dict[str, object]:
         "threads": threads,
         "allocator": allocator,
         "libc": " ".join(platform.libc_ver()),
+        "simulated": simulation.configured().words,
     }
     return {**machine, **_gpu()}
 
