@@ -13,6 +13,7 @@ from mixprof.data.errors import Unavailable
 from mixprof.data.messages import GpuProcess
 from mixprof.machine import cpu_contention
 from mixprof.machine import nvml as clocks
+from mixprof.machine.devices.cpu import Cpu
 from mixprof.machine.nvml import Reading
 
 
@@ -104,7 +105,7 @@ def test_energy_is_unavailable_with_the_reason():
     if importlib.util.find_spec("zeus") is not None:
         pytest.skip("zeus is installed here")
     with pytest.raises(Unavailable, match=r"energy: pip install 'mixprof\[energy\]'"):
-        energy.joules(lambda: None, "cpu", 1)
+        energy.joules(lambda: None, Cpu(), 1)
 
 
 def test_the_lost_share_is_what_threads_waited_or_were_robbed_of():

@@ -18,6 +18,13 @@ class Samples(Message, frozen=True):
     forwards_per_sample: int
 
 
+class Queued(Message, frozen=True):
+    """How the forwards of a GPU's samples were enqueued."""
+
+    launches: int | None  # places of the queue that a forward takes; None where it waits for the device by itself
+    gated: bool  # all of a queue waited until the last was enqueued; else the host's gaps are in gpu_ms
+
+
 class Memory(Message, frozen=True):
     """Bytes, each of a kind of its own: they do not compare."""
 
@@ -80,6 +87,8 @@ class Launch:
     gpu_ms: Samples | None = None
     enqueue_ms: Samples | None = None
     host_ms: Samples | None = None
+    control_ms: Samples | None = None  # of a cold case: as gpu_ms, a spin in the place of the flush
+    queued: Queued | None = None
     build_s: float | None = None
     build_cached: bool | None = None
     artifact_bytes: int | None = None

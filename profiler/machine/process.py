@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixprof.data.case import is_simulated
 from mixprof.data.errors import Unavailable, Unsupported
 from mixprof.machine import cuda_driver, flags, quota, torch_cuda
 from mixprof.machine.nvml import JOB
@@ -103,8 +104,10 @@ def prepare(device: str, dtype: str, threads: int) -> None:
     import torch
 
     prepare_cpu(threads)
-    refuse_tf32(device, dtype)
     flags.apply(flags.wanted(dtype, threads))
+    if is_simulated(device):
+        return
+    refuse_tf32(device, dtype)
     if device == "cpu":
         return
     if absent := torch_cuda.no_cuda():

@@ -14,7 +14,7 @@ import msgspec
 import torch
 
 from mixprof import lowerings, metrics, sampling
-from mixprof.data.case import Case
+from mixprof.data.case import Case, is_simulated
 from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_line
 from mixprof.data.json import digest
 from mixprof.data.launch import Launch, LaunchEnvironment, Status
@@ -23,7 +23,7 @@ from mixprof.machine import cpu_contention, cuda_driver, flags, process, testbed
 from mixprof.metrics import Subject, accuracy, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
-from mixprof.worker import breakdown, graphs, modules, pin
+from mixprof.worker import breakdown, graphs, modules, pin, simulated
 from mixprof.worker.reference import Reference
 
 
@@ -90,13 +90,17 @@ def _module(
     bytes_of_weights = weights_bytes(module)
     bound, target = built.example.bind(module), replace(target, images=built.example.images)
     may_fall_back = bool(request.get("layout_is_default"))
-    lowered = _lowered(case, bound, tuple(reference.inputs), target, may_fall_back)
+    inputs = tuple(reference.inputs)
+    if is_simulated(case.device):
+        lowered = simulated.lower(case, bound, inputs, target, request.get("noise", ""))
+    else:
+        lowered = _lowered(case, bound, inputs, target, may_fall_back)
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
     subject = Subject(
         case, lowered, expected, reference.tolerance, reference.of_ends, tuple(sorted(names)), bytes_of_weights
     )
     subject = replace(subject, differentiates=reference.differentiates)
-    if may_fall_back and "layout" not in lowered.proof and _reads_strides(subject, source):
+    if may_fall_back and lowered.device is None and "layout" not in lowered.proof and _reads_strides(subject, source):
         lowered = _contiguous(case, bound, tuple(reference.inputs), target, "its outputs are right in contiguous alone")
         subject = replace(subject, lowered=lowered)
     if reference.note is not None:
@@ -167,6 +171,8 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
         measured = _built(subject)
     else:
         with ready.running():
+            if request["measure"].get("profile") and is_simulated(subject.case.device):
+                raise Unsupported("layers are not simulated: sim:0 has the time of a whole forward alone")
             if ready.watch is not None:
                 measured = breakdown.of_operators(subject.lowered, ready.watch, subject.case.device)
             elif request["measure"].get("profile"):
@@ -244,7 +250,7 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
     values = pin.flags_of(case, settings["threads"])
     flags.apply(values)  # once more: a first forward may have imported more
     before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
-    times = latency.measure(subject.lowered, case.device, case.mode, budget)
+    times = latency.measure(subject.lowered, subject.device, case.mode, budget)
     after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     taken: dict[str, Any] = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
     own = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}
@@ -258,6 +264,8 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
         gpu_ms=times.gpu_ms,
         enqueue_ms=times.enqueue_ms,
         host_ms=times.host_ms,
+        control_ms=times.control_ms,
+        queued=times.queued,
         **own,
         metrics={name: value for name, value in taken.items() if name not in own},
         environment=LaunchEnvironment(

@@ -216,7 +216,7 @@ def _bound(
         read=lambda: outputs_of(runner, engine.outputs)[0],
         build_s=time.perf_counter() - start,
         proof={**lowered.proof, **inspected, "activation_bytes": runner.activation_bytes, "cuda_graph": graphed},
-        stream=runner.stream,
+        device=runner.device,
         layer_times=runner.layer_times,
         close=runner.close,
         read_all=lambda: outputs_of(runner, engine.outputs),
