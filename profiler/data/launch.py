@@ -20,6 +20,14 @@ class Samples(Message, frozen=True):
     forwards_per_sample: int
 
 
+ENQUEUE_BOUND = 0.9  # of the time on the device: from there on the host sets the pace
+
+
+def is_host_bound(enqueue_ms: float, gpu_ms: float) -> bool:
+    """Whether forwards one after another wait for the host and not for the device."""
+    return enqueue_ms >= ENQUEUE_BOUND * gpu_ms
+
+
 class Queued(Message, frozen=True):
     """How the forwards of a GPU's samples were enqueued."""
 

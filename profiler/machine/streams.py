@@ -58,14 +58,15 @@ def host_sampler(forward: Call, repeats: int, device: Device, before: Call | Non
     return take
 
 
-def enqueue_sampler(forward: Call, device: Device) -> Callable[[], float]:
-    """A sample of the host time to enqueue one forward, in milliseconds; the queue is empty before it."""
+def enqueue_sampler(forward: Call, device: Device, repeats: int = 1) -> Callable[[], float]:
+    """A sample of the host time to enqueue a forward, in milliseconds per forward; the queue is empty before it."""
 
     def take() -> float:
         device.synchronize()
         start = device.clock()
-        forward()
-        return 1000 * (device.clock() - start)
+        for _ in range(repeats):
+            forward()
+        return 1000 * (device.clock() - start) / repeats
 
     return take
 

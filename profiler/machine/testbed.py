@@ -8,7 +8,6 @@ import os
 import platform
 from pathlib import Path
 
-from mixprof.machine import simulation
 from mixprof.machine.process import CUDNN_FLAGS, default_threads
 
 PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt-rtx", "triton", "mixprof")
@@ -44,7 +43,6 @@ def testbed(threads: int, allocator: str) -> dict[str, object]:
         "threads": threads,
         "allocator": allocator,
         "libc": " ".join(platform.libc_ver()),
-        "simulated": simulation.configured().words,
     }
     return {**machine, **_gpu()}
 

@@ -45,6 +45,8 @@ def what_else(judged: Judged) -> str:
     said = [judged.reason] if judged.reason else []
     if not judged.reason:
         said += [f"{name} {base:,} -> {head:,}" for name, (base, head) in judged.exact.items()]
+    if judged.host_bound and judged.time is None:
+        said.append("host-bound: forwards wait for the host")
     if judged.more_rounds is not None and judged.more_s is not None:
         said.append(f"about {judged.more_rounds} more rounds, {judged.more_s:.0f} s, would decide it")
     return "; ".join(said)
