@@ -1,7 +1,5 @@
 """The messages of worker processes: how they end, and their answers with known keys."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import msgspec

@@ -1,12 +1,10 @@
 """What a job of two sides measured: paired differences by case, and why a case has none. Never a statistic."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 
 HOST = "host"  # the time to enqueue a forward, of a GPU's case: judged beside the device's
 Difference = tuple[Any, Any]  # (base, head) of a metric that needs no time

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.lowerings import Lowered
 from mixprof.machine import devices
 from mixprof.machine.devices import Device

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from mixprof.data.launch import Queued
-from mixprof.data.types import Samples
+from mixprof.data.launch import Queued, Samples
 from mixprof.lowerings import Lowered
 from mixprof.machine import nvml, streams
 from mixprof.machine.devices import Device

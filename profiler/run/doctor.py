@@ -1,7 +1,5 @@
 """What works on this machine and, for what does not, why and what to install."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +13,7 @@ from mixprof.machine import cpu_contention, nvml, quota
 from mixprof.machine.process import allowed_cores, default_threads
 
 OPTIONAL = {
-    **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if entry.engine},
+    **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if name in entry.requires},
     "pycuda": "pip install 'mixprof[cuda]'",
     "pynvml": "pip install 'mixprof[cuda]'",
     "zeus": "pip install 'mixprof[energy]'",

@@ -1,7 +1,5 @@
 """What the command line asks before a sweep: models, machine, cases, and whether a stored run may go on."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import sys
@@ -13,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import NotTrusted, UsageError
 from mixprof.data.json import Json, decode, digest
 from mixprof.data.manifest import Content, Environment, Manifest, Sweep
 from mixprof.data.messages import Counted, Machine
 from mixprof.data.parsing import nearest
-from mixprof.data.types import Case
 from mixprof.machine.process import default_threads
 from mixprof.plan import sources
 from mixprof.plan.axes import Planned, Source, expand

@@ -14,10 +14,10 @@ import msgspec
 import torch
 
 from mixprof import lowerings, metrics, sampling
-from mixprof.data.case import is_simulated
+from mixprof.data.case import Case, is_simulated
 from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_line
-from mixprof.data.launch import LaunchEnvironment, Status
-from mixprof.data.types import Case, Launch, digest
+from mixprof.data.json import digest
+from mixprof.data.launch import Launch, LaunchEnvironment, Status
 from mixprof.lowerings import Lowered, Target
 from mixprof.machine import cpu_contention, cuda_driver, process, testbed
 from mixprof.metrics import Subject, accuracy, latency

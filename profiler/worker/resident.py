@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mixprof import sampling
-from mixprof.data.types import Launch
+from mixprof.data.launch import Launch
 from mixprof.machine import cpu_contention, streams
 from mixprof.machine.devices import Device
 from mixprof.metrics import Subject

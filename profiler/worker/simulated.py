@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import Unsupported
-from mixprof.data.types import Case
 from mixprof.lowerings import Lowered, Target, eager
 from mixprof.machine import simulation
 from mixprof.machine.devices.cpu import Cpu
