@@ -77,6 +77,7 @@ class LaunchEnvironment(Message, frozen=True):
     lost_cpu_share: float | None = None  # of the launch's CPU time, to others
     others_cpus: float | None = None
     governor: str | None = None
+    cooled_s: float | None = None  # waited for a GPU to cool down
     built_s: float | None = None
     prepare_s: float | None = None
     wall_s: float | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from mixprof import sampling
 from mixprof.data.launch import Launch
-from mixprof.machine import cpu_contention, streams
+from mixprof.machine import cpu_contention, streams, thermal
 from mixprof.machine.devices import Device
 from mixprof.metrics import Subject
 from mixprof.worker import extra_work, launch
@@ -38,6 +38,8 @@ def _serve(subject: Subject, request: dict[str, Any]) -> None:
     if share := request.get("extra_work"):  # a slow-down that is known: `mixprof calibrate`
         forward = extra_work.slowed(forward, share, device)
     flush = device.flusher() if subject.case.mode == "cold" else None
+    if headroom := request["measure"].get("thermal_headroom"):
+        thermal.cool(device, headroom)
     sampler, queue = _sampler(forward, device, flush)
     enqueue = streams.enqueue_sampler(forward, device, queue.forwards)
     settle(sampler(), device)
