@@ -158,6 +158,10 @@ class Rounds:
             "head_forwards_per_sample": samples.head_repeats,
             "lost_share": samples.lost_share,
             "difference": samples.difference,
+            "base_enqueue_ms": samples.base_enqueue_ms,
+            "head_enqueue_ms": samples.head_enqueue_ms,
+            "host_difference": samples.host_difference,
+            "host_bound": samples.host_bound,
         }
         with (self.folder / JOURNAL).open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -166,6 +170,8 @@ class Rounds:
 def _count(pair: Paired, samples: PairSamples, proofs: Mapping[str, dict[str, Any]]) -> None:
     """Add a round that counts."""
     pair.differences.append(samples.difference)
+    pair.host_differences += [] if samples.host_difference is None else [samples.host_difference]
+    pair.host_bound |= samples.host_bound
     pair.head_ms.append([ms for block in samples.head_ms for ms in block])
     pair.head_repeats = max(samples.head_repeats, pair.head_repeats)
     pair.proofs = proofs

@@ -11,6 +11,7 @@ from mixprof.data.errors import UsageError
 from mixprof.lowerings import LOWERINGS
 from mixprof.plan.values import (
     BYTES,
+    DEGREES,
     DEVICE,
     NAME,
     RESOLUTION,
@@ -123,6 +124,12 @@ class Measure:
     threads: int | None = setting(None, whole_number(1), "of the CPU, for every lowering", "one for each core")
     allocator: str = setting("pinned", one_of("pinned", "system"), "pinned keeps its memory between samples")
     energy: bool = setting(False, SWITCH, "joules per image, some seconds more a launch", scope="launches")
+    thermal_headroom: float | None = setting(
+        None,
+        DEGREES,
+        "wait before a launch until the GPU is so far below where it slows down, two minutes at most",
+        "no waiting",
+    )
     layers: bool = setting(
         False,
         SWITCH,

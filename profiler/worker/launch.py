@@ -19,7 +19,7 @@ from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_
 from mixprof.data.json import digest
 from mixprof.data.launch import Launch, LaunchEnvironment, Status
 from mixprof.lowerings import Lowered, Target
-from mixprof.machine import cpu_contention, cuda_driver, flags, process, testbed
+from mixprof.machine import cpu_contention, cuda_driver, flags, process, testbed, thermal
 from mixprof.metrics import Subject, accuracy, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
@@ -249,6 +249,8 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
         budget = replace(budget, cap_s=settings["seconds"], cap_samples=cap_samples)
     values = pin.flags_of(case, settings["threads"])
     flags.apply(values)  # once more: a first forward may have imported more
+    headroom = settings.get("thermal_headroom")
+    cooled_s = None if headroom is None else thermal.cool(subject.device, headroom)
     before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     times = latency.measure(subject.lowered, subject.device, case.mode, budget)
     after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
@@ -278,5 +280,6 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
             lost_cpu_share=cpu_contention.lost_share(contention, contended),
             others_cpus=cpu_contention.others_cpus(contention, contended),
             governor=testbed.governor(),
+            cooled_s=cooled_s,
         ),
     )
