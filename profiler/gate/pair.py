@@ -8,9 +8,7 @@ import random
 import select
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mixprof.run.client import Server, ServerDied
@@ -115,12 +113,8 @@ class PairSamples:
     @property
     def difference(self) -> float:
         """The log of HEAD over BASE: the median over blocks."""
-        return difference(self.base_ms, self.head_ms)
-
-
-def difference(base: Sequence[Sequence[float]], head: Sequence[Sequence[float]]) -> float:
-    pairs = zip(base, head, strict=True)
-    return statistics.median(math.log(statistics.median(b) / statistics.median(a)) for a, b in pairs)
+        pairs = zip(self.base_ms, self.head_ms, strict=True)
+        return statistics.median(math.log(statistics.median(b) / statistics.median(a)) for a, b in pairs)
 
 
 def take_turns(base: Resident, head: Resident, generator: random.Random, seconds: float = BLOCK_S) -> PairSamples:
@@ -141,10 +135,7 @@ def take_turns(base: Resident, head: Resident, generator: random.Random, seconds
 
 
 def round_of(
-    sides: dict[str, tuple[Server, dict[str, Any]]],
-    generator: random.Random,
-    timeout_s: float,
-    seconds: float = BLOCK_S,
+    sides: dict[str, tuple[Server, dict[str, Any]]], generator: random.Random, timeout_s: float
 ) -> tuple[PairSamples, dict[str, Any], dict[str, Any]]:
     """One round of one case: the samples, and each side's Launch. Ended or ServerDied when a side fails.
 
@@ -155,17 +146,10 @@ def round_of(
         for name, (server, request) in sides.items():
             residents.append(Resident(name, server, timeout_s, **request))
             residents[-1].ready()  # one after the other: building is not to be raced
-        samples = take_turns(residents[0], residents[1], generator, seconds)
+        samples = take_turns(residents[0], residents[1], generator)
         return samples, residents[0].end(), residents[1].end()
     except (Ended, ServerDied):
         for resident in residents:
             if resident.server.busy:
                 resident.kill()
         raise
-
-
-def scratch_of(folder: Path, side: str) -> Path:
-    """Make a side's own scratch below a job's."""
-    scratch = folder / side
-    scratch.mkdir(parents=True, exist_ok=True)
-    return scratch
