@@ -10,7 +10,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from mixprof.data.errors import UsageError
+from mixprof.data.errors import NotTrusted, UsageError
+from mixprof.data.messages import Machine
 from mixprof.data.pairs import Measured
 from mixprof.data.run_folder import make_folder
 from mixprof.data.testbed import testbed_key
@@ -135,7 +136,7 @@ class _Job:
             for side, imported in zip(self.sides, imports, strict=True):
                 self._ownership.refuse_strays(side, imported)
             self._ownership.refuse_same_code(*imports)
-            key = testbed_key(asked[0].machine().testbed)
+            key = self._testbed_key(asked[0].machine(), cases)
         make_folder(spec.out, spec.hidden)
         rounds = Rounds(self.sides, spec.measure, spec.out, check=self._ownership.refuse_strays)
         first, canary = next((entry for entry in cases.entries if entry.pair.failure is None), None), None
@@ -145,6 +146,15 @@ class _Job:
         pairs, differences = [entry.pair for entry in cases.entries], canary.pair.differences if canary else ()
         names, spent = (base.words, head.words), (rounds.spent_s, time.monotonic() - start)
         return Measured(*names, pairs, cases.missing, differences, cases.notes, key, not spec.exact_only, *spent)
+
+    def _testbed_key(self, machine: Machine, cases: grid.Grid) -> str:
+        """The key of the devices that the cases run on. NotTrusted where others compute on one of them, unasked."""
+        devices = {entry.pair.case.device for entry in cases.entries}
+        shared = None if self.spec.exact_only else machine.shared(devices)
+        if shared and not self.spec.measure.allow_shared_gpu:
+            raise NotTrusted(f"processes of others compute on {shared}: end them, or add --allow-shared-gpu")
+        cases.notes.extend([f"measured beside processes of others on {shared}"] if shared else [])
+        return testbed_key(machine.testbed_of(devices))
 
     def _grid(self, asked: Sequence[Session]) -> grid.Grid:
         """Pair the cases of both sides. UsageError where BASE has none, or where a pattern names none."""

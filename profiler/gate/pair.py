@@ -135,7 +135,7 @@ def take_turns(base: Resident, head: Resident, generator: random.Random, seconds
 
 
 def round_of(
-    sides: dict[str, tuple[Server, dict[str, Any]]], generator: random.Random, timeout_s: float
+    sides: dict[str, tuple[Server, dict[str, Any]]], generator: random.Random, timeout_s: float, seconds: float
 ) -> tuple[PairSamples, dict[str, Any], dict[str, Any]]:
     """One round of one case: the samples, and each side's Launch. Ended or ServerDied when a side fails.
 
@@ -146,7 +146,7 @@ def round_of(
         for name, (server, request) in sides.items():
             residents.append(Resident(name, server, timeout_s, **request))
             residents[-1].ready()  # one after the other: building is not to be raced
-        samples = take_turns(residents[0], residents[1], generator)
+        samples = take_turns(residents[0], residents[1], generator, seconds)
         return samples, residents[0].end(), residents[1].end()
     except (Ended, ServerDied):
         for resident in residents:

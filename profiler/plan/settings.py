@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from mixprof.data.errors import UsageError
+from mixprof.lowerings import LOWERINGS
 from mixprof.plan.values import BYTES, DEVICE, NAME, RESOLUTION, SECONDS, SHARE, SWITCH, Kind, one_of, whole_number
 
 Scope = Literal["any", "launches"]  # which commands have it: all that time, or those with launches
@@ -63,7 +64,7 @@ class Axes:
         (), NAME, "names, timm:NAME, package.module:factory, net.onnx, net.pt, net.pt2 or net.plan", "none"
     )
     lowerings: tuple[str, ...] | None = setting(
-        None, NAME, "eager, compile, onnxruntime, tensorrt or tensorrt_rtx, options after colons", USUAL_LOWERING
+        None, NAME, f"{', '.join(LOWERINGS)}, options after colons", USUAL_LOWERING
     )
     devices: tuple[str, ...] | None = setting(None, DEVICE, "where it runs", "the first CUDA device, else cpu")
     dtypes: tuple[str, ...] | None = setting(
@@ -122,6 +123,7 @@ class Measure:
         None, BYTES, "that a case may use beyond an idle worker, on the CPU", "this machine's memory", "launches"
     )
     require_device: bool = setting(False, SWITCH, "a CUDA device must work here: an error, and no CPU in its place")
+    allow_shared_gpu: bool = setting(False, SWITCH, "compare though processes of others compute on the GPU")
 
     @property
     def rounds(self) -> int:

@@ -19,7 +19,7 @@ from mixprof.data.imports import Imports
 from mixprof.data.json import Json, line
 from mixprof.data.messages import Progress
 from mixprof.machine.cpu_contention import oom_kills
-from mixprof.machine.process import worker_environment
+from mixprof.machine.process import inherited, worker_environment
 from mixprof.plan.axes import Source
 from mixprof.worker.imports import ROOTS
 
@@ -81,7 +81,7 @@ class Server:
         self._pid: int | None = None
         self._errors = (scratch / "server.log").open("ab")
         command = [side.python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)]
-        environment = {**_inherited(), **_module_path(side.path), ROOTS: os.pathsep.join(side.roots)}
+        environment = {**inherited(), **_module_path(side.path), ROOTS: os.pathsep.join(side.roots)}
         environment |= worker_environment(threads, allocator, scratch / "cache")
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
         # The scratch folder as current folder: nothing of the user's can shadow a module of ours.
@@ -215,12 +215,6 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _inherited() -> dict[str, str]:
-    """The user's environment without what would turn a lowering into another one."""
-    others = ("TORCHDYNAMO_", "TORCH_COMPILE_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(others)}
 
 
 def _module_path(path: tuple[str, ...]) -> dict[str, str]:
