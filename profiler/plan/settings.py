@@ -149,23 +149,14 @@ class Measure:
 
 
 def _table(declared: type[Axes] | type[Measure]) -> dict[str, Setting]:
-    return {
-        each.name: Setting(
-            each.name,
-            each.metadata["kind"],
-            each.metadata["help"],
-            each.metadata["words"] or _in_words(each.default),
-            each.metadata["scope"],
-        )
-        for each in fields(declared)
-        if each.default is not MISSING
-    }
-
-
-def _in_words(default: object) -> str:
-    if isinstance(default, bool):
-        return "no"
-    return f"{default[0] if isinstance(default, tuple) else default:{'g' if isinstance(default, float) else ''}}"
+    table = {}
+    for axis in fields(declared):
+        if axis.default is not MISSING:
+            first = axis.default[0] if isinstance(axis.default, tuple) and axis.default else axis.default
+            words = "no" if first is False else f"{first:g}" if isinstance(first, float) else str(first)
+            metadata = {**axis.metadata, "default": axis.metadata["words"] or words}
+            table[axis.name] = Setting(axis.name, *(metadata[name] for name in ("kind", "help", "default", "scope")))
+    return table
 
 
 AXES: dict[str, Setting] = _table(Axes)
