@@ -21,7 +21,7 @@ from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, ServerDied
 from mixprof.run.executors.local import preload
-from mixprof.run.launching import reference_of, request_of
+from mixprof.run.launching import choices_of, reference_of, request_of
 
 CANARY = "canary"  # the side that is BASE once more
 TRIES = 3  # of a round that others disturbed; then it is given up
@@ -138,8 +138,9 @@ class Rounds:
             values = server.run("prepare", self.measure.timeout, reference=str(reference), **request).values
             if values["status"] != "ok":
                 raise Failed(self._failure(side, values))
+        choices = choices_of(server, planned, self.settings)
         more = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
-        return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, **more}
+        return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, "choices": choices, **more}
 
     def _failure(self, name: str, values: Mapping[str, Any]) -> Failure:
         reason = explain(self.sides[name], str(values.get("reason") or ""))

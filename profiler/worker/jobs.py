@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mixprof.machine import process, testbed
-from mixprof.worker import counting, feeds, graphs, launch, modules, reference, resident
+from mixprof.worker import choosing, counting, feeds, graphs, launch, modules, reference, resident
 
 Job = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -55,6 +55,7 @@ JOBS: dict[str, Job] = {
     "derive": counting.derive,
     "operators": counting.operators,
     "peaks": peaks,
+    "choose": choosing.choose,
     "prepare": _of_either(reference.prepare, graphs.prepare),
     "launch": launch.launch,
     "resident": resident.resident,

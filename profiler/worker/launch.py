@@ -14,6 +14,7 @@ import msgspec
 import torch
 
 from mixprof import lowerings, metrics, sampling
+from mixprof.data.choices import Choices
 from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_line
 from mixprof.data.launch import LaunchEnvironment, Status
 from mixprof.data.types import Case, Launch, digest
@@ -22,6 +23,7 @@ from mixprof.machine import cpu_contention, process, testbed
 from mixprof.metrics import Subject, accuracy, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
+from mixprof.models import specialization
 from mixprof.worker import breakdown, graphs, modules
 from mixprof.worker.reference import Reference
 
@@ -84,8 +86,8 @@ def _module(
     on_meta = source["specialize"] is not None  # registered: built without drawing weights
     built = modules.build(source, case, "meta" if on_meta else "cpu")
     modules.load_state(built.module, reference.state)
-    module = modules.specialize(source, built.module, case.lowering)
-    names = {str(part.formulation) for part in module.modules() if hasattr(part, "formulation")}
+    choices = Choices(**request.get("choices") or {})
+    module = modules.specialize(source, built.module, case.lowering, choices.formulations)
     module = lowerings.convert(module, process.torch_dtype(case.dtype))
     bytes_of_weights = weights_bytes(module)
     bound, target = built.example.bind(module), replace(target, images=built.example.images)
@@ -93,15 +95,22 @@ def _module(
     lowered = _lowered(case, bound, tuple(reference.inputs), target, may_fall_back)
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
     subject = Subject(
-        case, lowered, expected, reference.tolerance, reference.of_ends, tuple(sorted(names)), bytes_of_weights
+        case, lowered, expected, reference.tolerance, reference.of_ends, _formulations(source, module), bytes_of_weights
     )
     if may_fall_back and "layout" not in lowered.proof and _reads_strides(subject, source):
         lowered = _contiguous(case, bound, tuple(reference.inputs), target, "its outputs are right in contiguous alone")
         subject = replace(subject, lowered=lowered)
-    if reference.note is not None:
-        lowered = replace(lowered, proof={**lowered.proof, "reference": reference.note})
-        subject = replace(subject, lowered=lowered)
+    noted = {**choices.proof(), **({} if reference.note is None else {"reference": reference.note})}
+    if noted:
+        subject = replace(subject, lowered=replace(subject.lowered, proof={**subject.lowered.proof, **noted}))
     return subject, module
+
+
+def _formulations(source: Mapping[str, Any], module: torch.nn.Module) -> tuple[str, ...]:
+    """What a lowered module runs: of ours, every formulation that is in it; of another, what it says."""
+    if source["specialize"] is not None:
+        return tuple(specialization.formulations_in(module))
+    return tuple(sorted({str(part.formulation) for part in module.modules() if hasattr(part, "formulation")}))
 
 
 def _reads_strides(subject: Subject, source: Mapping[str, Any]) -> bool:
