@@ -120,7 +120,9 @@ MODELS: dict[str, Entry] = {
     "conv": Entry("mixer", f"{_MIXERS}.conv:Conv", odd=True),
     "pointwise_conv": Entry("mixer", f"{_MIXERS}.pointwise_conv:PointwiseConv", window=False, mixing="linear"),
     "depthwise_conv": Entry("mixer", f"{_MIXERS}.depthwise_conv:DepthwiseConv", odd=True, mixing="conv"),
-    "dynamic_depthwise_conv": Entry("mixer", f"{_MIXERS}.dynamic_depthwise_conv:DynamicDepthwiseConv", odd=True, mixing="grouped_conv"),
+    "dynamic_depthwise_conv": Entry(
+        "mixer", f"{_MIXERS}.dynamic_depthwise_conv:DynamicDepthwiseConv", odd=True, mixing="grouped_conv"
+    ),
     "inhomogeneous_depthwise_conv": Entry(
         "mixer", f"{_MIXERS}.inhomogeneous_depthwise_conv:InhomogeneousDepthwiseConv",
         odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION,

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
+import time
 
 import msgspec
 
@@ -14,6 +15,8 @@ from mixprof.data.errors import UsageError
 from mixprof.data.json import Json, Message, digest, to_builtins
 
 VERSION = 1  # of how they are measured: another one is measured anew
+DISTURBED_S = 24 * 3600.0  # for which a choice holds that lost much of its CPU time: both sides of a job have the same
+MOST_LOST = 0.1
 
 
 class Choice(Message, frozen=True):
@@ -25,6 +28,7 @@ class Choice(Message, frozen=True):
     usual: str  # what runs where nothing is measured
     ms: dict[str, float]  # least milliseconds of a forward of each formulation that was tried
     refused: dict[str, str] = msgspec.field(default_factory=dict)  # formulation -> why it was not tried
+    lost_cpu_share: float | None = None  # to others, while it was measured
 
 
 class Choices(Message, frozen=True):
@@ -47,13 +51,15 @@ def key_of(**identity: object) -> str:
 
 
 def recall(key: str) -> Choice | None:
-    """What is kept under a key; None where that is nothing, or nothing that can be used."""
+    """What is kept under a key; None where that is nothing that can be used, or was disturbed and is of yesterday."""
     path = cache.folder() / "choices" / f"{key}.json"
     try:
         if not path.exists():
             return None
         cache.own_folder(path.parent)
-        return msgspec.json.decode(path.read_bytes(), type=Choice)
+        choice = msgspec.json.decode(path.read_bytes(), type=Choice)
+        is_old = time.time() - path.stat().st_mtime > DISTURBED_S
+        return None if is_old and (choice.lost_cpu_share or 0.0) > MOST_LOST else choice
     except (OSError, ValueError, UsageError):
         return None
 

@@ -138,9 +138,9 @@ class Rounds:
             values = server.run("prepare", self.measure.timeout, reference=str(reference), **request).values
             if values["status"] != "ok":
                 raise Failed(self._failure(side, values))
-        choices = choices_of(server, planned, self.settings)
-        more = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
-        return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, "choices": choices, **more}
+        more: dict[str, Any] = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
+        more["choices"] = choices_of(server, planned, self.settings)
+        return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, **more}
 
     def _failure(self, name: str, values: Mapping[str, Any]) -> Failure:
         reason = explain(self.sides[name], str(values.get("reason") or ""))

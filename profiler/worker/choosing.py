@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -55,7 +56,8 @@ def choose(request: dict[str, Any]) -> dict[str, Any]:
     _, options = lowerings.parse(case.lowering)
     name, cache = case.lowering.split(":")[0], Path(request["cache"])
     target = Target(case.device, case.dtype, case.layout, options, settings["threads"], cache, False, "", name)
-    machine = digest([flatten(testbed.testbed(settings["threads"], request["allocator"])), testbed.versions(), sources()])
+    hardware = flatten(testbed.testbed(settings["threads"], request["allocator"]))
+    machine = digest([hardware, testbed.versions(), sources()])
     reference = Reference.read(Path(request["reference"]))
     torch._dynamo.config.recompile_limit = INSTANCES
     racing = Racing(case, target, reference.tolerance, machine, settings["max_lost_cpu"])
@@ -120,18 +122,19 @@ def _key(part: nn.Module, shape: tuple[int, ...], racing: Racing) -> str:
 
 
 def _raced(part: nn.Module, shape: tuple[int, ...], racing: Racing, key: str) -> Choice:
-    """Measure a part's formulations. Kept for later cases unless others took CPU time meanwhile."""
+    """Measure a part's formulations, again where others took CPU time meanwhile. Kept for later cases."""
     for _ in range(TRIES):
         before = cpu_contention.read()
         choice = Race(part, shape, racing).run()
-        lost = cpu_contention.lost_share(before, cpu_contention.read()) or 0.0
-        if racing.case.device != "cpu" or lost <= racing.most_lost:
-            try:
-                return choices.keep(key, choice)
-            except (OSError, UsageError) as error:
-                print(f"mixprof: a choice is not kept for the next run: {error}")
-                return choice
-    return choice
+        lost = cpu_contention.lost_share(before, cpu_contention.read())
+        choice = msgspec.structs.replace(choice, lost_cpu_share=lost)
+        if racing.case.device != "cpu" or (lost or 0.0) <= racing.most_lost:
+            break
+    try:
+        return choices.keep(key, choice)
+    except (OSError, UsageError) as error:
+        print(f"mixprof: a choice is not kept for the next run: {error}")
+        return choice
 
 
 class Race:
