@@ -1,7 +1,5 @@
 """What two or more models share: views, padding, attention, embedding, merging, the MLP."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,7 +62,7 @@ class PointwiseLinear(nn.Linear):
     """A Linear that runs as the 1x1 convolution it is: the convolution library's product instead of the BLAS's."""
 
     @classmethod
-    def of(cls, linear: nn.Linear) -> PointwiseLinear:
+    def of(cls, linear: nn.Linear) -> "PointwiseLinear":
         """Make one of a Linear, sharing its parameters."""
         pointwise = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
         pointwise.weight, pointwise.bias = linear.weight, linear.bias

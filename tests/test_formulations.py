@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ import torch
 
 from mixprof import models
 from mixprof.data import choices
+from mixprof.data.case import Case
 from mixprof.data.pairs import Measured, Paired
 from mixprof.data.run_folder import read_records
-from mixprof.data.types import Case
 from mixprof.lowerings import Target
 from mixprof.models import attention, registry
 from mixprof.models.specialization import LOWERINGS, formulations_in, parts_of
@@ -64,7 +63,7 @@ def test_plain_is_always_among_them():
     assert all(registry.PUBLISHED in models.MODELS[name].formulations for name in MIXERS)
 
 
-# What races: the truth is known because every other formulation is made to sleep.
+# What races: the truth is known because a clock of the test's own goes on with each formulation that runs.
 
 
 def racing(tolerance: float = 1e-4, device: str = "cpu") -> choosing.Racing:
@@ -78,28 +77,52 @@ def part() -> torch.nn.Module:
     return models.build("window_attention", resolution=8, window=4, channels=32)
 
 
-def asleep(monkeypatch, *names: str) -> None:
-    for name in names:
-        quick = attention.FORMULATIONS[name]
-        slow = lambda *inputs, quick=quick: time.sleep(0.01) or quick(*inputs)  # noqa: E731
-        monkeypatch.setitem(attention.FORMULATIONS, name, slow)
+class Clock:
+    """A device without a queue, whose time goes on by what its formulations are made to take."""
+
+    queue = 0
+
+    def __init__(self, monkeypatch, ms: dict[str, float]):
+        self.seconds = 0.0
+        monkeypatch.setattr(choosing.devices, "of", lambda name: self)
+        for name, of_one in ms.items():
+            monkeypatch.setitem(attention.FORMULATIONS, name, self.taking(attention.FORMULATIONS[name], of_one))
+
+    def taking(self, run, ms):
+        def taken(*inputs):
+            self.seconds += ms / 1000
+            return run(*inputs)
+
+        return taken
+
+    def clock(self) -> float:
+        return self.seconds
+
+    def synchronize(self) -> None:
+        pass
 
 
-@pytest.mark.parametrize("awake", ["explicit", "sdpa", "baddbmm"])
+@pytest.mark.parametrize("fastest", ["explicit", "sdpa", "baddbmm"])
 @torch.no_grad()
-def test_the_fastest_wins(awake, part, monkeypatch):
-    asleep(monkeypatch, *({"explicit", "sdpa", "baddbmm"} - {awake}))
+def test_the_fastest_wins(fastest, part, monkeypatch):
+    Clock(monkeypatch, {"explicit": 3.0, "sdpa": 3.0, "baddbmm": 3.0, fastest: 2.0})
     choice = choosing.Race(part, (1, 8, 8, 32), racing()).run()
-    fast = {awake, f"{awake}+1x1"} | ({"plain"} if awake == "explicit" else set())
+    fast = {fastest, f"{fastest}+1x1"} | ({"plain"} if fastest == "explicit" else set())
     assert choice.chosen in fast
     assert choice.usual == "baddbmm+1x1"
     assert {choice.usual, "plain", choice.chosen} <= set(choice.ms)
-    assert all(ms >= 10 for name, ms in choice.ms.items() if name not in fast)
+    assert choice.ms == pytest.approx({name: 2.0 if name in fast else 3.0 for name in choice.ms})
+
+
+@torch.no_grad()
+def test_the_usual_one_stays_unless_another_is_clearly_faster(part, monkeypatch):
+    Clock(monkeypatch, {"explicit": 1.98, "sdpa": 2.0, "baddbmm": 2.0})
+    assert choosing.Race(part, (1, 8, 8, 32), racing()).run().chosen == "baddbmm+1x1"
 
 
 @torch.no_grad()
 def test_what_computes_something_else_is_no_rival(part, monkeypatch):
-    asleep(monkeypatch, "explicit", "baddbmm")
+    Clock(monkeypatch, {"explicit": 3.0, "sdpa": 2.0, "baddbmm": 3.0})
     right = attention.FORMULATIONS["sdpa"]
     monkeypatch.setitem(attention.FORMULATIONS, "sdpa", lambda *inputs: 1.1 * right(*inputs))
     choice = choosing.Race(part, (1, 8, 8, 32), racing()).run()
@@ -177,3 +200,12 @@ def test_sides_that_ran_different_formulations_are_said_to():
     assert "BASE ran sdpa, HEAD plain" in note
     pairs[0].proofs = {side: {"formulation": ["sdpa"]} for side in proofs}
     assert not Judge().conclude(Measured("a", "b", pairs)).notes
+
+
+@torch.no_grad()
+def test_on_a_simulated_gpu_the_choice_is_that_of_the_known_truth(part):
+    race = choosing.Race(part, (1, 8, 8, 32), racing(tolerance=5e-3, device="sim:0"))
+    choice = race.run()
+    truth = {name: race._lowered(name)[1].proof["simulated"]["truth"]["hot"]["gpu_ms"] for name in choice.ms}
+    assert choice.ms == pytest.approx(truth, rel=0.05)
+    assert truth[choice.chosen] == min(truth.values())

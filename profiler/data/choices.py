@@ -1,7 +1,5 @@
 """Which formulation of a part of a model is the fastest here: measured once, kept in the user's cache folder."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -17,11 +17,18 @@ from mixprof.data.parsing import nearest, parse_bytes, parse_range
 if TYPE_CHECKING:
     import torch
 
-    from mixprof.machine.streams import Stream
+    from mixprof.machine.devices import Device
 
 Proof = dict[str, Any]  # JSON: each lowering's own
 Values = tuple[str, ...] | Callable[[str], object]  # of an option: () for a bare one, or a parser of them
 LAYOUTS = ("contiguous", "channels_last")
+
+
+def _count(value: str) -> int:
+    """A whole number from 1 up; ValueError, with what is expected."""
+    if not value.isdigit() or int(value) < 1:
+        raise ValueError("a whole number from 1 up")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Lowered:
     proof: Proof = field(default_factory=dict)
     compilations: Callable[[], int] = lambda: 0  # so far in this process: growth among samples is a recompile
     runs_in_torch: bool = True  # its memory comes from torch's allocator
-    stream: Stream | None = None  # it enqueues on; None: a CPU, or torch's current stream
+    device: Device | None = None  # its own; None: the case's as torch has it
     layer_times: Callable[[int], list[tuple[str, float]]] | None = None  # forwards -> (layer, milliseconds)
     close: Callable[[], None] = lambda: None  # frees what it holds on the device
     read_all: Callable[[], list[torch.Tensor]] | None = None  # like `read`, every output
@@ -125,6 +132,18 @@ LOWERINGS: dict[str, Entry] = {
         chooses=True,
         build_s=20.0,
     ),
+    "aot": Entry(
+        module="mixprof.lowerings.aot",
+        requires=("torch",),
+        install="pip install torch",
+        options={"max-autotune": ()},
+        preload=("torch", "torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.package"),
+        compiles=True,
+        layouts=LAYOUTS,
+        fuses=True,
+        form="compile",
+        build_s=40.0,
+    ),
     "onnxruntime": Entry(
         module="mixprof.lowerings.onnxruntime",
         requires=("onnx", "onnxscript", "onnxruntime"),
@@ -133,6 +152,22 @@ LOWERINGS: dict[str, Entry] = {
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
         chooses=True,
+        build_s=5.0,
+    ),
+    "openvino": Entry(
+        module="mixprof.lowerings.openvino",
+        requires=("onnx", "onnxscript", "openvino"),
+        install="pip install 'mixprof[openvino]'",
+        options={
+            "hint": ("latency", "throughput"),
+            "streams": _count,
+            "precision": ("f32", "bf16", "f16", "device"),
+        },
+        preload=("torch", "torch.onnx", "onnxscript", "openvino"),
+        files=(".onnx",),
+        layers="own",
+        fuses=True,
+        form="onnxruntime",
         build_s=5.0,
     ),
     "tensorrt": TENSORRT,

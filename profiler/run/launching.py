@@ -1,7 +1,5 @@
 """One launch of a case on a server: counts and reference first, where no earlier case needed the same."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +28,7 @@ class Bench:
     server: Server
     measure: Measure
     profile: bool = False  # times of layers, in the place of the forward's
+    round: int = 0
 
     @property
     def settings(self) -> Json:
@@ -111,7 +110,7 @@ def launch_case(entry: Planned, bench: Bench) -> Launch:
     prepare_s = time.perf_counter() - start
     choices = choices_of(server, entry, bench.settings)
     more = {"reference": str(reference), "measure": bench.settings, "max_memory": bound, "choices": choices}
-    outcome = server.run("launch", timeout_s, **request, **more)
+    outcome = server.run("launch", timeout_s, noise=str(bench.round), **request, **more)
     job_s = outcome.values.pop("job_s", None)
     launch = Launch.from_json(outcome.values)
     environment = msgspec.structs.replace(

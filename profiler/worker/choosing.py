@@ -1,7 +1,5 @@
 """The fastest formulation of each part of a case's model, by a few interleaved samples before any launch is timed."""
 
-from __future__ import annotations
-
 import copy
 import random
 from collections.abc import Callable, Mapping
@@ -16,22 +14,21 @@ from torch import Tensor, nn
 
 from mixprof import lowerings
 from mixprof.data import choices
+from mixprof.data.case import Case, is_simulated
 from mixprof.data.choices import Choice, Choices
 from mixprof.data.errors import UsageError, one_line
-from mixprof.data.json import to_builtins
+from mixprof.data.json import digest, to_builtins
 from mixprof.data.testbed import flatten
-from mixprof.data.types import Case, digest
 from mixprof.lowerings import Lowered, Target
-from mixprof.machine import cpu_contention, process, streams, testbed
+from mixprof.machine import cpu_contention, devices, process, streams, testbed
 from mixprof.metrics import accuracy
-from mixprof.metrics.latency import stream_of
 from mixprof.models import specialization
 from mixprof.models.registry import POINTWISE, PUBLISHED
-from mixprof.worker import modules
+from mixprof.worker import modules, pin, simulated
 from mixprof.worker.reference import Reference
 
 ROUNDS = 9  # of one sample from each that is still in the race
-SAMPLE_MS = 2.0  # at least, of forwards in one sample
+BLOCKS = 2  # of a millisecond in one sample of the host
 FAR = 1.5  # times the fastest after two rounds: out of the race
 MARGIN = 1.03  # the usual formulation stays unless another is so much faster: noise changes no formulation
 TRIES = 2  # of a race in which others took too much of the CPU's time
@@ -52,7 +49,7 @@ class Racing:
 def choose(request: dict[str, Any]) -> dict[str, Any]:
     """The fastest formulation of each part of a case's model: the fields of Choices. Run before its launches."""
     case, settings = Case.from_json(request["case"]), request["measure"]
-    process.prepare(case.device, case.dtype, settings["threads"])
+    pin.prepare(case, settings["threads"])
     _, options = lowerings.parse(case.lowering)
     name, cache = case.lowering.split(":")[0], Path(request["cache"])
     target = Target(case.device, case.dtype, case.layout, options, settings["threads"], cache, False, "", name)
@@ -167,7 +164,10 @@ class Race:
         specialization.arrange(part, self.racing.target.name, formulation)
         part = lowerings.convert(part, process.torch_dtype(case.dtype))
         key = digest([self.racing.machine, case.to_json(), self.shape, formulation])
-        return part, lowerings.lower(case.lowering, part, (self.input,), replace(self.racing.target, key=key))
+        target = replace(self.racing.target, key=key)
+        if is_simulated(case.device):
+            return part, simulated.lower(case, part, (self.input,), target, "choose")
+        return part, lowerings.lower(case.lowering, part, (self.input,), target)
 
     def _enter_usual(self) -> tuple[str, Tensor]:
         """Let the usual formulation in; its name here, and its output, by which the others are checked."""
@@ -206,10 +206,10 @@ class Race:
 
 
 def sampler(lowered: Lowered, case: Case) -> Callable[[], float]:
-    """Samples of a lowered part in milliseconds per forward, as the case's own are taken."""
-    forward, stream = lowered.forward, stream_of(lowered, case.device)
+    """Samples of a lowered part in milliseconds per forward: of the device where it has a queue, else of the host."""
+    forward, device = lowered.forward, lowered.device or devices.of(case.device)
     assert forward is not None
-    repeats = max(1, round(SAMPLE_MS / streams.BLOCK_MS)) * streams.forwards_per_sample(forward, stream)
-    if stream is None:
-        return streams.host_sampler(forward, repeats)
-    return streams.gpu_sampler(forward, repeats, stream)
+    if device.queue:
+        return streams.gpu_sampler(forward, streams.queue_of(forward, device), device)
+    repeats = BLOCKS * streams.forwards_per_sample(forward, device)
+    return streams.host_sampler(forward, repeats, device)
