@@ -19,7 +19,7 @@ from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, ServerDied
 from mixprof.run.executors.local import preload
-from mixprof.run.launching import reference_of, request_of
+from mixprof.run.launching import choices_of, reference_of, request_of
 
 CANARY = "canary"  # the side that is BASE once more
 TRIES = 3  # of a round that others disturbed; then it is given up
@@ -127,6 +127,7 @@ class Rounds:
             if values["status"] != "ok":
                 raise Failed(self._failure(side, values))
         more: dict[str, Any] = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
+        more["choices"] = choices_of(server, planned, self.settings)
         self._requests += 1
         more["noise"] = f"pair {self._requests}"
         return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, **more}

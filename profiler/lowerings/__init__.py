@@ -85,6 +85,7 @@ class Entry:
     layouts: tuple[str, ...] = ()  # memory formats that mean something to it; () where the runtime chooses
     fuses: bool = False  # makes kernels of its own out of several operators
     form: str | None = None  # the arrangement of models that suits it, by a lowering's name; None: its own name's
+    chooses: bool = False  # the formulations of a model are raced in it before a case; else the usual ones run
     build_s: float = 0.0  # assumed of a case that nobody has built yet
 
 
@@ -117,6 +118,7 @@ LOWERINGS: dict[str, Entry] = {
         layers="operators",
         inference_mode=True,
         layouts=LAYOUTS,
+        chooses=True,
     ),
     "compile": Entry(
         module="mixprof.lowerings.compiled",
@@ -127,6 +129,7 @@ LOWERINGS: dict[str, Entry] = {
         compiles=True,
         layouts=LAYOUTS,
         fuses=True,
+        chooses=True,
         build_s=20.0,
     ),
     "aot": Entry(
@@ -148,6 +151,7 @@ LOWERINGS: dict[str, Entry] = {
         options={"opt": ("disable", "basic", "extended", "all"), "fallback": ("cpu",)},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
+        chooses=True,
         build_s=5.0,
     ),
     "openvino": Entry(

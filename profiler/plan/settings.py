@@ -123,6 +123,9 @@ class Measure:
     seed: int = setting(0, whole_number(0), "of the order of cases")
     threads: int | None = setting(None, whole_number(1), "of the CPU, for every lowering", "one for each core")
     allocator: str = setting("pinned", one_of("pinned", "system"), "pinned keeps its memory between samples")
+    formulations: str = setting(
+        "measured", one_of("measured", "usual"), "of our models: the fastest here, found before a case, or a table's"
+    )
     energy: bool = setting(False, SWITCH, "joules per image, some seconds more a launch", scope="launches")
     thermal_headroom: float | None = setting(
         None,
