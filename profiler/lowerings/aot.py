@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mixprof.data.errors import Unsupported, first_line
 from mixprof.lowerings import Lowered, Proof, Target, cast
+from mixprof.lowerings.cold import order
 from mixprof.lowerings.compiled import refuse_noexec
 from mixprof.lowerings.eager import of_function, place
 from mixprof.machine.process import torch_dtype
@@ -126,6 +127,7 @@ def _loaded(path: Path, inputs: tuple[Tensor, ...], start: float, cached: bool |
         build_cached=cached,
         artifact_bytes=path.stat().st_size,
         proof=proof,
+        cold=order("aot", path, inputs, torch.get_num_threads(), {}),
         compilations=lambda: int(metrics.generated_kernel_count),
     )
 

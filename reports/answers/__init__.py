@@ -8,6 +8,7 @@ import pandas as pd
 
 from mixprof.reports.answers.breakdown import breakdown
 from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
+from mixprof.reports.answers.engines import engines
 from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.answers.exponents import exponents
 from mixprof.reports.answers.gains import gains
@@ -28,6 +29,7 @@ class Answers:
     comparable: bool  # whether any two models were measured at two places or more of one axis
     rooflines: pd.DataFrame
     breakdown: pd.DataFrame
+    engines: pd.DataFrame
 
     @property
     def only_built(self) -> bool:
@@ -52,6 +54,7 @@ def answers(frame: pd.DataFrame) -> Answers:
         comparable=next(pairings(comparable(cases)), None) is not None,
         rooflines=rooflines(cases),
         breakdown=breakdown(cases),
+        engines=engines(cases),
     )
 
 
