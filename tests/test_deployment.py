@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from mixprof.data.types import Launch, Record, Samples
+from mixprof.data.launch import Launch, Samples
+from mixprof.data.record import Record
 from mixprof.lowerings import Target, onnxruntime
 from mixprof.lowerings.cold import order
 from mixprof.metrics import Subject, deployment

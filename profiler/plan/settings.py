@@ -4,8 +4,6 @@ The command line's options, the keys of a sweep file, the keywords of `mixprof.s
 follow from the fields of `Axes` and `Measure`.
 """
 
-from __future__ import annotations
-
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
@@ -136,6 +134,7 @@ class Measure:
         None, BYTES, "that a case may use beyond an idle worker, on the CPU", "this machine's memory", "launches"
     )
     require_device: bool = setting(False, SWITCH, "a CUDA device must work here: an error, and no CPU in its place")
+    allow_shared_gpu: bool = setting(False, SWITCH, "compare though processes of others compute on the GPU")
 
     @property
     def rounds(self) -> int:

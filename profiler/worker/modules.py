@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import Unsupported, one_line
-from mixprof.data.types import Case
 from mixprof.lowerings import aot
 from mixprof.worker import feeds, options
 from mixprof.worker.imports import roots

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mixprof.data.case import Case
 from mixprof.data.errors import Unsupported, is_out_of_memory, one_line
-from mixprof.data.types import Case
 from mixprof.lowerings import aot, cast, convert
 from mixprof.lowerings.trees import tensors_of
 from mixprof.machine.process import torch_dtype

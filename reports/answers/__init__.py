@@ -1,7 +1,5 @@
 """The answers of a report, computed once: figures, text and page are rendered from them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,10 +9,9 @@ from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
 from mixprof.reports.answers.engines import engines
 from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.answers.exponents import exponents
-from mixprof.reports.answers.gains import gains
-from mixprof.reports.answers.ratios import Pair, pairs, ratios
-from mixprof.reports.answers.roofline import rooflines
+from mixprof.reports.answers.ratios import Pair, gains, pairs, ratios
 from mixprof.reports.answers.slices import places
+from mixprof.reports.frame import ANCHOR
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Answers:
     exponents: pd.DataFrame
     crossovers: pd.DataFrame
     comparable: bool  # whether any two models were measured at two places or more of one axis
-    rooflines: pd.DataFrame
+    rooflines: pd.DataFrame  # the cases that have a place under a roof
     breakdown: pd.DataFrame
     engines: pd.DataFrame
 
@@ -35,6 +32,11 @@ class Answers:
     def only_built(self) -> bool:
         """Whether engines were built and no case was timed."""
         return bool((self.cases["status"] == "built").any() and not (self.cases["status"] == "ok").any())
+
+    @property
+    def simulated(self) -> bool:
+        """Whether these are times of a simulated device; none of them is beside measured ones."""
+        return bool(self.cases["simulated"].any())
 
     @property
     def several_runs(self) -> bool:
@@ -45,6 +47,8 @@ def answers(frame: pd.DataFrame) -> Answers:
     """All answers to the records of a frame, or of any subset of its rows."""
     cases = with_derived(frame)
     compared = {pair: ratios(cases, pair) for pair in pairs(cases)}
+    under_roofs = cases[["attainable_share", "intensity", "latency_ms"]].notna().all(axis=1)
+    under_roofs &= (cases["status"] == "ok") & (cases["model"] != ANCHOR)
     return Answers(
         cases=cases,
         ratios={pair: rows for pair, rows in compared.items() if len(rows)},
@@ -52,7 +56,7 @@ def answers(frame: pd.DataFrame) -> Answers:
         exponents=exponents(cases),
         crossovers=crossovers(cases),
         comparable=next(pairings(comparable(cases)), None) is not None,
-        rooflines=rooflines(cases),
+        rooflines=cases[under_roofs],
         breakdown=breakdown(cases),
         engines=engines(cases),
     )

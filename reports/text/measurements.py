@@ -1,7 +1,5 @@
 """Every case of a run: those that are ok with their intervals, the others with their reasons."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import pandas as pd
@@ -9,15 +7,21 @@ import pandas as pd
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.slices import lowering_order
 from mixprof.reports.text.engines import built_only
-from mixprof.reports.text.markdown import Part, Section, Table, number, section, words
+from mixprof.reports.text.markdown import ORDER, Part, Section, Table, number, section, words
 
-ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"]
 RARELY_VARIED = ("device", "layout", "mode")
 MEBIBYTE, BILLION = 2**20, 1e9
 
 
+SIMULATED = "**Simulated**: no time in here was measured; they are those of `sim:0`, a GPU that does not exist."
+
+
 def counts_in_words(frame: pd.DataFrame) -> str:
-    """ "9 cases: 8 ok, 1 oom.", and plainly so when nothing was ok."""
+    """ "9 cases: 8 ok, 1 oom.", and plainly so when nothing was ok, or all is simulated."""
+    return f"{SIMULATED}\n\n{_counts(frame)}" if frame["simulated"].any() else _counts(frame)
+
+
+def _counts(frame: pd.DataFrame) -> str:
     counts = frame["status"].value_counts()
     if frame.empty:
         return "No case has a record: nothing was measured."
