@@ -17,6 +17,7 @@ from mixprof.data.parsing import nearest, parse_bytes, parse_range
 if TYPE_CHECKING:
     import torch
 
+    from mixprof.lowerings.cold import Cold
     from mixprof.machine.devices import Device
 
 Proof = dict[str, Any]  # JSON: each lowering's own
@@ -62,6 +63,7 @@ class Lowered:
     layer_times: Callable[[int], list[tuple[str, float]]] | None = None  # forwards -> (layer, milliseconds)
     close: Callable[[], None] = lambda: None  # frees what it holds on the device
     read_all: Callable[[], list[torch.Tensor]] | None = None  # like `read`, every output
+    cold: Cold | None = None  # how a process that deploys its artifact loads it; None: no such process
 
     def outputs(self) -> list[torch.Tensor]:
         """Run one forward; every output tensor on the CPU."""
