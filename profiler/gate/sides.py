@@ -98,7 +98,7 @@ def _python(path: str) -> str:
     found = found / "bin" / "python" if found.is_dir() else found
     if not os.access(found, os.X_OK) or found.is_dir():
         raise UsageError(f"got python:{path}, expected an environment's folder or its interpreter")
-    needs = ("torch", "numpy", "scipy", "msgspec")
+    needs = ("torch", "numpy")
     ask = f"import importlib.util as u; print('lacks', *(n for n in {needs} if not u.find_spec(n)))"
     try:
         done = subprocess.run([found, "-c", ask], capture_output=True, text=True, timeout=60)

@@ -4,8 +4,7 @@ import math
 import random
 import statistics
 from collections.abc import Sequence
-
-import msgspec
+from dataclasses import replace
 
 from mixprof.data.manifest import Checked, CrossCheck
 from mixprof.data.record import Record
@@ -38,14 +37,14 @@ def verdict(blocks: Sequence[Block]) -> tuple[str, float]:
 
 def unchecked(record: Record, reason: str) -> Checked:
     """The entry of a record that was not checked."""
-    return msgspec.structs.replace(_entry(record), reason=reason)
+    return replace(_entry(record), reason=reason)
 
 
 def checked(record: Record, blocks: Sequence[Block], command: str) -> Checked:
     """The entry of a record whose engine both sides timed."""
     mark, ratio = verdict(blocks)
     medians = {side: statistics.median(ms for block in blocks for of, ms in block if of == side) for side in SIDES}
-    return msgspec.structs.replace(
+    return replace(
         _entry(record),
         mark=mark,
         ratio=ratio,
