@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory
 from mixprof.lowerings import Lowered, Target
+from mixprof.lowerings.cold import Cold, order
 from mixprof.lowerings.onnx_export import OPSET, exported
 from mixprof.lowerings.onnx_graph import TYPES as ELEMENT_TYPES
 from mixprof.machine.process import torch_dtype
@@ -70,7 +71,16 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         proof=proof,
         runs_in_torch=False,
         read_all=read_all,
+        cold=_cold(path, inputs, target),
     )
+
+
+def _cold(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Cold | None:
+    """How a process deploys the graph on the CPU; None on a GPU, and for what numpy does not have."""
+    if target.device != "cpu" or any(x.dtype == torch.bfloat16 for x in inputs):
+        return None
+    level = LEVELS.get(target.options.get("opt", "all"), "ORT_ENABLE_ALL")
+    return order("onnxruntime", path, inputs, target.threads, {"level": level})
 
 
 def _session(path: Path, target: Target) -> Any:
