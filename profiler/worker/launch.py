@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from mixprof import lowerings, metrics, sampling
@@ -189,7 +188,7 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
             else:
                 checked = check(subject)
                 measured = checked if checked.status != "ok" else measure(subject, request["measure"], checked)
-    environment = msgspec.structs.replace(measured.environment, built_s=ready.built_s)
+    environment = replace(measured.environment, built_s=ready.built_s)
     return replace(measured, environment=environment).to_json()
 
 
