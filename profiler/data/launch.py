@@ -73,6 +73,7 @@ class LaunchEnvironment(Message, frozen=True):
     involuntary_switches: int | None = None
     dropped_samples: int | None = None  # before the steady state
     clocks: Json | None = None  # of a GPU, from NVML
+    flags: Json | None = None  # of torch, as they were after timing
     measure_s: float | None = None
     lost_cpu_share: float | None = None  # of the launch's CPU time, to others
     others_cpus: float | None = None

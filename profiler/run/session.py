@@ -86,6 +86,8 @@ class Session:
     def _machine(self) -> Machine:
         """This machine. NotTrusted where a CUDA device is required and there is none; a driver that fails is said."""
         machine = decode(self.ask("environment"), Machine)
+        if stripped := machine.informing.get("stripped_variables"):
+            print(f"mixprof: {', '.join(stripped)} not passed on: it would change which kernels run", file=sys.stderr)
         if machine.no_cuda is not None and self.require_device:
             raise NotTrusted(f"--require-device: {machine.no_cuda.reason}")
         if machine.no_cuda is not None and machine.no_cuda.failed:

@@ -19,11 +19,11 @@ from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_
 from mixprof.data.json import digest
 from mixprof.data.launch import Launch, LaunchEnvironment, Status
 from mixprof.lowerings import Lowered, Target
-from mixprof.machine import cpu_contention, cuda_driver, process, testbed, thermal
+from mixprof.machine import cpu_contention, cuda_driver, flags, process, testbed, thermal
 from mixprof.metrics import Subject, accuracy, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
-from mixprof.worker import breakdown, graphs, modules, simulated
+from mixprof.worker import breakdown, graphs, modules, pin, simulated
 from mixprof.worker.reference import Reference
 
 
@@ -52,10 +52,7 @@ def lower(request: Mapping[str, Any]) -> Ready:
     start = time.perf_counter()
     source, case, settings = request["source"], Case.from_json(request["case"]), request["measure"]
     entry, options = lowerings.parse(case.lowering)
-    if entry.engine:
-        process.prepare_cpu(settings["threads"])
-    else:
-        process.prepare(case.device, case.dtype, settings["threads"])
+    pin.prepare(case, settings["threads"])
     if settings.get("profile"):
         options = {name: value for name, value in options.items() if name != "graph"}  # a graph has no layers
     reference = Reference.read(Path(request["reference"]))
@@ -74,6 +71,8 @@ def lower(request: Mapping[str, Any]) -> Ready:
 
 
 def _file(request: Mapping[str, Any], reference: Reference, target: Target, case: Case) -> Subject:
+    if is_simulated(case.device):
+        raise Unsupported("a file: sim:0 simulates modules alone, of which it sees every operator")
     lowered = graphs.lower(request, reference, replace(target, images=True))
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
     return Subject(case, lowered, expected, reference.tolerance, weights_bytes=reference.weights_bytes)
@@ -85,6 +84,7 @@ def _module(
     source = request["source"]
     on_meta = source["specialize"] is not None  # registered: built without drawing weights
     built = modules.build(source, case, "meta" if on_meta else "cpu")
+    pin.prepare(case, target.threads)  # again: what was imported may have set flags, threads or the current device
     modules.load_state(built.module, reference.state)
     module = modules.specialize(source, built.module, case.lowering)
     names = {str(part.formulation) for part in module.modules() if hasattr(part, "formulation")}
@@ -251,15 +251,19 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
         budget = replace(budget, cap_s=settings["seconds"], cap_samples=cap_samples)
     headroom = settings.get("thermal_headroom")
     cooled_s = None if headroom is None else thermal.cool(subject.device, headroom)
+    values = pin.flags_of(case, settings["threads"])
+    flags.apply(values)  # once more: a first forward may have imported more
     before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     times = latency.measure(subject.lowered, subject.device, case.mode, budget)
     after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     taken: dict[str, Any] = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
     own = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}
+    changed = pin.changed_flags(values)
+    doubted: Status = "throttled" if times.throttled else "unstable" if times.unsteady else "ok"
     return replace(
         checked,
-        status="throttled" if times.throttled else "unstable" if times.unsteady else "ok",
-        reason=times.throttled or times.unsteady,
+        status="unsupported" if changed else doubted,
+        reason=changed or times.throttled or times.unsteady,
         proof={**(checked.proof or {}), "recompiles": times.recompiles},
         gpu_ms=times.gpu_ms,
         enqueue_ms=times.enqueue_ms,
@@ -273,6 +277,7 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
             involuntary_switches=after.ru_nivcsw - before.ru_nivcsw,
             dropped_samples=times.dropped,
             clocks=times.clocks,
+            flags=flags.read(values) or None,
             measure_s=time.perf_counter() - start,
             lost_cpu_share=cpu_contention.lost_share(contention, contended),
             others_cpus=cpu_contention.others_cpus(contention, contended),

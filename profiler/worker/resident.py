@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mixprof import sampling
 from mixprof.data.launch import Launch
-from mixprof.machine import cpu_contention, streams, thermal
+from mixprof.machine import cpu_contention, flags, streams, thermal
 from mixprof.machine.devices import Device
 from mixprof.metrics import Subject
-from mixprof.worker import extra_work, launch
+from mixprof.worker import extra_work, launch, pin
 
 WARM_UP = sampling.Budget(min_work_s=0.2, window_s=0.05, drift=0.05, steady_cap_s=2.0)
 
@@ -27,13 +28,14 @@ def resident(request: dict[str, Any]) -> dict[str, Any]:
         return Launch("built", f"{subject.case.device} is not there: nothing to time").to_json()
     with ready.running():
         checked = launch.check(subject)
-        if checked.status == "ok":
-            _serve(subject, request)
+        if checked.status == "ok" and (changed := _serve(subject, request)):
+            return replace(checked, status="unsupported", reason=changed).to_json()
     return checked.to_json()
 
 
-def _serve(subject: Subject, request: dict[str, Any]) -> None:
-    """Take samples on request until the other side is done."""
+def _serve(subject: Subject, request: dict[str, Any]) -> str | None:
+    """Take samples on request until the other side is done; without any, why they would not be of the case."""
+    flags.apply(values := pin.flags_of(subject.case, request["measure"]["threads"]))
     forward, device = subject.forward, subject.device
     if share := request.get("extra_work"):  # a slow-down that is known: `mixprof calibrate`
         forward = extra_work.slowed(forward, share, device)
@@ -43,18 +45,21 @@ def _serve(subject: Subject, request: dict[str, Any]) -> None:
     sampler, queue = _sampler(forward, device, flush)
     enqueue = streams.enqueue_sampler(forward, device, queue.forwards)
     settle(sampler(), device)
+    if changed := pin.changed_flags(values):
+        return changed
     with open(request["asks"]) as asks, open(request["answers"], "w", buffering=1) as answers:
         answers.write(json.dumps({"ready": True, **_as_told(queue)}) + "\n")
         for line in asks:
             message = json.loads(line)
             if "take" not in message:
-                return
+                break
             take = sampler()
             before = cpu_contention.read()
             samples = [take() for _ in range(message["take"])]
             host = [enqueue() for _ in range(message["take"] * bool(device.queue))]
             lost = cpu_contention.lost_share(before, cpu_contention.read())
             answers.write(json.dumps({"ms": samples, "enqueue_ms": host, "lost": lost}) + "\n")
+    return None
 
 
 def _as_told(queue: streams.Queue) -> dict[str, object]:
