@@ -54,6 +54,17 @@ class Energy(Message, frozen=True):
     reason: str | None = None
 
 
+class Deployment(Message, frozen=True):
+    """An artifact in a process of its own, or the reason why there are no figures."""
+
+    cold_start_s: float | None = None  # from the start of the process to its first result, the next three within
+    import_s: float | None = None  # of the engine's packages
+    load_s: float | None = None
+    first_ms: float | None = None
+    peak_bytes: int | None = None  # of the process
+    reason: str | None = None
+
+
 class Counts(Message, frozen=True):
     """The costs of one forward, batch included, as they are counted without running it."""
 
@@ -103,6 +114,7 @@ class Launch:
     artifact_bytes: int | None = None
     memory: Memory | None = None
     energy: Energy | None = None
+    deployment: Deployment | None = None
     relative_error: float | None = None
     proof: Json | None = None  # of the lowering
     counts: Counts | None = None

@@ -47,10 +47,6 @@ class Budget:
     def __init__(self, seconds: float | None, start: float):
         self.seconds, self.start = seconds, start
 
-    @property
-    def is_spent(self) -> bool:
-        return self.seconds is not None and time.monotonic() - self.start >= self.seconds
-
     def allows(self, more_s: float) -> bool:
         """Whether so many seconds more end within it."""
         return self.seconds is None or time.monotonic() - self.start + more_s <= self.seconds
@@ -63,15 +59,12 @@ def look(
     forgiven: dict[Case, int] = {}
     decided: Collection[Timed] = ()
     for number in range(1, judge.looks[-1] + 1):
-        waiting = [
-            entry
-            for entry in entries
-            if not set(entry.pair.timed) <= set(decided) and _goes_on(entry, judge.forgives_base, forgiven)
-        ]
+        open_ones = [entry for entry in entries if not set(entry.pair.timed) <= set(decided)]
+        waiting = [entry for entry in open_ones if _goes_on(entry, judge.forgives_base, forgiven)]
         done = max((len(entry.pair.differences) for entry in entries), default=0)
         if not waiting or (number > 1 and not budget.allows(rounds.spent_s / max(done, 1))):
             return
-        rounds.run(waiting, canary, lambda: budget.is_spent)
+        rounds.run(waiting, canary, lambda: not budget.allows(0.0))
         say(f"round {number} of at most {judge.looks[-1]}, {len(waiting)} case{'s' * (len(waiting) != 1)}")
         if number in judge.looks:
             decided = judge.decide(differences_of(entries))

@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixprof.data.launch import is_host_bound
@@ -172,10 +171,7 @@ def take_turns(base: Resident, head: Resident, generator: random.Random, seconds
 
 
 def round_of(
-    sides: dict[str, tuple[Server, dict[str, Any]]],
-    generator: random.Random,
-    timeout_s: float,
-    seconds: float = BLOCK_S,
+    sides: dict[str, tuple[Server, dict[str, Any]]], generator: random.Random, timeout_s: float, seconds: float
 ) -> tuple[PairSamples, dict[str, Any], dict[str, Any]]:
     """One round of one case: the samples, and each side's Launch. Ended or ServerDied when a side fails.
 
@@ -193,10 +189,3 @@ def round_of(
             if resident.server.busy:
                 resident.kill()
         raise
-
-
-def scratch_of(folder: Path, side: str) -> Path:
-    """Make a side's own scratch below a job's."""
-    scratch = folder / side
-    scratch.mkdir(parents=True, exist_ok=True)
-    return scratch

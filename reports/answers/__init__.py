@@ -6,6 +6,7 @@ import pandas as pd
 
 from mixprof.reports.answers.breakdown import breakdown
 from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
+from mixprof.reports.answers.engines import engines
 from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.answers.exponents import exponents
 from mixprof.reports.answers.ratios import Pair, gains, pairs, ratios
@@ -25,6 +26,7 @@ class Answers:
     comparable: bool  # whether any two models were measured at two places or more of one axis
     rooflines: pd.DataFrame  # the cases that have a place under a roof
     breakdown: pd.DataFrame
+    engines: pd.DataFrame
 
     @property
     def only_built(self) -> bool:
@@ -56,6 +58,7 @@ def answers(frame: pd.DataFrame) -> Answers:
         comparable=next(pairings(comparable(cases)), None) is not None,
         rooflines=cases[under_roofs],
         breakdown=breakdown(cases),
+        engines=engines(cases),
     )
 
 

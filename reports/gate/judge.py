@@ -87,7 +87,7 @@ class Judge:
             )
             if several
             else None,
-            notes=measured.notes,
+            notes=(*measured.notes, *_other_formulations(measured.cases)),
             testbed_key=measured.testbed_key,
             canary_differences=canary,
         )  # fmt: skip
@@ -152,6 +152,17 @@ def _differing_proofs(pair: Paired) -> dict[str, Difference]:
     base, head = pair.proofs.values()
     both = {name: (base.get(name), head.get(name)) for name in IN_PROOFS}
     return {name: (a, b) for name, (a, b) in both.items() if a is not None and b is not None and a != b}
+
+
+def _other_formulations(pairs: Sequence[Paired]) -> list[str]:
+    """A note for each case whose sides ran different formulations of our models."""
+    ran = {pair.case.label(): [proof.get("formulation") for proof in pair.proofs.values()] for pair in pairs}
+    return [
+        f"{label}: BASE ran {', '.join(both[0] or ['none'])}, HEAD {', '.join(both[1] or ['none'])}: each side's own "
+        "choice by measurement; --formulations usual leaves it to a table"
+        for label, both in ran.items()
+        if len(both) == 2 and both[0] != both[1]
+    ]
 
 
 def _families(pairs: Collection[Paired]) -> dict[str, list[Paired]]:
