@@ -144,6 +144,9 @@ class Measure:
         "one more launch per engine or eager case: where its time goes, by role and module",
         scope="launches",
     )
+    trace: bool = setting(
+        False, SWITCH, "a Perfetto trace of one forward of each case, in the run's traces", scope="launches"
+    )
     max_lost_cpu: float = setting(0.1, SHARE, "of a launch's CPU time that others may take before it is repeated")
     max_memory: int | None = setting(
         None, BYTES, "that a case may use beyond an idle worker, on the CPU", "this machine's memory", "launches"
