@@ -24,7 +24,7 @@ from mixprof.metrics import Subject, accuracy, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
 from mixprof.models import specialization
-from mixprof.worker import breakdown, graphs, modules, pin, simulated
+from mixprof.worker import breakdown, graphs, modules, pin, ran, simulated
 from mixprof.worker.reference import Reference
 
 
@@ -35,6 +35,7 @@ class Ready:
     subject: Subject
     built_s: float
     watch: Watch | None = None  # of its modules, where its operators are to be timed
+    module: torch.nn.Module | None = None  # as it was lowered, where it is one of ours
 
     @contextlib.contextmanager
     def running(self) -> Any:
@@ -70,7 +71,7 @@ def lower(request: Mapping[str, Any]) -> Ready:
         subject, module = _module(request, reference, target, case)
     declared = source["specialize"] is not None
     watch = Watch(module, declared=declared) if settings.get("profile") and entry.layers == "operators" else None
-    return Ready(subject, time.perf_counter() - start, watch)
+    return Ready(subject, time.perf_counter() - start, watch, module if declared else None)
 
 
 def _file(request: Mapping[str, Any], reference: Reference, target: Target, case: Case) -> Subject:
@@ -192,6 +193,9 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
             else:
                 checked = check(subject)
                 measured = checked if checked.status != "ok" else measure(subject, request["measure"], checked)
+                if measured.status != "inaccurate":
+                    proven = ran.proof(subject, ready.module, request.get("trace"))
+                    measured = replace(measured, proof={**(measured.proof or {}), **proven})
     environment = replace(measured.environment, built_s=ready.built_s)
     return replace(measured, environment=environment).to_json()
 
