@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from mixprof.data.case import Case
+from mixprof.data.pairs import Timed
 from mixprof.gate.rounds import Entry
 
 FORGIVEN = 2  # failures of BASE, where the policy forgives them
@@ -23,8 +24,8 @@ class Decides(Protocol):
         """Whether a failure of BASE is tried again."""
         ...
 
-    def decide(self, differences: Mapping[Case, Sequence[float]]) -> Collection[Case]:
-        """Return the cases that need no further round."""
+    def decide(self, differences: Mapping[Timed, Sequence[float]]) -> Collection[Timed]:
+        """Return those that need no further round."""
         ...
 
     def refuse(self, names: Sequence[str]) -> None:
@@ -56,9 +57,9 @@ def look(
 ) -> None:
     """Run rounds of these cases, in which each that is decided is measured no more."""
     forgiven: dict[Case, int] = {}
-    decided: Collection[Case] = ()
+    decided: Collection[Timed] = ()
     for number in range(1, judge.looks[-1] + 1):
-        open_ones = [entry for entry in entries if entry.pair.case not in decided]
+        open_ones = [entry for entry in entries if not set(entry.pair.timed) <= set(decided)]
         waiting = [entry for entry in open_ones if _goes_on(entry, judge.forgives_base, forgiven)]
         done = max((len(entry.pair.differences) for entry in entries), default=0)
         if not waiting or (number > 1 and not budget.allows(rounds.spent_s / max(done, 1))):
@@ -69,9 +70,10 @@ def look(
             decided = judge.decide(differences_of(entries))
 
 
-def differences_of(entries: Sequence[Entry]) -> dict[Case, list[float]]:
-    """The rounds of each case that has two, which a variance takes."""
-    return {entry.pair.case: entry.pair.differences for entry in entries if len(entry.pair.differences) >= 2}
+def differences_of(entries: Sequence[Entry]) -> dict[Timed, list[float]]:
+    """The rounds of each time that has two, which a variance takes."""
+    timed = {key: rounds for entry in entries for key, rounds in entry.pair.timed.items()}
+    return {key: rounds for key, rounds in timed.items() if len(rounds) >= 2}
 
 
 def _goes_on(entry: Entry, forgives_base: bool, forgiven: dict[Case, int]) -> bool:

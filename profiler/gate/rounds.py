@@ -19,7 +19,7 @@ from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, ServerDied
 from mixprof.run.executors.local import preload
-from mixprof.run.launching import reference_of, request_of
+from mixprof.run.launching import choices_of, reference_of, request_of
 
 CANARY = "canary"  # the side that is BASE once more
 TRIES = 3  # of a round that others disturbed; then it is given up
@@ -127,6 +127,7 @@ class Rounds:
             if values["status"] != "ok":
                 raise Failed(self._failure(side, values))
         more: dict[str, Any] = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
+        more["choices"] = choices_of(server, planned, self.settings)
         self._requests += 1
         more["noise"] = f"pair {self._requests}"
         return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, **more}
@@ -146,6 +147,10 @@ class Rounds:
             "head_forwards_per_sample": samples.head_repeats,
             "lost_share": samples.lost_share,
             "difference": samples.difference,
+            "base_enqueue_ms": samples.base_enqueue_ms,
+            "head_enqueue_ms": samples.head_enqueue_ms,
+            "host_difference": samples.host_difference,
+            "host_bound": samples.host_bound,
         }
         with (self.folder / JOURNAL).open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -154,6 +159,8 @@ class Rounds:
 def _count(pair: Paired, samples: PairSamples, proofs: Mapping[str, dict[str, Any]]) -> None:
     """Add a round that counts."""
     pair.differences.append(samples.difference)
+    pair.host_differences += [] if samples.host_difference is None else [samples.host_difference]
+    pair.host_bound |= samples.host_bound
     pair.head_ms.append([ms for block in samples.head_ms for ms in block])
     pair.head_repeats = max(samples.head_repeats, pair.head_repeats)
     pair.proofs = proofs

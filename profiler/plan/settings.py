@@ -9,7 +9,19 @@ from typing import Any, Literal, TypeVar
 
 from mixprof.data.errors import UsageError
 from mixprof.lowerings import LOWERINGS
-from mixprof.plan.values import BYTES, DEVICE, NAME, RESOLUTION, SECONDS, SHARE, SWITCH, Kind, one_of, whole_number
+from mixprof.plan.values import (
+    BYTES,
+    DEGREES,
+    DEVICE,
+    NAME,
+    RESOLUTION,
+    SECONDS,
+    SHARE,
+    SWITCH,
+    Kind,
+    one_of,
+    whole_number,
+)
 
 Scope = Literal["any", "launches"]  # which commands have it: all that time, or those with launches
 Default = TypeVar("Default")
@@ -111,7 +123,16 @@ class Measure:
     seed: int = setting(0, whole_number(0), "of the order of cases")
     threads: int | None = setting(None, whole_number(1), "of the CPU, for every lowering", "one for each core")
     allocator: str = setting("pinned", one_of("pinned", "system"), "pinned keeps its memory between samples")
+    formulations: str = setting(
+        "measured", one_of("measured", "usual"), "of our models: the fastest here, found before a case, or a table's"
+    )
     energy: bool = setting(False, SWITCH, "joules per image, some seconds more a launch", scope="launches")
+    thermal_headroom: float | None = setting(
+        None,
+        DEGREES,
+        "wait before a launch until the GPU is so far below where it slows down, two minutes at most",
+        "no waiting",
+    )
     layers: bool = setting(
         False,
         SWITCH,
