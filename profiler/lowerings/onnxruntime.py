@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory
-from mixprof.lowerings import Lowered, Target
+from mixprof.lowerings import Lowered, Target, quantize
 from mixprof.lowerings.cold import Cold, order
 from mixprof.lowerings.onnx_export import OPSET, exported
 from mixprof.lowerings.onnx_graph import TYPES as ELEMENT_TYPES
@@ -36,7 +37,8 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
 def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: float | None = None) -> Lowered:
     """Load an ONNX graph, its inputs in the graph's order and element types. start: when its building began."""
     start = time.perf_counter() if start is None else start
-    session = _session(path, target)
+    dump = path.with_suffix(f".{os.getpid()}.executed.onnx") if target.dtype == "int8" else None
+    session = _session(path, target, dump)
     binding, buffers = _bind(session, inputs, target)
     proof = {
         "onnx_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -53,7 +55,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         run()
         return _fetch(binding, buffers)
 
-    return Lowered(
+    lowered = Lowered(
         run,
         lambda: read_all()[0],
         time.perf_counter() - start,
@@ -63,6 +65,19 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         read_all=read_all,
         cold=_cold(path, inputs, target),
     )
+    return lowered if dump is None else _quantized(lowered, path, inputs, target, dump)
+
+
+def _quantized(lowered: Lowered, path: Path, inputs: tuple[Tensor, ...], target: Target, dump: Path) -> Lowered:
+    """Add what is said of int8, and which products of the executed graph, dumped by its session, are in integers."""
+    import onnx
+
+    fields = quantize.described(lowered, path, inputs)
+    nodes = [node for node in onnx.load(str(dump)).graph.node if node.op_type in quantize.INTEGER | quantize.FLOAT]
+    dump.unlink()
+    products = {node.name or node.output[0]: (node.op_type, node.op_type in quantize.INTEGER) for node in nodes}
+    ran = quantize.executed(products, fields["proof"]["kept_in_float"], target.name)
+    return replace(lowered, **{**fields, "proof": {**fields["proof"], **ran}})
 
 
 def _cold(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Cold | None:
@@ -73,11 +88,11 @@ def _cold(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Cold | None
     return order("onnxruntime", path, inputs, target.threads, {"level": level})
 
 
-def _session(path: Path, target: Target) -> Any:
+def _session(path: Path, target: Target, dump: Path | None = None) -> Any:
     kind = target.device.split(":")[0]
     level = target.options.get("opt", "all")
     if kind == "cpu":
-        return session_of(path, "cpu", target.threads, level)
+        return session_of(path, "cpu", target.threads, level, dump=dump)
     settings = {
         "device_id": target.device.split(":")[1],
         "user_compute_stream": str(torch.cuda.current_stream().cuda_stream),
@@ -86,8 +101,18 @@ def _session(path: Path, target: Target) -> Any:
     return session_of(path, kind, target.threads, level, settings)
 
 
-def session_of(path: Path, kind: str, threads: int, level: str = "all", settings: dict[str, str] | None = None) -> Any:
-    """A session of the graph at `path` on "cpu" or "cuda". Unsupported, in its own words, where it refuses it."""
+def session_of(
+    path: Path,
+    kind: str,
+    threads: int,
+    level: str = "all",
+    settings: dict[str, str] | None = None,
+    dump: Path | None = None,
+) -> Any:
+    """A session of the graph at `path` on "cpu" or "cuda". Unsupported, in its own words, where it refuses it.
+
+    dump: where it writes the graph that it executes.
+    """
     import onnxruntime
 
     if PROVIDERS[kind] not in onnxruntime.get_available_providers():
@@ -98,6 +123,8 @@ def session_of(path: Path, kind: str, threads: int, level: str = "all", settings
     options.log_severity_level = 4
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS.get(level, "ORT_ENABLE_ALL"))
+    if dump is not None:
+        options.optimized_model_filepath = str(dump)
     provider: Any = (PROVIDERS[kind], settings) if settings else PROVIDERS[kind]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
