@@ -43,6 +43,11 @@ COLUMNS = {
     "log_freedom": REAL,
     "shared_variance": REAL,  # of the log latency, that of all cases of the rounds; missing of too few: see statistics
     **dict.fromkeys(("host_p50_ms", "host_p95_ms", "host_p99_ms", "enqueue_ms", "images_per_s", "anchor_ratio"), REAL),
+    "request_ms": REAL,  # of one request at a time, from call to result ready: `host_ms` of the records
+    "control_ms": REAL,  # of a cold case, as latency_ms: a spin as long as the flush in its place
+    "host_bound": TRUTH,  # of a GPU: a forward takes as long to enqueue as to run, or the queue does not hold it
+    "gated": TRUTH,  # of a GPU: none of the host's gaps are in latency_ms
+    "queued_launches": WHOLE,  # of a forward
     **dict.fromkeys(("macs", "flops", "params"), WHOLE),
     "counts_exact": TRUTH,
     "uncounted_ops": TEXT,  # comma-separated; empty when everything was counted

@@ -18,6 +18,14 @@ class Samples(Message, frozen=True):
     forwards_per_sample: int
 
 
+ENQUEUE_BOUND = 0.9  # of the time on the device: from there on the host sets the pace
+
+
+def is_host_bound(enqueue_ms: float, gpu_ms: float) -> bool:
+    """Whether forwards one after another wait for the host and not for the device."""
+    return enqueue_ms >= ENQUEUE_BOUND * gpu_ms
+
+
 class Queued(Message, frozen=True):
     """How the forwards of a GPU's samples were enqueued."""
 
@@ -81,6 +89,7 @@ class LaunchEnvironment(Message, frozen=True):
     lost_cpu_share: float | None = None  # of the launch's CPU time, to others
     others_cpus: float | None = None
     governor: str | None = None
+    cooled_s: float | None = None  # waited for a GPU to cool down
     built_s: float | None = None
     prepare_s: float | None = None
     wall_s: float | None = None

@@ -91,6 +91,7 @@ class Entry:
     fuses: bool = False  # makes kernels of its own out of several operators
     quantizes: bool = False  # takes int8
     form: str | None = None  # the arrangement of models that suits it, by a lowering's name; None: its own name's
+    chooses: bool = False  # the formulations of a model are raced in it before a case; else the usual ones run
     build_s: float = 0.0  # assumed of a case that nobody has built yet
 
 
@@ -124,6 +125,7 @@ LOWERINGS: dict[str, Entry] = {
         layers="operators",
         inference_mode=True,
         layouts=LAYOUTS,
+        chooses=True,
     ),
     "compile": Entry(
         module="mixprof.lowerings.compiled",
@@ -134,6 +136,7 @@ LOWERINGS: dict[str, Entry] = {
         compiles=True,
         layouts=LAYOUTS,
         fuses=True,
+        chooses=True,
         build_s=20.0,
     ),
     "aot": Entry(
@@ -151,11 +154,12 @@ LOWERINGS: dict[str, Entry] = {
     "onnxruntime": Entry(
         module="mixprof.lowerings.onnxruntime",
         requires=("onnx", "onnxscript", "onnxruntime"),
-        install="pip install onnx onnxscript onnxruntime",
-        options={"opt": ("disable", "basic", "extended", "all")},
+        install="pip install 'mixprof[onnxruntime]', or 'mixprof[onnxruntime-gpu]' for CUDA",
+        options={"opt": ("disable", "basic", "extended", "all"), "fallback": ("cpu",)},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
         quantizes=True,
+        chooses=True,
         build_s=5.0,
     ),
     "openvino": Entry(
@@ -255,6 +259,8 @@ def missing(name: str) -> str | None:
     absent = [package for package in entry.requires if not is_installed(package)]
     if absent:
         reason = f"lowering '{name}': {', '.join(absent)} is not installed: {entry.install}"
+        if "onnxruntime" in absent and entry is not LOWERINGS["onnxruntime"]:
+            reason += f" and {LOWERINGS['onnxruntime'].install}"
         others = [other for other, its in LOWERINGS.items() if entry.engine and its.engine and _is_there(its)]
         return reason + "".join(
             f"; {one} is installed here, and is another lowering: --lowerings {one}" for one in others

@@ -41,6 +41,7 @@ FLOAT = {*PRODUCTS, "FusedConv", "FusedMatMul", "FusedGemm", "NhwcFusedConv", "A
 SETTINGS = {"ActivationSymmetric": True, "WeightSymmetric": True}
 QUANTIZER = "onnxruntime's, static, QDQ, int8, symmetric; weights per channel, activations per tensor"
 Feeds = dict[str, np.ndarray]
+Products = Mapping[str, tuple[str, bool]]  # of an executed graph: node -> its kind, and whether it is in integers
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _check(name: str, array: Tensor, example: Tensor) -> None:
     values = array.double()
     if not bool(torch.isfinite(values).all()) or bool((values == values.flatten()[0]).all()):
         raise Unsupported(
-            f"calibration: got one value throughout, or NaN or Inf, for input '{name}', expected what the engine will see"
+            f"calibration: got one value throughout, or NaN, for '{name}', expected what the engine will see"
         )
 
 
@@ -146,7 +147,7 @@ def _quantize(path: Path, made: Path, feeds: list[Feeds], kept: list[str]) -> No
         def get_next(self) -> Feeds | None:
             return next(self.left, None)
 
-    with _quietly(), tempfile.TemporaryDirectory(prefix="mixprof-"):
+    with _quietly():
         try:
             quantization.quantize_static(
                 str(path), str(made), Reader(), quant_format=quantization.QuantFormat.QDQ,
@@ -192,19 +193,46 @@ def agreement(before: Path, after: Path, feeds: list[Feeds]) -> float | None:
     return float((first == second).mean())
 
 
-def _session(path: Path) -> Any:
-    """The graph as it is written: its products in float, between quantizing and dequantizing."""
+def _session(path: Path, level: str = "ORT_DISABLE_ALL", dump: Path | None = None) -> Any:
+    """A session on the CPU; by default of the graph as it is written, its products in float. dump: what it executes."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    if dump is not None:
+        options.optimized_model_filepath = str(dump)
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def executed(products: Mapping[str, tuple[str, bool]], kept: list[str], name: str) -> Proof:
-    """What of an executed graph's products is in integers. products: node -> its kind, and whether it is.
+def in_onnxruntime(path: Path, level: str) -> Products:
+    """The products of the graph that onnxruntime executes at a level of optimisation, dumped by such a session."""
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="mixprof-") as folder:
+        dump = Path(folder) / "executed.onnx"
+        _session(path, level, dump)
+        nodes = [node for node in onnx.load(str(dump)).graph.node if node.op_type in INTEGER | FLOAT]
+    return {node.name or node.output[0]: (node.op_type, node.op_type in INTEGER) for node in nodes}
+
+
+def with_float_biases(model: Any) -> Any:
+    """The model itself with the biases that it dequantizes as floats, equal in value: TensorRT takes no int32 there."""
+    from onnx import TensorProto, numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "DequantizeLinear"]:
+        bias = constants.get(node.input[0])
+        if bias is not None and bias.data_type == TensorProto.INT32:
+            values = numpy_helper.to_array(bias) * numpy_helper.to_array(constants[node.input[1]])
+            model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), node.output[0]))
+            model.graph.node.remove(node)
+    return model
+
+
+def executed(products: Products, kept: list[str], name: str) -> Proof:
+    """What of an executed graph's products is in integers.
 
     Unsupported where none is: that would be a float engine under the name int8.
     """

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 RANDOM = "random"
 BATCHES = 8  # of random inputs
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, as torchvision has them
+MEAN, DEVIATION = np.float32(
+    [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]
+)  # of ImageNet's channels, as torchvision has them
 CROP = 0.875  # of a resized image's side, as is usual for evaluation
 
 
 def calibration(setting: str | None, fed: Sequence[Tensor], case: Case) -> Calibration | None:
-    """The calibration that a run was told of, for inputs like these. The anchor, which is fixed work, has random ones."""
+    """What a run was told of, for inputs like these; the anchor, which is fixed work, has random ones."""
     if case.model == "anchor_v1" or setting == RANDOM:
         return _random(fed, case)
     if setting is None:
@@ -81,7 +83,7 @@ def _normalized(image: Image.Image, height: int, width: int) -> Tensor:
     resized = image.resize(sides, resample=3)  # bicubic
     left, top = (sides[0] - width) // 2, (sides[1] - height) // 2
     pixels = np.asarray(resized.crop((left, top, left + width, top + height)), dtype=np.float32) / 255
-    return torch.from_numpy(((pixels - np.float32(MEAN)) / np.float32(DEVIATION)).transpose(2, 0, 1).copy())
+    return torch.from_numpy(((pixels - MEAN) / DEVIATION).transpose(2, 0, 1).copy())
 
 
 def judged(subject: Subject, outputs: Sequence[Tensor]) -> Subject:

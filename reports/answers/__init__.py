@@ -69,7 +69,9 @@ def with_derived(frame: pd.DataFrame) -> pd.DataFrame:
     if cases["run"].nunique() > 1:
         derived.append(gains(cases, "run", cases["run"].iloc[0]).add_prefix("run_"))
     images = 1000 * cases["batch"].astype(float)
+    pace = cases["host_bound"].map({True: "host-bound", False: "device-bound"})
     return pd.concat(derived, axis=1).assign(
+        pace=pace.astype(object).where(pace.notna(), None),
         side=places(cases, "resolution"),
         gflops_per_s=cases["flops"].astype(float) / cases["latency_ms"] / 1e6,
         images_per_s_low=images / cases["latency_high_ms"],

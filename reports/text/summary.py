@@ -8,14 +8,7 @@ from mixprof.reports.text.deployment import what_each_gives
 from mixprof.reports.text.engines import breakdown, built, proof_of_lowering
 from mixprof.reports.text.growth import crossings, growth
 from mixprof.reports.text.markdown import ORDER, Section, number, plain_table, words
-from mixprof.reports.text.measurements import (
-    SIMULATED,
-    counts_in_words,
-    failures,
-    latency_text,
-    measurements,
-    varying,
-)
+from mixprof.reports.text.measurements import SIMULATED, counts_in_words, failures, latency_text, measurements, varying
 from mixprof.reports.text.method import Manifests, environment, method
 from mixprof.reports.text.missing import not_measured
 from mixprof.reports.text.mixer_exchange import mixer_exchange
