@@ -1,7 +1,5 @@
 """What two or more models share: views, padding, attention, embedding, merging, the MLP."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,7 +67,7 @@ class EagerLinear(nn.Linear):
     """
 
     @classmethod
-    def of(cls, linear: nn.Linear) -> EagerLinear:
+    def of(cls, linear: nn.Linear) -> "EagerLinear":
         """The same Linear, sharing its parameters."""
         eager = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
         eager.weight, eager.bias = linear.weight, linear.bias

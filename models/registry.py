@@ -1,7 +1,5 @@
 """Every model by name, with all that others need to know of it. Importing this loads no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """The same function, arranged for one lowering."""
 
-from __future__ import annotations
-
 from difflib import get_close_matches
 from typing import Protocol, runtime_checkable
 

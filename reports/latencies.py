@@ -1,7 +1,5 @@
 """The latencies of the frame as points, and the intervals that follow: of each, and of the ratio of any two."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,14 +1,13 @@
 """A record's launches -> the cells of its times: medians by round, latency with its interval, percentiles."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mixprof.data.types import Record, Samples
+from mixprof.data.launch import Samples
+from mixprof.data.record import Record
 from mixprof.reports.statistics import over_launches, t_quantile
 from mixprof.sampling import BATCHES, unseen, within_launch
 

@@ -1,7 +1,5 @@
 """`mixprof ab`: two revisions, environments or settings, interleaved in one job."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from pathlib import Path

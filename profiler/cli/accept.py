@@ -1,7 +1,5 @@
 """`mixprof accept`: write a waiver into a file that is reviewed and committed."""
 
-from __future__ import annotations
-
 import argparse
 import datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`mixprof baseline`: a small text baseline of runs, to commit."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`mixprof bisect`: the commit between GOOD and BAD at which a case regressed, by an `ab` at each step."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """`mixprof calibrate`: the same code against itself on this machine, and against itself with known extra work."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

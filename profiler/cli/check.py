@@ -1,7 +1,5 @@
 """`mixprof check` and `mixprof baseline`: a run against stored ones."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping
@@ -11,9 +9,9 @@ from pathlib import Path
 from mixprof.cli import gate_options
 from mixprof.cli.command import Command, add_json
 from mixprof.data import calibrations, run_folder
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
 from mixprof.data.histories import File, History, content_hash, is_url
-from mixprof.data.types import Case
 from mixprof.reports.gate import baseline, stored
 from mixprof.reports.gate.baseline import Baseline
 from mixprof.reports.gate.check import check

@@ -1,7 +1,5 @@
 """A command of the command line, and the options that several share."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """`mixprof count`: parameters and MACs, as numbers or as formulas."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict, replace
 

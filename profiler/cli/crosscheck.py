@@ -1,7 +1,5 @@
 """`mixprof crosscheck`: TensorRT engines timed again by NVIDIA's own programs."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the gate's commands share: options of policy and exporters, and what they do with an outcome."""
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json

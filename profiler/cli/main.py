@@ -1,7 +1,5 @@
 """The command line: one command runs, and what fails becomes an exit code and one line."""
 
-from __future__ import annotations
-
 import errno
 import importlib.metadata
 import os

@@ -1,7 +1,5 @@
 """`mixprof plan`: what a sweep would run."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict
 

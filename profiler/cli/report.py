@@ -1,7 +1,5 @@
 """`mixprof report`: figures, tables and data."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path

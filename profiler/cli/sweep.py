@@ -1,7 +1,5 @@
 """`mixprof sweep`: a run folder of records."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time
@@ -12,8 +10,9 @@ from mixprof.cli.command import Command, read_sweep
 from mixprof.cli.plan import add_sweep
 from mixprof.cli.watch import Interruptible
 from mixprof.data import cache, run_folder
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case, Record
+from mixprof.data.record import Record
 from mixprof.run.sweep import carry_out
 
 

@@ -1,7 +1,5 @@
 """`mixprof time`: the quick look."""
 
-from __future__ import annotations
-
 import argparse
 
 from mixprof import models

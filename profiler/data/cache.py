@@ -1,7 +1,5 @@
 """Engines and their graphs on disk, named by content, in a folder that this user alone can write."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

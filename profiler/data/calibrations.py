@@ -1,7 +1,5 @@
 """What this machine's gate can tell, as `mixprof calibrate` found it: one file a testbed key, valid for seven days."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping

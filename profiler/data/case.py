@@ -1,7 +1,5 @@
 """The identity of one experiment."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +32,7 @@ class Case:
         return {name: value for name, value in fields.items() if (name, value) != ("step", STEP)}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Case:
+    def from_json(cls, fields: Mapping[str, Any]) -> "Case":
         """ValueError for fields that are no case's."""
         refuse_unknown(fields, cls.__dataclass_fields__)
         return decode(fields, cls)

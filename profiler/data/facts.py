@@ -1,7 +1,5 @@
 """Facts of models and lowerings, as the manifest of a run has them; frozen ones for runs that are older than these."""
 
-from __future__ import annotations
-
 import json
 from functools import lru_cache
 from importlib import resources

@@ -4,8 +4,6 @@ A file's name holds the testbed key, the time of the run in UTC and the hash of 
 to one history at once, and who lists it knows which files are theirs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

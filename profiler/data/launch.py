@@ -1,7 +1,5 @@
 """What one worker process produced for one case: raw samples and plain figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -97,7 +95,7 @@ class Launch:
         return fields
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Launch:
+    def from_json(cls, fields: Mapping[str, Any]) -> "Launch":
         """ValueError for fields that are no launch's."""
         refuse_unknown(fields, cls.__dataclass_fields__)
         return decode(fields, cls)

@@ -1,12 +1,10 @@
 """What a job of two sides measured: paired differences by case, and why a case has none. Never a statistic."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 
 Difference = tuple[Any, Any]  # (base, head) of a metric that needs no time
 

@@ -1,7 +1,5 @@
 """Values that people type: sizes, ranges, and names with a slip in them."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """A case's launches put together: a line of records.jsonl."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,7 +40,7 @@ class Record:
         return {"schema": SCHEMA, **to_builtins(self), "case": self.case.to_json()}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Record:
+    def from_json(cls, fields: Mapping[str, Any]) -> "Record":
         """ValueError for fields that are no record's."""
         refuse_unknown(fields, ("schema", *cls.__dataclass_fields__))
         for launch in fields["launches"]:

@@ -1,7 +1,5 @@
 """A machine as a run knows it: flat names, and the key that tells whether two runs compare."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`ab`: two sides measured in one job, interleaved, and what a judge makes of it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Why a revision cannot do what the user's own folder can: what git leaves out of a work tree."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """What is asked of git: commits by name, what is not committed, and work trees that are gone afterwards."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -1,15 +1,13 @@
 """The cases of an `ab` job: what each side can do of the same axes, and what is exactly known of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
 from mixprof.data.imports import Imports
 from mixprof.data.pairs import Failure, Missing, Paired
-from mixprof.data.types import Case
 from mixprof.gate.causes import explain
 from mixprof.gate.rounds import Entry
 from mixprof.gate.sides import Side

@@ -1,12 +1,10 @@
 """Rounds until every case is decided, the last look is over, or the budget is spent."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.gate.rounds import Entry
 
 FORGIVEN = 2  # failures of BASE, where the policy forgives them

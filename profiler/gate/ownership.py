@@ -1,7 +1,5 @@
 """Whether each side runs its own code, and not what is installed of the repository elsewhere."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Two resident processes of one case, one on each side, that take samples in turn: A B B A."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

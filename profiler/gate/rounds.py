@@ -1,7 +1,5 @@
 """Rounds of an `ab` job: every case of the grid once on both sides, interleaved, in random order, with a canary."""
 
-from __future__ import annotations
-
 import json
 import random
 import time
@@ -10,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mixprof.data.case import Case
 from mixprof.data.imports import Imports
 from mixprof.data.pairs import Failure, Paired
-from mixprof.data.types import Case
 from mixprof.gate.causes import explain
 from mixprof.gate.pair import Ended, PairSamples, round_of, scratch_of
 from mixprof.gate.sides import Side
@@ -38,12 +36,12 @@ class Entry:
     head: Planned
 
     @classmethod
-    def itself(cls, planned: Planned, case: Case) -> Entry:
+    def itself(cls, planned: Planned, case: Case) -> "Entry":
         """One side against itself."""
         return cls(Paired(case, planned.case, planned.case), planned, planned)
 
     @classmethod
-    def failed(cls, planned: Planned, case: Case, failure: Failure) -> Entry:
+    def failed(cls, planned: Planned, case: Case, failure: Failure) -> "Entry":
         """A case of one side that the other one cannot even plan."""
         return cls(Paired(case, planned.case, planned.case, failure=failure, uncounted=failure), planned, planned)
 

@@ -1,7 +1,5 @@
 """What BASE and HEAD stand for: a revision in a work tree of its own, a Python environment, or the folder as it is."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

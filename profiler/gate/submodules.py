@@ -1,7 +1,5 @@
 """Submodules of a work tree, which git leaves empty: filled from what this machine has of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

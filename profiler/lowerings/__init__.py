@@ -24,6 +24,13 @@ Values = tuple[str, ...] | Callable[[str], object]  # of an option: () for a bar
 LAYOUTS = ("contiguous", "channels_last")
 
 
+def _count(value: str) -> int:
+    """A whole number from 1 up; ValueError, with what is expected."""
+    if not value.isdigit() or int(value) < 1:
+        raise ValueError("a whole number from 1 up")
+    return int(value)
+
+
 @dataclass(frozen=True)
 class Target:
     """The device, precision and surroundings that a module is lowered for."""
@@ -122,6 +129,18 @@ LOWERINGS: dict[str, Entry] = {
         fuses=True,
         build_s=20.0,
     ),
+    "aot": Entry(
+        module="mixprof.lowerings.aot",
+        requires=("torch",),
+        install="pip install torch",
+        options={"max-autotune": ()},
+        preload=("torch", "torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.package"),
+        compiles=True,
+        layouts=LAYOUTS,
+        fuses=True,
+        form="compile",
+        build_s=40.0,
+    ),
     "onnxruntime": Entry(
         module="mixprof.lowerings.onnxruntime",
         requires=("onnx", "onnxscript", "onnxruntime"),
@@ -129,6 +148,22 @@ LOWERINGS: dict[str, Entry] = {
         options={"opt": ("disable", "basic", "extended", "all")},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
+        build_s=5.0,
+    ),
+    "openvino": Entry(
+        module="mixprof.lowerings.openvino",
+        requires=("onnx", "onnxscript", "openvino"),
+        install="pip install 'mixprof[openvino]'",
+        options={
+            "hint": ("latency", "throughput"),
+            "streams": _count,
+            "precision": ("f32", "bf16", "f16", "device"),
+        },
+        preload=("torch", "torch.onnx", "onnxscript", "openvino"),
+        files=(".onnx",),
+        layers="own",
+        fuses=True,
+        form="onnxruntime",
         build_s=5.0,
     ),
     "tensorrt": TENSORRT,

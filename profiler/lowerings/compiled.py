@@ -20,7 +20,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     from torch._dynamo.utils import counters
     from torch._inductor import metrics
 
-    _refuse_noexec(Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()))
+    refuse_noexec("compile", Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()))
     module, inputs = place(module, inputs, target)
     mode = next(iter(target.options), "default")
     counters.clear()
@@ -53,11 +53,11 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     )
 
 
-def _refuse_noexec(folder: Path) -> None:
+def refuse_noexec(name: str, folder: Path) -> None:
     """Raise Unavailable where nothing that inductor builds could be loaded: Docker mounts such a /tmp."""
     place = next(each for each in (folder, *folder.parents) if each.exists())
     if os.statvfs(place).f_flag & os.ST_NOEXEC:
         raise Unavailable(
-            f"lowering 'compile': '{place}' is mounted noexec, and what is compiled is loaded from there: "
+            f"lowering '{name}': '{place}' is mounted noexec, and what is compiled is loaded from there: "
             "set TMPDIR to a folder elsewhere, or of a sweep --out"
         )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory
-from mixprof.lowerings import Lowered, Target, cast, convert
+from mixprof.lowerings import Lowered, Target
+from mixprof.lowerings.onnx_export import OPSET, exported
 from mixprof.lowerings.onnx_graph import TYPES as ELEMENT_TYPES
 from mixprof.machine.process import torch_dtype
 
-OPSET = 20
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CODES: dict[torch.dtype, int] = {getattr(torch, name): code for code, name in ELEMENT_TYPES.items()}
 NAMES = {torch.float32: "float", torch.float64: "double"}  # where onnxruntime's differ from torch's
@@ -26,40 +24,10 @@ TYPES = {f"tensor({NAMES.get(dtype, str(dtype).removeprefix('torch.'))})": dtype
 LEVELS = {"disable": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED"}
 
 
-def export(
-    module: nn.Module, inputs: tuple[Tensor, ...], path: Path, dynamic: tuple[dict[int, Any], ...] | None = None
-) -> None:
-    """Write an ONNX graph of the module at `path`, whole or not at all. Unsupported when it cannot be exported.
-
-    dynamic: which axes of each input vary. Source lines are left out, so that equal graphs are equal files.
-    """
-    temporary = path.with_name(f"{os.getpid()}.{path.name}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module, inputs, dynamo=True, opset_version=OPSET, verbose=False, dynamic_shapes=dynamic
-            )
-        assert program is not None
-        for node in program.model.graph:
-            node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
-        program.save(str(temporary), external_data=False)
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise Unsupported(f"torch.onnx.export: {first_line(error)}") from error
-    os.replace(temporary, path)
-
-
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
     """Export, or take this run's export of an earlier launch, and load it. Option `opt=` bounds graph optimisation."""
     start = time.perf_counter()
-    dtype = torch_dtype(target.dtype)
-    inputs = tuple(cast(x, dtype).contiguous() for x in inputs)
-    path = target.cache / f"{target.key}.onnx"
-    cached = path.exists()
-    if not cached:
-        export(convert(module, dtype), inputs, path)
+    path, inputs, cached = exported(module, inputs, target, torch_dtype(target.dtype))
     lowered = lower_file(path, inputs, target, start)
     return replace(lowered, build_cached=cached, proof={**lowered.proof, "opset": OPSET})
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from mixprof.machine.process import CUDNN_FLAGS, default_threads
 
-PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt-rtx", "triton", "mixprof")
+PACKAGES = (
+    *("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino"),
+    *("tensorrt", "tensorrt-rtx", "triton", "mixprof"),
+)
 
 
 def devices() -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.lowerings import Lowered
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Subject:
     of_ends: bool = False  # the reference is of the first and the last image alone
     formulation: tuple[str, ...] = ()
     weights_bytes: int | None = None
+    differentiates: bool = False  # its forward takes gradients: inference mode is not for it
 
     @property
     def forward(self) -> Callable[[], object]:

@@ -1,7 +1,5 @@
 """Energy per image, through zeus (NVML on a GPU, RAPL on a CPU), over a window of seconds."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from mixprof.data.types import Samples
+from mixprof.data.launch import Samples
 from mixprof.lowerings import Lowered
 from mixprof.machine import nvml, streams
 from mixprof.sampling import Budget, Series, sample

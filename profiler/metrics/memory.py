@@ -1,7 +1,5 @@
 """Memory of a forward and of a module, in bytes. Each function says which kind it is: they do not compare."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 from pathlib import Path

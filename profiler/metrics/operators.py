@@ -4,8 +4,6 @@ Counts are of the form that really runs (a specialised module), bytes of the ten
 a tensor repeats is read once, a view costs nothing, a fused attention is one operator. Nothing is known of caches.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import time

@@ -5,8 +5,6 @@ best, not a data sheet's figure. A depth-wise convolution does not run on matrix
 one of its own. The CUDA half has never run on a GPU.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator

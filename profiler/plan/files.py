@@ -8,14 +8,12 @@ free axes are one picture, of batch 1. A file without such an input has the firs
 its batch, and [1, second axis] as its resolution: a sequence of positions, one row high.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case
 from mixprof.plan.given import PICTURES, Fed
 from mixprof.plan.pictures import Axes, of_pictures
 
@@ -57,7 +55,7 @@ class Artifact:
         return self.path.endswith(ENGINES)
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Artifact:
+    def from_json(cls, fields: Mapping[str, Any]) -> "Artifact":
         def one(each: Mapping[str, Any]) -> Input:
             given = None if each["given"] is None else tuple(each["given"])
             return Input(each["name"], each["dtype"], tuple(each["declared"]), given, each["values"])

@@ -1,7 +1,5 @@
 """Which axes of an input of a file are those of pictures: of a batch of them, or of one without a batch."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

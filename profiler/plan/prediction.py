@@ -4,18 +4,17 @@ An operator takes the longer of its arithmetic and its memory traffic, each at t
 and every kernel a fixed overhead. (Williams, Waterman, Patterson 2009, applied to each operator and summed.)
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
+from mixprof.data.json import digest
 from mixprof.data.manifest import Peaks
 from mixprof.data.parsing import nearest
-from mixprof.data.types import Case, digest
 from mixprof.plan.axes import Planned, Source
 
 if sys.version_info >= (3, 11):

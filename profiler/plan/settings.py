@@ -4,12 +4,11 @@ The command line's options, the keys of a sweep file, the keywords of `mixprof.s
 follow from the fields of `Axes` and `Measure`.
 """
 
-from __future__ import annotations
-
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from mixprof.data.errors import UsageError
+from mixprof.lowerings import LOWERINGS
 from mixprof.plan.values import (
     BYTES,
     DEVICE,
@@ -76,7 +75,7 @@ class Axes:
         (), NAME, "names, timm:NAME, package.module:factory, net.onnx, net.pt, net.pt2 or net.plan", "none"
     )
     lowerings: tuple[str, ...] | None = setting(
-        None, NAME, "eager, compile, onnxruntime, tensorrt or tensorrt_rtx, options after colons", USUAL_LOWERING
+        None, NAME, f"{', '.join(LOWERINGS)}, options after colons", USUAL_LOWERING
     )
     devices: tuple[str, ...] | None = setting(None, DEVICE, "where it runs", "the first CUDA device, else cpu")
     dtypes: tuple[str, ...] | None = setting(
@@ -134,6 +133,7 @@ class Measure:
     max_memory: int | None = setting(
         None, BYTES, "that a case may use beyond an idle worker, on the CPU", "this machine's memory", "launches"
     )
+    require_device: bool = setting(False, SWITCH, "a CUDA device must work here: an error, and no CPU in its place")
 
     @property
     def rounds(self) -> int:

@@ -1,7 +1,5 @@
 """What a name stands for: one of ours, `timm:NAME`, `package.module:factory`, `call:module:function`, or a file."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,8 +7,8 @@ from pathlib import PurePath
 from typing import Any, Protocol
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case
 from mixprof.plan import files
 from mixprof.plan.axes import Source
 

@@ -1,7 +1,5 @@
 """Sweep files, values given beside them, or both: groups of axes and measuring settings."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping

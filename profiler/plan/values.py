@@ -1,7 +1,5 @@
 """Kinds of values that people type, in an option or a sweep file: what is expected, and how it is read."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Whether two ways of timing one engine agree: the order of their turns, the verdict, the table. Pure functions."""
 
-from __future__ import annotations
-
 import math
 import random
 import statistics
@@ -10,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from mixprof.data.manifest import Checked, CrossCheck
-from mixprof.data.types import Record
+from mixprof.data.record import Record
 
 AGREED, DISAGREED, UNCHECKED = "agreed", "disagreed", "not checked"
 TOLERANCE = 0.02

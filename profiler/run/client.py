@@ -1,7 +1,5 @@
 """The parent's side of a fork server: start it, send it a job, wait, end what overruns."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json
@@ -233,7 +231,7 @@ class Server:
                     pipe.close()
         self._errors.close()
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> "Server":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,5 @@
 """What one forward of one model costs, counted on the `meta` device; and its formulas."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

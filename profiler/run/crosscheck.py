@@ -1,7 +1,5 @@
 """Time a run's engines again, in turns with trtexec: one engine, the same conditions. Never run on a GPU yet."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re
@@ -17,9 +15,10 @@ from typing import Any
 from mixprof import lowerings
 from mixprof.data import cache, run_folder
 from mixprof.data.errors import Unsupported, UsageError
+from mixprof.data.launch import Launch
 from mixprof.data.manifest import Checked, CrossCheck, Manifest
 from mixprof.data.messages import Machine
-from mixprof.data.types import Launch, Record
+from mixprof.data.record import Record
 from mixprof.lowerings.tensorrt import trtexec
 from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Planned

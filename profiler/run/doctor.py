@@ -1,7 +1,5 @@
 """What works on this machine and, for what does not, why and what to install."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +13,7 @@ from mixprof.machine import cpu_contention, quota
 from mixprof.machine.process import allowed_cores, default_threads
 
 OPTIONAL = {
-    **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if entry.engine},
+    **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if name in entry.requires},
     "pycuda": "pip install 'mixprof[cuda]'",
     "pynvml": "pip install 'mixprof[cuda]'",
     "zeus": "pip install 'mixprof[energy]'",
@@ -40,6 +38,7 @@ class Examination:
     testbed: Mapping[str, object]
     threads: Mapping[str, float | None]
     parts: dict[str, dict[str, Finding]]
+    no_cuda: str | None  # why there is no CUDA device, where there is none
 
     def to_json(self) -> dict[str, object]:
         values = asdict(self)
@@ -49,11 +48,13 @@ class Examination:
 
 def examine(machine: Machine) -> Examination:
     """Look at lowerings, optional packages, the cache of engines and sensors."""
+    no_cuda = machine.no_cuda.reason if machine.no_cuda else None
     parts = {
+        "cuda": {"driver and torch": no_cuda},
         "lowerings": {name: lowerings.missing(name) for name in lowerings.LOWERINGS},
         "packages": {name: _package(name, install) for name, install in OPTIONAL.items()},
         "engine cache": {str(cache.folder()): _cache_trouble()},
-        "sensors": _sensors(list(machine.devices)),
+        "sensors": _sensors(no_cuda),
     }
     return Examination(
         list(machine.devices),
@@ -61,6 +62,7 @@ def examine(machine: Machine) -> Examination:
         machine.testbed,
         {"default": default_threads(), "allowed": allowed_cores(), "quota": quota.cpus()},
         {part: {name: Finding(why is None, why) for name, why in of.items()} for part, of in parts.items()},
+        no_cuda,
     )
 
 
@@ -81,11 +83,11 @@ def _package(name: str, install: str) -> str | None:
     return None if lowerings.is_installed(name) else f"not installed: {install}"
 
 
-def _sensors(devices: list[str]) -> dict[str, str | None]:
+def _sensors(no_cuda: str | None) -> dict[str, str | None]:
     energy = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
     peak = os.access("/proc/self/clear_refs", os.W_OK)
     return {
-        "cuda events": None if len(devices) > 1 else "no CUDA device",
+        "cuda events": no_cuda and "no CUDA device",
         "process peak memory": None if peak else "/proc/self/clear_refs is not writable: needs Linux",
         "cpu energy (RAPL)": None if os.access(energy, os.R_OK) else f"{energy} is not readable here",
         "steal and waiting time": None

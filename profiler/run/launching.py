@@ -1,7 +1,5 @@
 """One launch of a case on a server: counts and reference first, where no earlier case needed the same."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

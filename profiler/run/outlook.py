@@ -1,7 +1,5 @@
 """What a sweep would run: costs, predicted memory and a rough duration of each case. Runs nothing."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace

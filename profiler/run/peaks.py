@@ -1,7 +1,5 @@
 """The peaks of this machine's devices: measured once per testbed, kept in the user's cache, copied into each run."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,13 +1,12 @@
 """What a person sees while a sweep runs: a bar on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol, TextIO
 
-from mixprof.data.types import Case, Launch
+from mixprof.data.case import Case
+from mixprof.data.launch import Launch
 from mixprof.run.tally import Tally
 
 

@@ -1,11 +1,10 @@
 """How far a sweep has come: counts of outcomes, the slowest case, the time that is left."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 
-from mixprof.data.types import Case, Launch
+from mixprof.data.case import Case
+from mixprof.data.launch import Launch
 
 
 class Tally:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import Unsupported, is_out_of_memory, one_line
-from mixprof.data.types import Case, digest
+from mixprof.data.json import digest
 from mixprof.lowerings import Lowered, Target, onnx_files, onnx_graph, onnx_weights
 from mixprof.metrics import accuracy
 from mixprof.plan.files import UNKNOWN, Artifact, Input, shapes_of

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mixprof import sampling
-from mixprof.data.types import Launch
+from mixprof.data.launch import Launch
 from mixprof.machine import cpu_contention, streams
 from mixprof.machine.streams import Stream
 from mixprof.metrics import Subject, latency

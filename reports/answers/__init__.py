@@ -1,7 +1,5 @@
 """The answers of a report, computed once: figures, text and page are rendered from them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,10 +8,9 @@ from mixprof.reports.answers.breakdown import breakdown
 from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
 from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.answers.exponents import exponents
-from mixprof.reports.answers.gains import gains
-from mixprof.reports.answers.ratios import Pair, pairs, ratios
-from mixprof.reports.answers.roofline import rooflines
+from mixprof.reports.answers.ratios import Pair, gains, pairs, ratios
 from mixprof.reports.answers.slices import places
+from mixprof.reports.frame import ANCHOR
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Answers:
     exponents: pd.DataFrame
     crossovers: pd.DataFrame
     comparable: bool  # whether any two models were measured at two places or more of one axis
-    rooflines: pd.DataFrame
+    rooflines: pd.DataFrame  # the cases that have a place under a roof
     breakdown: pd.DataFrame
 
     @property
@@ -43,6 +40,8 @@ def answers(frame: pd.DataFrame) -> Answers:
     """All answers to the records of a frame, or of any subset of its rows."""
     cases = with_derived(frame)
     compared = {pair: ratios(cases, pair) for pair in pairs(cases)}
+    under_roofs = cases[["attainable_share", "intensity", "latency_ms"]].notna().all(axis=1)
+    under_roofs &= (cases["status"] == "ok") & (cases["model"] != ANCHOR)
     return Answers(
         cases=cases,
         ratios={pair: rows for pair, rows in compared.items() if len(rows)},
@@ -50,7 +49,7 @@ def answers(frame: pd.DataFrame) -> Answers:
         exponents=exponents(cases),
         crossovers=crossovers(cases),
         comparable=next(pairings(comparable(cases)), None) is not None,
-        rooflines=rooflines(cases),
+        rooflines=cases[under_roofs],
         breakdown=breakdown(cases),
     )
 

@@ -1,7 +1,5 @@
 """One network with its own mixer and with another: latencies, parameters, MACs and memory compared."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from mixprof.reports.answers.ratios import beside

@@ -1,7 +1,5 @@
 """All figures of a report, each as PNG and SVG."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

@@ -1,15 +1,13 @@
 """A judge of an `ab` job: verdicts at each look, and the outcome of the whole."""
 
-from __future__ import annotations
-
 import datetime
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mixprof.data.case import Case
 from mixprof.data.pairs import Difference, Measured, Paired
-from mixprof.data.types import Case
 from mixprof.reports.gate import times, verdicts
 from mixprof.reports.gate.outcome import Judged, Outcome, Policy, counted, exact_words
 from mixprof.reports.gate.policy import refuse_unused_patterns, waived

@@ -1,15 +1,13 @@
 """The outcome of a gate job: verdicts of cases, families, grid and canary, and the exit code that they come to."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
+from mixprof.data.case import Case
 from mixprof.data.pairs import Difference
-from mixprof.data.types import Case
 from mixprof.reports.gate.limits import Limit
 from mixprof.reports.gate.thresholds import Thresholds
 from mixprof.reports.gate.times import Time
@@ -41,11 +39,11 @@ class Judged:
     case: Case | None = None  # of BASE
 
     @classmethod
-    def of(cls, name: str, verdict: Verdict, **details: Any) -> Judged:
+    def of(cls, name: str, verdict: Verdict, **details: Any) -> "Judged":
         return cls(name, verdict.verdict, verdict.change, verdict.low, verdict.high, verdict.rounds, **details)
 
     @classmethod
-    def of_case(cls, case: Case, verdict: str, *, base: Case | None = None, **details: Any) -> Judged:
+    def of_case(cls, case: Case, verdict: str, *, base: Case | None = None, **details: Any) -> "Judged":
         """A case without a verdict on its time. base: as BASE ran it, where that differs."""
         return cls(case.label(), verdict, case=base or case, **details)
 

@@ -1,7 +1,5 @@
 """Times of one side in milliseconds, for limits and for exporters: estimates with intervals over rounds or launches."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Waivers: regressions that a team has accepted for a time, in a TOML file that is reviewed and committed."""
 
-from __future__ import annotations
-
 import datetime
 import sys
 from collections.abc import Iterable, Mapping, Sequence

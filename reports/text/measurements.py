@@ -1,7 +1,5 @@
 """Every case of a run: those that are ok with their intervals, the others with their reasons."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import pandas as pd
@@ -9,9 +7,8 @@ import pandas as pd
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.slices import lowering_order
 from mixprof.reports.text.engines import built_only
-from mixprof.reports.text.markdown import Part, Section, Table, number, section, words
+from mixprof.reports.text.markdown import ORDER, Part, Section, Table, number, section, words
 
-ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"]
 RARELY_VARIED = ("device", "layout", "mode")
 MEBIBYTE, BILLION = 2**20, 1e9
 

@@ -29,7 +29,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def outcomes_of_tests(device: str, folder: str = "tests", limit_s: float = 240) -> Seen:
+def outcomes_of_tests(device: str, folder: str = "tests", limit_s: float = 1790) -> Seen:
     """The outcome of every test marked `gpu` below a folder."""
     with tempfile.TemporaryDirectory(prefix="mixprof-gpu-") as temporary:
         report = Path(temporary) / "report.xml"
@@ -76,7 +76,7 @@ def merged(first: Outcome, second: Outcome) -> Outcome:
     return Outcome(outcome, message, first.seconds + second.seconds)
 
 
-def sweep(device: str, limit_s: float = 240) -> Seen:
+def sweep(device: str, limit_s: float = 1790) -> Seen:
     """A quick sweep of a few small mixers over all lowerings and dtypes."""
     from mixprof import lowerings
     from mixprof.data import run_folder

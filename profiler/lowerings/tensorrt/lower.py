@@ -17,8 +17,9 @@ from mixprof.data import cache
 from mixprof.data.errors import Unsupported, first_line
 from mixprof.data.parsing import parse_bytes
 from mixprof.lowerings import Lowered, Proof, Target, cast, convert
+from mixprof.lowerings.onnx_export import export
 from mixprof.lowerings.onnx_graph import Graph
-from mixprof.lowerings.onnxruntime import export, session_of
+from mixprof.lowerings.onnxruntime import session_of
 from mixprof.lowerings.tensorrt import build, profiles, proof, run, trtexec
 from mixprof.lowerings.tensorrt.build import Recipe
 from mixprof.machine import cuda_driver

@@ -1,7 +1,5 @@
 """Run the launches of a sweep on this machine, one at a time, in rounds, into a run folder."""
 
-from __future__ import annotations
-
 import errno
 import os
 import random
