@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mixprof.data.case import Case
+from mixprof.data.case import Case, is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.data.facts import record_facts
 from mixprof.data.manifest import Checked
@@ -31,6 +31,7 @@ COLUMNS = {
     "resolution": TEXT,  # "56", "800x1333"
     **dict.fromkeys(("height", "width", "window", "channels"), WHOLE),
     **dict.fromkeys(("status", "reason"), TEXT),
+    "simulated": TRUTH,  # on sim:0: nothing of its times was measured
     "time": TEXT,  # which of the three times latency_ms is: "gpu_ms" or "host_ms"
     **dict.fromkeys(("latency_ms", "latency_low_ms", "latency_high_ms"), REAL),
     "interval": TEXT,  # "launches", "within-launch" or missing
@@ -106,6 +107,8 @@ def load(*runs: str | Path) -> pd.DataFrame:
     ]
     added = dict.fromkeys((name for r in rows for name in r["metrics"] if name not in COLUMNS), REAL)
     cells = [{**r["metrics"], **r} for r in rows]
+    if len({r["simulated"] for r in rows}) > 1:
+        raise UsageError("got simulated runs beside measured ones, expected one kind: report each by itself")
     columns = {name: pd.Series([r.get(name) for r in cells], dtype=dtype) for name, dtype in (COLUMNS | added).items()}
     frame = pd.DataFrame(columns)
     _moderate(frame)
@@ -149,6 +152,7 @@ def row(run: str, record: Record) -> dict[str, Any]:
         "resolution": f"{height}" if height == width else f"{height}x{width}",
         "height": height,
         "width": width,
+        "simulated": is_simulated(case.device),
         **times_of(record),
         **{name: getattr(record, name) for name in OF_RECORD},
         **({} if uncounted is None else {"counts_exact": not uncounted, "uncounted_ops": ", ".join(uncounted)}),

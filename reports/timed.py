@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mixprof.data.case import is_gpu
 from mixprof.data.launch import Samples
 from mixprof.data.record import Record
 from mixprof.reports.statistics import over_launches, t_quantile
@@ -16,7 +17,7 @@ PERCENTILE_99_SAMPLES = 1000
 
 def times_of(record: Record) -> dict[str, Any]:
     """Latency and what follows from it, for a record that is ok; else only which time it would have been."""
-    time = "gpu_ms" if record.case.device.startswith("cuda") else "host_ms"
+    time = "gpu_ms" if is_gpu(record.case.device) else "host_ms"
     cells: dict[str, Any] = {"time": time, "launches": len(record.launches)}
     if record.status != "ok":
         return cells

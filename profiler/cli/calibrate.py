@@ -54,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.pairs < calibration.LEAST_PAIRS:
         raise UsageError(f"--pairs: got {arguments.pairs}, expected at least {calibration.LEAST_PAIRS}")
     with session(measure, models) as asked:
-        testbed = asked.machine().testbed
+        machine = asked.machine()
+    testbed = machine.testbed_of(device for group in sweep.groups for device in group.devices or machine.devices[-1:])
     generator = np.random.default_rng(measure.seed)
     if arguments.jobs:
         found = _pooled([Path(each) for each in arguments.jobs], testbed, generator)

@@ -18,6 +18,13 @@ class Samples(Message, frozen=True):
     forwards_per_sample: int
 
 
+class Queued(Message, frozen=True):
+    """How the forwards of a GPU's samples were enqueued."""
+
+    launches: int | None  # places of the queue that a forward takes; None where it waits for the device by itself
+    gated: bool  # all of a queue waited until the last was enqueued; else the host's gaps are in gpu_ms
+
+
 class Memory(Message, frozen=True):
     """Bytes, each of a kind of its own: they do not compare."""
 
@@ -58,6 +65,7 @@ class LaunchEnvironment(Message, frozen=True):
     involuntary_switches: int | None = None
     dropped_samples: int | None = None  # before the steady state
     clocks: Json | None = None  # of a GPU, from NVML
+    flags: Json | None = None  # of torch, as they were after timing
     measure_s: float | None = None
     lost_cpu_share: float | None = None  # of the launch's CPU time, to others
     others_cpus: float | None = None
@@ -79,6 +87,8 @@ class Launch:
     gpu_ms: Samples | None = None
     enqueue_ms: Samples | None = None
     host_ms: Samples | None = None
+    control_ms: Samples | None = None  # of a cold case: as gpu_ms, a spin in the place of the flush
+    queued: Queued | None = None
     build_s: float | None = None
     build_cached: bool | None = None
     artifact_bytes: int | None = None

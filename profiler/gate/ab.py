@@ -10,7 +10,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from mixprof.data.errors import UsageError
+from mixprof.data.errors import NotTrusted, UsageError
+from mixprof.data.messages import Machine
 from mixprof.data.pairs import Measured
 from mixprof.data.run_folder import make_folder
 from mixprof.data.testbed import testbed_key
@@ -136,7 +137,7 @@ class _Job:
             for entry in cases.entries:
                 grid.count(entry, self.sides, *asked)
             self._refuse_others_code(asked)
-            key = testbed_key(asked[0].machine().testbed)
+            key = self._testbed_key(asked[0].machine(), cases)
         make_folder(spec.out, spec.hidden)
         rounds = Rounds(self.sides, spec.measure, spec.out, check=self._ownership.refuse_strays)
         first, canary = next((entry for entry in cases.entries if entry.pair.failure is None), None), None
@@ -155,6 +156,15 @@ class _Job:
             rounds_s=rounds.spent_s,
             spent_s=time.monotonic() - start,
         )
+
+    def _testbed_key(self, machine: Machine, cases: grid.Grid) -> str:
+        """The key of the devices that the cases run on. NotTrusted where others compute on one of them, unasked."""
+        devices = {entry.pair.case.device for entry in cases.entries}
+        shared = None if self.spec.exact_only else machine.shared(devices)
+        if shared and not self.spec.measure.allow_shared_gpu:
+            raise NotTrusted(f"processes of others compute on {shared}: end them, or add --allow-shared-gpu")
+        cases.notes.extend([f"measured beside processes of others on {shared}"] if shared else [])
+        return testbed_key(machine.testbed_of(devices))
 
     def _grid(self, asked: Sequence[Session]) -> grid.Grid:
         """Pair the cases of both sides. UsageError where BASE has none, or where a pattern names none."""

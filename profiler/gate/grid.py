@@ -12,7 +12,7 @@ from mixprof.gate.causes import explain
 from mixprof.gate.rounds import Entry
 from mixprof.gate.sides import Side
 from mixprof.plan import sources
-from mixprof.plan.axes import Planned, expand
+from mixprof.plan.axes import Planned, expand, refuse_mixture
 from mixprof.plan.settings import Axes, parse_axis
 from mixprof.run.session import Session
 
@@ -104,6 +104,7 @@ def match(
             reason = (other.reason if other else None) or broken.get(case.model) or "HEAD has no such case"
             grid.missing.append(Missing(case, reason))
         else:
+            refuse_mixture({planned.case.device, other.case.device})
             grid.entries.append(Entry(Paired(case, planned.case, other.case), planned, other))
     new = {model for model in lacking if is_new(model)}
     grid.notes.extend(

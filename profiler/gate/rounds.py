@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mixprof.data.case import Case
+from mixprof.data.case import Case, is_simulated
 from mixprof.data.imports import Imports
 from mixprof.data.pairs import Failure, Paired
 from mixprof.gate.causes import explain
-from mixprof.gate.pair import Ended, PairSamples, round_of, scratch_of
+from mixprof.gate.pair import BLOCK_S, Ended, PairSamples, round_of, scratch_of
 from mixprof.gate.sides import Side
 from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Planned
@@ -64,6 +64,7 @@ class Rounds:
         self.check = check
         self.spent_s = 0.0
         self._generator = random.Random(measure.seed)
+        self._requests = 0
 
     def run(self, entries: Sequence[Entry], canary: Entry | None, stop: Callable[[], bool]) -> None:
         """Run one round: fresh servers, the cases in random order, the canary among them."""
@@ -127,7 +128,8 @@ class Rounds:
     ) -> tuple[PairSamples, dict[str, Any], dict[str, Any]]:
         planned = {"base": entry.base, against: entry.head}
         requests = {side: (servers[side], self._request(servers[side], side, planned[side])) for side in planned}
-        return round_of(requests, self._generator, self.measure.timeout)
+        seconds = 0.0 if is_simulated(entry.base.case.device) else BLOCK_S  # its blocks take none of ours
+        return round_of(requests, self._generator, self.measure.timeout, seconds)
 
     def _request(self, server: Server, side: str, planned: Planned) -> dict[str, Any]:
         """A resident process's request; its reference is made first where this side has none yet."""
@@ -136,7 +138,9 @@ class Rounds:
             values = server.run("prepare", self.measure.timeout, reference=str(reference), **request).values
             if values["status"] != "ok":
                 raise Failed(self._failure(side, values))
-        more = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
+        more: dict[str, Any] = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
+        self._requests += 1
+        more["noise"] = f"pair {self._requests}"
         return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, **more}
 
     def _failure(self, name: str, values: Mapping[str, Any]) -> Failure:

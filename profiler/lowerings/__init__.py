@@ -17,7 +17,7 @@ from mixprof.data.parsing import nearest, parse_bytes, parse_range
 if TYPE_CHECKING:
     import torch
 
-    from mixprof.machine.streams import Stream
+    from mixprof.machine.devices import Device
 
 Proof = dict[str, Any]  # JSON: each lowering's own
 Values = tuple[str, ...] | Callable[[str], object]  # of an option: () for a bare one, or a parser of them
@@ -58,7 +58,7 @@ class Lowered:
     proof: Proof = field(default_factory=dict)
     compilations: Callable[[], int] = lambda: 0  # so far in this process: growth among samples is a recompile
     runs_in_torch: bool = True  # its memory comes from torch's allocator
-    stream: Stream | None = None  # it enqueues on; None: a CPU, or torch's current stream
+    device: Device | None = None  # its own; None: the case's as torch has it
     layer_times: Callable[[int], list[tuple[str, float]]] | None = None  # forwards -> (layer, milliseconds)
     close: Callable[[], None] = lambda: None  # frees what it holds on the device
     read_all: Callable[[], list[torch.Tensor]] | None = None  # like `read`, every output

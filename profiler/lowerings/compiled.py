@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mixprof.data.errors import Unavailable, Unsupported
 from mixprof.lowerings import Lowered, Target
 from mixprof.lowerings.eager import of_function, place
+from mixprof.machine import devices
 
 
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
@@ -28,8 +29,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     compiled = torch.compile(module, dynamic=False, mode=mode)
     for _ in range(3):  # the second and third settle autotuning and CUDA graphs
         compiled(*inputs)
-    if target.device != "cpu":
-        torch.cuda.synchronize(target.device)
+    devices.of(target.device).synchronize()
     build_s = time.perf_counter() - start
     if not counters["stats"]["unique_graphs"]:
         raise Unsupported("lowering 'compile': torch.compile captured no graph, so this would be eager under its name")

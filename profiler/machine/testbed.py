@@ -8,7 +8,9 @@ import os
 import platform
 from pathlib import Path
 
-from mixprof.machine.process import CUDNN_FLAGS, default_threads
+from mixprof.machine import simulation
+from mixprof.machine.flags import CUDNN_FLAGS
+from mixprof.machine.process import default_threads, recorded_variables, stripped_variables
 
 PACKAGES = (
     *("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino"),
@@ -46,8 +48,10 @@ def testbed(threads: int, allocator: str) -> dict[str, object]:
         "threads": threads,
         "allocator": allocator,
         "libc": " ".join(platform.libc_ver()),
+        "simulated": simulation.configured().words,
     }
-    return {**machine, **_gpu()}
+    variables = recorded_variables()
+    return {**machine, **({"variables": variables} if variables else {}), **_gpu()}
 
 
 def informing() -> dict[str, object]:
@@ -57,6 +61,7 @@ def informing() -> dict[str, object]:
         "hostname_hash": hashlib.sha256(platform.node().encode()).hexdigest()[:8],
         "governor": governor(),
         "memory_bytes": total_memory_bytes(),
+        "stripped_variables": stripped_variables(),
     }
 
 

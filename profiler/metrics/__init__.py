@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from mixprof.data.case import Case
 from mixprof.lowerings import Lowered
+from mixprof.machine import devices
+from mixprof.machine.devices import Device
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +30,10 @@ class Subject:
     formulation: tuple[str, ...] = ()
     weights_bytes: int | None = None
     differentiates: bool = False  # its forward takes gradients: inference mode is not for it
+
+    @property
+    def device(self) -> Device:
+        return self.lowered.device or devices.of(self.case.device)
 
     @property
     def forward(self) -> Callable[[], object]:

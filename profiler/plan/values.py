@@ -64,7 +64,7 @@ def _switch(value: object) -> bool:
 
 
 NAME = matching(r"(?s).+", "a name")
-DEVICE = matching(r"cpu|cuda:\d+", "cpu or cuda:N")
+DEVICE = matching(r"cpu|cuda:\d+|sim:0", "cpu, cuda:N or sim:0")
 SWITCH = Kind("true or false", _switch)
 SECONDS = number("a number of seconds above 0", lambda value: 0 < value < 1e9)
 SHARE = number("a share from 0 to 1", lambda value: 0 <= value <= 1)

@@ -19,7 +19,7 @@ from mixprof.data.imports import Imports
 from mixprof.data.json import Json, line
 from mixprof.data.messages import Progress
 from mixprof.machine.cpu_contention import oom_kills
-from mixprof.machine.process import worker_environment
+from mixprof.machine.process import inherited, worker_environment
 from mixprof.plan.axes import Source
 from mixprof.worker.imports import ROOTS
 
@@ -88,7 +88,7 @@ class Server:
             [side.python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)],
             cwd=scratch,
             env={
-                **_inherited(),
+                **inherited(),
                 **_module_path(side.path),
                 ROOTS: os.pathsep.join(side.roots),
                 **worker_environment(threads, allocator, scratch / "cache"),
@@ -236,13 +236,6 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _inherited() -> dict[str, str]:
-    """The user's environment without what would turn a lowering into another one."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("TORCHDYNAMO_", "TORCH_COMPILE_"))
-    }
 
 
 def _module_path(path: tuple[str, ...]) -> dict[str, str]:

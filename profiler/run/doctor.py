@@ -9,7 +9,7 @@ from mixprof import lowerings
 from mixprof.data import cache
 from mixprof.data.errors import UsageError
 from mixprof.data.messages import Machine
-from mixprof.machine import cpu_contention, quota
+from mixprof.machine import cpu_contention, nvml, quota
 from mixprof.machine.process import allowed_cores, default_threads
 
 OPTIONAL = {
@@ -88,6 +88,7 @@ def _sensors(no_cuda: str | None) -> dict[str, str | None]:
     peak = os.access("/proc/self/clear_refs", os.W_OK)
     return {
         "cuda events": no_cuda and "no CUDA device",
+        "clocks, power and processes (NVML)": "no CUDA device" if no_cuda else nvml.trouble(),
         "process peak memory": None if peak else "/proc/self/clear_refs is not writable: needs Linux",
         "cpu energy (RAPL)": None if os.access(energy, os.R_OK) else f"{energy} is not readable here",
         "steal and waiting time": None
@@ -110,5 +111,5 @@ def as_text(examination: Examination) -> str:
     lines.append(f"threads      {_threads(examination.threads)}")
     for part, findings in examination.parts.items():
         lines.append(part)
-        lines += [f"  {name:24} {'works' if each.works else each.reason}" for name, each in findings.items()]
+        lines += [f"  {name:34} {'works' if each.works else each.reason}" for name, each in findings.items()]
     return "\n".join(lines)

@@ -25,6 +25,7 @@ class Bench:
     server: Server
     measure: Measure
     profile: bool = False  # times of layers, in the place of the forward's
+    round: int = 0
 
     @property
     def settings(self) -> Json:
@@ -83,7 +84,7 @@ def launch_case(entry: Planned, bench: Bench) -> Launch:
             return Launch(prepared["status"], prepared["reason"], counts=counts)
     prepare_s = time.perf_counter() - start
     more = {"reference": str(reference), "measure": bench.settings, "max_memory": bound}
-    outcome = server.run("launch", timeout_s, **request, **more)
+    outcome = server.run("launch", timeout_s, noise=str(bench.round), **request, **more)
     job_s = outcome.values.pop("job_s", None)
     launch = Launch.from_json(outcome.values)
     environment = msgspec.structs.replace(

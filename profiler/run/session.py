@@ -29,7 +29,7 @@ from mixprof.symbolic import shelf
 from mixprof.symbolic.derive import Formulas
 
 ASK_TIMEOUT_S = 300.0
-FREE = ("timeout", "require_device")  # settings that a run which is resumed may change
+FREE = ("timeout", "require_device", "allow_shared_gpu")  # settings that a run which is resumed may change
 PRELOAD = ("torch", "sympy", "mixprof.worker.jobs")
 
 
@@ -86,10 +86,14 @@ class Session:
     def _machine(self) -> Machine:
         """This machine. NotTrusted where a CUDA device is required and there is none; a driver that fails is said."""
         machine = decode(self.ask("environment"), Machine)
+        if stripped := machine.informing.get("stripped_variables"):
+            print(f"mixprof: {', '.join(stripped)} not passed on: it would change which kernels run", file=sys.stderr)
         if machine.no_cuda is not None and self.require_device:
             raise NotTrusted(f"--require-device: {machine.no_cuda.reason}")
         if machine.no_cuda is not None and machine.no_cuda.failed:
             print(f"mixprof: no CUDA device, the default is the CPU: {machine.no_cuda.reason}", file=sys.stderr)
+        if shared := machine.shared(machine.devices):
+            print(f"mixprof: processes of others compute on {shared}: times there are not its own", file=sys.stderr)
         return machine
 
     def formulas(self, source: Source) -> tuple[Formulas | None, str | None]:
@@ -177,7 +181,7 @@ def manifest_of(planned: list[Planned], measure: Measure, machine: Machine) -> M
     return Manifest(
         sweep=Sweep(len(cases), digest(cases)),
         measure={**asdict(measure), "launches": measure.rounds},
-        environment=Environment(machine.testbed, machine.informing),
+        environment=Environment(machine.testbed_of({entry.case.device for entry in planned}), machine.informing),
         versions=machine.versions,
         artifacts=_contents(planned),
         models={entry.case.model: {"kind": entry.source.kind, **entry.source.facts} for entry in planned},

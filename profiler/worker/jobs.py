@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mixprof.data.json import to_builtins
-from mixprof.machine import process, testbed, torch_cuda
+from mixprof.machine import cuda_driver, nvml, process, testbed, torch_cuda
 from mixprof.worker import counting, feeds, graphs, launch, modules, reference, resident
 
 Job = Callable[[dict[str, Any]], dict[str, Any]]
@@ -14,8 +14,11 @@ Job = Callable[[dict[str, Any]], dict[str, Any]]
 
 def environment(request: dict[str, Any]) -> dict[str, Any]:
     """Devices, versions and the testbed of this machine."""
+    # Asked first, before torch makes this process one of those that NVML lists.
+    foreign = {f"cuda:{index}": nvml.foreign(index) for index in range(cuda_driver.device_count())}
     return {
         "status": "ok",
+        "foreign": {device: to_builtins(of) for device, of in foreign.items() if of is not None},
         "no_cuda": to_builtins(torch_cuda.no_cuda()),
         "devices": testbed.devices(),
         "versions": testbed.versions(),

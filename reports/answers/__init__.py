@@ -32,6 +32,11 @@ class Answers:
         return bool((self.cases["status"] == "built").any() and not (self.cases["status"] == "ok").any())
 
     @property
+    def simulated(self) -> bool:
+        """Whether these are times of a simulated device; none of them is beside measured ones."""
+        return bool(self.cases["simulated"].any())
+
+    @property
     def several_runs(self) -> bool:
         return bool(self.cases["run"].nunique() > 1)
 

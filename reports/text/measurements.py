@@ -13,8 +13,15 @@ RARELY_VARIED = ("device", "layout", "mode")
 MEBIBYTE, BILLION = 2**20, 1e9
 
 
+SIMULATED = "**Simulated**: no time in here was measured; they are those of `sim:0`, a GPU that does not exist."
+
+
 def counts_in_words(frame: pd.DataFrame) -> str:
-    """ "9 cases: 8 ok, 1 oom.", and plainly so when nothing was ok."""
+    """ "9 cases: 8 ok, 1 oom.", and plainly so when nothing was ok, or all is simulated."""
+    return f"{SIMULATED}\n\n{_counts(frame)}" if frame["simulated"].any() else _counts(frame)
+
+
+def _counts(frame: pd.DataFrame) -> str:
     counts = frame["status"].value_counts()
     if frame.empty:
         return "No case has a record: nothing was measured."

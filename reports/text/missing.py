@@ -7,6 +7,7 @@ import pandas as pd
 from mixprof.data.facts import lowering_facts
 from mixprof.reports.answers import Answers
 from mixprof.reports.text.markdown import Section, bullets, cell, section
+from mixprof.reports.text.measurements import SIMULATED
 from mixprof.reports.text.method import Manifests, differing, sides, uncounted
 
 LONGEST = 200  # letters of a reason
@@ -48,7 +49,9 @@ def _absent(frame: pd.DataFrame, manifests: Manifests) -> Iterator[str]:
     if missing := [name for name in known if name not in asked]:
         yield f"No case was asked for under **{', '.join(missing)}**: nothing here says how fast that is."
     on_gpu = frame["device"].str.startswith("cuda")
-    if not on_gpu.any():
+    if frame["simulated"].any():
+        yield SIMULATED
+    elif not on_gpu.any():
         yield "**No GPU** was measured: which is faster there is not known from this."
     elif not (on_gpu & (frame["status"] == "ok")).any():
         yield "Cases for a **GPU** have records, and none of them ran on one."

@@ -7,7 +7,14 @@ from mixprof.reports.frame import load
 from mixprof.reports.text.engines import breakdown, built, proof_of_lowering
 from mixprof.reports.text.growth import crossings, growth
 from mixprof.reports.text.markdown import ORDER, Section, number, plain_table, words
-from mixprof.reports.text.measurements import counts_in_words, failures, latency_text, measurements, varying
+from mixprof.reports.text.measurements import (
+    SIMULATED,
+    counts_in_words,
+    failures,
+    latency_text,
+    measurements,
+    varying,
+)
 from mixprof.reports.text.method import Manifests, environment, method
 from mixprof.reports.text.missing import not_measured
 from mixprof.reports.text.mixer_exchange import mixer_exchange
@@ -41,7 +48,8 @@ def short(run: str | Path) -> str:
     if frame.empty:
         return counts_in_words(frame)
     names = ["model", "lowering", "device", *varying(frame)[2:]]
-    return plain_table(
+    simulated = f"{SIMULATED}\n".replace("**", "").replace("`", "") if frame["simulated"].any() else ""
+    return simulated + plain_table(
         {
             **{name: words(row[name]) for name in dict.fromkeys(names)},
             "latency (ms)": latency_text(row),

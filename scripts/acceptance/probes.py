@@ -24,7 +24,7 @@ from acceptance.frame import Check, Result, Seen, Skipped
 
 ROOT = Path(__file__).parents[2]
 PATHS = (ROOT / "src", ROOT / "scripts")
-PRELOADED = ("torch", "mixprof.data.types", "mixprof.lowerings", "mixprof.metrics.latency")  # none may touch CUDA
+PRELOADED = ("torch", "mixprof.data.record", "mixprof.lowerings", "mixprof.metrics.latency")  # none may touch CUDA
 LOG_CHARACTERS = 20_000  # of one probe, its end
 PR_SET_PDEATHSIG = 1
 

@@ -93,7 +93,9 @@ class _Rounds:
                 self.progress.begin(entry.case, round)
                 try:
                     server = server or self._server(waiting)
-                    launch = steady_launch(entry, Bench(server, self.measure, profile=round == self.measure.rounds))
+                    launch = steady_launch(
+                        entry, Bench(server, self.measure, profile=round == self.measure.rounds, round=round)
+                    )
                 except ServerDied as error:
                     if server is not None:
                         server.close()
