@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import statistics
-import tomllib
 from typing import Any
 
 from acceptance import targets
 from acceptance.frame import Seen, Value
-from acceptance.probes import ROOT
 from acceptance.targets import Target, samples
 from mixprof.machine.devices import Call
 from mixprof.machine.streams import gpu_sampler, queue_of
 from mixprof.metrics import latency
+from mixprof.plan import prediction
 from mixprof.sampling import budget
 
 MIB = 1 << 20
@@ -30,8 +29,8 @@ def data_sheet() -> dict[str, Any]:
     import torch
 
     name = torch.cuda.get_device_name(0).replace(" ", "") if torch.cuda.is_available() else ""
-    table = tomllib.loads((ROOT / "profiler" / "plan" / "hardware.toml").read_text())
-    return next((entry for key, entry in table.items() if key in name), {})
+    table = prediction.tomllib.loads(prediction.TABLE.read_text())
+    return next(({"key": key, **entry} for key, entry in table.items() if key in name), {})
 
 
 def copies(device: str) -> Seen:
@@ -45,7 +44,12 @@ def copies(device: str) -> Seen:
     sheet = {} if device.startswith("sim") else data_sheet()
     share = memory / sheet["bytes_per_s"] if sheet else None
     wrong = () if memory < 1.02 * sheet.get("bytes_per_s", float("inf")) else ("faster than the data sheet",)
-    values: dict[str, Value] = {"copy_gb_s": memory / 1e9, "cached_gb_s": top / 1e9, "knee_of_l2": knee, "of_data_sheet": share}
+    values: dict[str, Value] = {
+        "copy_gb_s": memory / 1e9,
+        "cached_gb_s": top / 1e9,
+        "knee_of_l2": knee,
+        "of_data_sheet": share,
+    }
     return Seen(values, {f"{size}mib_gb_s": [rate / 1e9] for size, rate in rates.items()}, wrong,
                 virtual_s=_virtual(target))  # fmt: skip
 
@@ -58,7 +62,10 @@ def products(device: str) -> Seen:
     wrong = []
     for dtype, side in PRODUCTS:
         rate = 2 * side**3 / _median_s(target, target.product(side, dtype))
-        values |= {f"{dtype}_tflops": rate / 1e12, f"{dtype}_of_data_sheet": rate / sheet[dtype] if dtype in sheet else None}
+        values |= {
+            f"{dtype}_tflops": rate / 1e12,
+            f"{dtype}_of_data_sheet": rate / sheet[dtype] if dtype in sheet else None,
+        }
         if rate > 1.02 * sheet.get(dtype, float("inf")):
             wrong.append(f"{dtype}: {rate / 1e12:.0f} TFLOP/s is more than the data sheet's")
     return Seen(values, wrong=tuple(wrong), virtual_s=_virtual(target))

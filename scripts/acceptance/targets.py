@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mixprof.lowerings import Lowered
 from mixprof.machine import devices, process, simulation
 from mixprof.machine.devices import Call, Device
 from mixprof.machine.devices.simulated import Simulated
 from mixprof.machine.simulation import Kernel
+
+if TYPE_CHECKING:
+    import torch
 
 CALIBRATION_CYCLES = 100_000_000  # some 60 ms: the host's clock tells their length to a thousandth
 
@@ -55,7 +58,11 @@ class OnSim:
         return self._device.forward([self._kernel("matrix", 2 * side**3, 0, wide=wide)])
 
     def chain(self, reads: int) -> Lowered:
-        return Lowered(self._device.forward([self._kernel("move", 0, reads)]), lambda: None, 0.0, device=self.device)
+        return Lowered(self._device.forward([self._kernel("move", 0, reads)]), self._nothing, 0.0, device=self.device)
+
+    @staticmethod
+    def _nothing() -> torch.Tensor:
+        raise NotImplementedError("what sim:0 reads is not simulated")
 
     def _kernel(self, kind: str, flops: int, size: int, *, wide: bool = False) -> Kernel:
         return simulation.kernel(self.gpu, kind=kind, flops=flops, moved_bytes=size, wide=wide)

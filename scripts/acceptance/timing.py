@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import statistics
 from collections.abc import Callable, Mapping
 
@@ -42,7 +43,7 @@ def cupti(device: str) -> Seen:
 def do_bench(device: str) -> Seen:
     """Triton's do_bench, which enqueues without a gate: where the host is slower it reads the host."""
     try:
-        from triton.testing import do_bench as bench
+        bench = importlib.import_module("triton.testing").do_bench
     except ImportError as error:
         raise Skipped("triton is not installed") from error
     target = targets.of(device)
@@ -72,7 +73,9 @@ def queue(device: str) -> Seen:
     target = targets.of(device)
     depth = _depth(target)
     counted = {count: streams.places(target.spins(2.0, count), target.device) for count in COUNTS}
-    wrong = [f"{places} places were counted for {count} launches" for count, places in counted.items() if places != count]
+    wrong = [
+        f"{places} places were counted for {count} launches" for count, places in counted.items() if places != count
+    ]
     wrong += [f"the queue takes {depth} launches, and {target.device.queue} are put behind a gate"] * (
         depth <= target.device.queue
     )
