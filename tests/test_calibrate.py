@@ -67,7 +67,7 @@ def test_canaries_of_earlier_jobs_stand_in_for_a_measurement(tmp_path, monkeypat
     assert main.main(["calibrate", "--from", *folders, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["pairs"], found["cases"], found["power"]) == (20, 1, None)
-    assert "20 A/A pairs" in calibrations.said(testbed)
+    assert "20 A/A pairs" in calibrations.in_words(testbed)
     assert main.main(["calibrate", "--from", *folders[:3]]) == 2
     assert "got 15 canary rounds" in capsys.readouterr().err
     other = job(tmp_path / "other", "another", [0.0] * 50)

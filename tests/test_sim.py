@@ -6,7 +6,8 @@ import pytest
 
 from mixprof.data.errors import UsageError
 from mixprof.lowerings import Lowered
-from mixprof.machine import simulation, streams
+from mixprof.machine import simulation, streams, thermal
+from mixprof.machine.devices.cpu import Cpu
 from mixprof.machine.devices.simulated import Memory, OutOfMemoryError, Simulated
 from mixprof.machine.simulation import Gpu, Kernel, truth
 from mixprof.metrics import latency
@@ -95,6 +96,79 @@ def test_gpu_ms_is_within_a_percent_of_the_truth(regime, mode):
     assert times.queued.gated
     assert times.queued.launches == expected.launches
     assert MEDIAN(times.gpu_ms.samples) == pytest.approx(expected.gpu_ms, rel=0.01)
+
+
+@pytest.mark.parametrize("regime", ["device-bound", "batch 1"])
+def test_the_full_budget_of_a_launch_is_as_true(regime):
+    times = timed(Gpu(), REGIMES[regime])
+    assert times.unsteady is None
+    assert MEDIAN(times.gpu_ms.samples) == pytest.approx(truth(Gpu(), REGIMES[regime]).gpu_ms, rel=0.01)
+
+
+def test_request_and_enqueue_times_are_those_of_the_host():
+    for kernels in REGIMES.values():
+        times, expected = timed(Gpu(), kernels, quick=True), truth(Gpu(), kernels)
+        assert MEDIAN(times.host_ms.samples) == pytest.approx(expected.request_ms, rel=0.02)
+        assert MEDIAN(times.enqueue_ms.samples) == pytest.approx(expected.enqueue_ms, rel=0.03)
+
+
+def test_a_forward_with_more_launches_than_the_queue_is_host_bound_and_says_so():
+    kernels = [Kernel(2.0, 2.0)] * 1200
+    assert truth(Gpu(), kernels).host_bound
+    times = timed(Gpu(), kernels, quick=True)
+    assert (times.queued.launches, times.queued.gated) == (None, False)
+    assert MEDIAN(times.gpu_ms.samples) == pytest.approx(1200 * 0.006, rel=0.02)  # the host's pace
+    slow = timed(Gpu(), [Kernel(20.0, 20.0)] * 1200, quick=True)  # where the device sets the pace, it is the device's
+    assert MEDIAN(slow.gpu_ms.samples) == pytest.approx(1200 * 0.020, rel=0.01)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_cold_is_never_faster_than_hot(regime):
+    hot, cold = (timed(Gpu(), REGIMES[regime], mode, quick=True) for mode in ("hot", "cold"))
+    assert MEDIAN(cold.gpu_ms.samples) >= 0.99 * MEDIAN(hot.gpu_ms.samples)
+    # Behind a spin as long as the flush the caches are as they were: what a cold time is compared with.
+    assert MEDIAN(cold.control_ms.samples) == pytest.approx(MEDIAN(hot.gpu_ms.samples), rel=0.01)
+    assert hot.control_ms is None
+
+
+def test_a_power_cap_is_recorded_and_rejects_nothing():
+    gpu = Gpu(power_cap=0.8)
+    times = timed(gpu, REGIMES["device-bound"])
+    assert (times.unsteady, times.throttled) == (None, None)
+    assert times.clocks["power_capped_share"] == 1.0
+    low, high = times.clocks["sm_clock_mhz"]
+    assert 0.75 * 1800 < low < high < 0.85 * 1800
+    assert MEDIAN(times.gpu_ms.samples) == pytest.approx(truth(gpu, REGIMES["device-bound"]).gpu_ms, rel=0.01)
+    assert timed(Gpu(), REGIMES["device-bound"], quick=True).clocks["power_capped_share"] == 0.0
+
+
+def test_a_hardware_slowdown_is_rejected():
+    times = timed(Gpu(throttled=0.5), REGIMES["device-bound"], quick=True)
+    assert "hardware thermal slowdown" in times.throttled
+
+
+def test_clock_and_temperature_are_kept_of_every_queue():
+    by_queue = timed(Gpu(), REGIMES["device-bound"], quick=True).clocks["by_queue"]
+    clocks, degrees = by_queue["sm_clock_mhz"], by_queue["temperature_c"]
+    assert len(clocks) == len(degrees) > 3
+    assert clocks[-1] == pytest.approx(1800, rel=0.01)
+    assert degrees[-1] >= degrees[0] >= 35
+
+
+def test_a_ramp_of_the_clock_is_over_before_samples_count():
+    gpu = Gpu(ramp_s=0.1)
+    times = timed(gpu, REGIMES["device-bound"])
+    assert MEDIAN(times.gpu_ms.samples) == pytest.approx(truth(gpu, REGIMES["device-bound"]).gpu_ms, rel=0.01)
+
+
+def test_a_warm_gpu_is_waited_for():
+    device = Simulated(Gpu(start_c=70.0), "a test")
+    assert thermal.cool(device, 20.0) == 0.0  # 20 degrees below 90 already
+    waited = thermal.cool(device, 45.0)
+    assert 1.0 <= waited < 30.0
+    assert device.reader()().temperature_c <= 45
+    assert thermal.cool(device, 80.0) == pytest.approx(thermal.MOST_S, abs=thermal.STEP_S)  # it never gets so cool
+    assert thermal.cool(Cpu(), 20.0) is None
 
 
 def test_settings_give_the_simulated_gpu_other_figures():

@@ -50,9 +50,5 @@ def _with_predictions(plan: outlook.Plan, device: str, predictions: list[predict
     }
 
 
-COMMAND = Command(
-    "what a sweep would run; runs nothing",
-    add_options,
-    run,
-    ("plan mine.toml", "plan --models swin_t,dwnet_t --batches 1,64 --on A100"),
-)
+EXAMPLES = ("plan mine.toml", "plan --models swin_t,dwnet_t --batches 1,64 --on A100")
+COMMAND = Command("what a sweep would run; runs nothing", add_options, run, EXAMPLES)

@@ -32,9 +32,5 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(
-    "figures, tables and data of one or more runs",
-    add_options,
-    run,
-    ("report runs/mine --out report", "report runs/before runs/after --out side-by-side"),
-)
+EXAMPLES = ("report runs/mine --out report", "report runs/before runs/after --out side-by-side")
+COMMAND = Command("figures, tables and data of one or more runs", add_options, run, EXAMPLES)

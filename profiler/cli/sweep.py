@@ -20,9 +20,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_sweep(command)
     command.add_argument("--out", metavar="RUN", help="a new folder (default: runs/<time>)")
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    command.add_argument(
-        "--refine", choices=("crossover",), help="then add cases between those where two models swap places"
-    )
+    more = "then add cases between those where two models swap places"
+    command.add_argument("--refine", choices=("crossover",), help=more)
     command.add_argument("--strict", action="store_true", help="exit code 4 unless every case is ok")
 
 
@@ -70,9 +69,5 @@ def _print_engines(records: list[Record]) -> None:
             print(f"mixprof: warning: {warning}", file=sys.stderr)
 
 
-COMMAND = Command(
-    "run a sweep into a run folder",
-    add_options,
-    run,
-    ("sweep", "sweep mine.toml --launches 8 --out runs/mine --resume"),
-)
+EXAMPLES = ("sweep", "sweep mine.toml --launches 8 --out runs/mine --resume")
+COMMAND = Command("run a sweep into a run folder", add_options, run, EXAMPLES)

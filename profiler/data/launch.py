@@ -18,6 +18,14 @@ class Samples(Message, frozen=True):
     forwards_per_sample: int
 
 
+ENQUEUE_BOUND = 0.9  # of the time on the device: from there on the host sets the pace
+
+
+def is_host_bound(enqueue_ms: float, gpu_ms: float) -> bool:
+    """Whether forwards one after another wait for the host and not for the device."""
+    return enqueue_ms >= ENQUEUE_BOUND * gpu_ms
+
+
 class Queued(Message, frozen=True):
     """How the forwards of a GPU's samples were enqueued."""
 
@@ -46,6 +54,17 @@ class Energy(Message, frozen=True):
     reason: str | None = None
 
 
+class Deployment(Message, frozen=True):
+    """An artifact in a process of its own, or the reason why there are no figures."""
+
+    cold_start_s: float | None = None  # from the start of the process to its first result, the next three within
+    import_s: float | None = None  # of the engine's packages
+    load_s: float | None = None
+    first_ms: float | None = None
+    peak_bytes: int | None = None  # of the process
+    reason: str | None = None
+
+
 class Counts(Message, frozen=True):
     """The costs of one forward, batch included, as they are counted without running it."""
 
@@ -70,6 +89,7 @@ class LaunchEnvironment(Message, frozen=True):
     lost_cpu_share: float | None = None  # of the launch's CPU time, to others
     others_cpus: float | None = None
     governor: str | None = None
+    cooled_s: float | None = None  # waited for a GPU to cool down
     built_s: float | None = None
     prepare_s: float | None = None
     wall_s: float | None = None
@@ -94,6 +114,7 @@ class Launch:
     artifact_bytes: int | None = None
     memory: Memory | None = None
     energy: Energy | None = None
+    deployment: Deployment | None = None
     relative_error: float | None = None
     proof: Json | None = None  # of the lowering
     counts: Counts | None = None

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from mixprof.data.case import is_simulated
 from mixprof.data.json import Json, Message
 from mixprof.data.launch import Status
 from mixprof.data.testbed import of_devices
@@ -68,12 +69,15 @@ class Machine(Message, frozen=True):
     informing: Json = msgspec.field(default_factory=dict)
     no_cuda: NoDevice | None = None
     foreign: dict[str, tuple[GpuProcess, ...]] = msgspec.field(default_factory=dict)  # device -> of others, where told
+    simulated: str | None = None  # the figures of sim:0
     status: Status = "ok"
     job_s: float | None = None
 
     def testbed_of(self, devices: Iterable[str]) -> Json:
-        """The testbed of cases on these devices."""
-        return of_devices(self.testbed, devices)
+        """The testbed of cases on these devices; of simulated ones what simulates them beside this machine's CPU."""
+        devices = list(devices)
+        simulated = {"simulated": self.simulated} if any(map(is_simulated, devices)) else {}
+        return {**of_devices(self.testbed, devices), **simulated}
 
     def shared(self, devices: Iterable[str]) -> str | None:
         """Which processes of others compute on these devices, in words; None where nobody knows of any."""

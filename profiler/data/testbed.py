@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mixprof.data.case import is_simulated
 from mixprof.data.json import Json, digest
 
 SOFTWARE = ("cuda", "cudnn", "libc")  # of a testbed: compared as the versions are, and no part of its key
@@ -32,10 +31,6 @@ def of_devices(testbed: Json, devices: Iterable[str]) -> Json:
 
     {"gpus": ["A", "B"]}, ["cuda:1"] -> {"gpus": [None, "B"]}
     """
-    devices = list(devices)
-    if any(map(is_simulated, devices)):  # and no others: a plan does not mix them
-        return {name: value for name, value in testbed.items() if name not in (*OF_GPUS, "cudnn_flags", *SOFTWARE[:2])}
-    testbed = {name: value for name, value in testbed.items() if name != "simulated"}
     used = [int(device.split(":")[1]) for device in devices if device.startswith("cuda:")]
     if not used:
         return {name: value for name, value in testbed.items() if name not in (*OF_GPUS, "cudnn_flags")}

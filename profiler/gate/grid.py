@@ -16,14 +16,7 @@ from mixprof.plan.axes import Planned, expand, refuse_mixture
 from mixprof.plan.settings import Axes, parse_axis
 from mixprof.run.session import Session
 
-AXIS_OF = {
-    "lowering": "lowerings",
-    "device": "devices",
-    "dtype": "dtypes",
-    "layout": "layouts",
-    "mode": "modes",
-    "model": "models",
-}
+AXIS_OF = {name: f"{name}s" for name in ("lowering", "device", "dtype", "layout", "mode", "model")}
 EXACT = ("params", "macs", "predicted_peak_bytes")  # of the counts; more of them is worse
 
 
@@ -116,7 +109,7 @@ def match(
         if case.model not in lacking:
             grid.notes.append(f"{case.label()} is in HEAD alone: new, and compared with nothing")
         elif case.model not in new:
-            grid.entries.append(Entry.failed(planned, case, Failure("base", "crashed", lacking[case.model])))
+            grid.entries.append(Entry.itself(planned, case, Failure("base", "crashed", lacking[case.model])))
     return grid
 
 

@@ -17,6 +17,7 @@ from mixprof.data.parsing import nearest, parse_bytes, parse_range
 if TYPE_CHECKING:
     import torch
 
+    from mixprof.lowerings.cold import Cold
     from mixprof.machine.devices import Device
 
 Proof = dict[str, Any]  # JSON: each lowering's own
@@ -62,6 +63,7 @@ class Lowered:
     layer_times: Callable[[int], list[tuple[str, float]]] | None = None  # forwards -> (layer, milliseconds)
     close: Callable[[], None] = lambda: None  # frees what it holds on the device
     read_all: Callable[[], list[torch.Tensor]] | None = None  # like `read`, every output
+    cold: Cold | None = None  # how a process that deploys its artifact loads it; None: no such process
 
     def outputs(self) -> list[torch.Tensor]:
         """Run one forward; every output tensor on the CPU."""
@@ -85,6 +87,7 @@ class Entry:
     layouts: tuple[str, ...] = ()  # memory formats that mean something to it; () where the runtime chooses
     fuses: bool = False  # makes kernels of its own out of several operators
     form: str | None = None  # the arrangement of models that suits it, by a lowering's name; None: its own name's
+    chooses: bool = False  # the formulations of a model are raced in it before a case; else the usual ones run
     build_s: float = 0.0  # assumed of a case that nobody has built yet
 
 
@@ -117,6 +120,7 @@ LOWERINGS: dict[str, Entry] = {
         layers="operators",
         inference_mode=True,
         layouts=LAYOUTS,
+        chooses=True,
     ),
     "compile": Entry(
         module="mixprof.lowerings.compiled",
@@ -127,6 +131,7 @@ LOWERINGS: dict[str, Entry] = {
         compiles=True,
         layouts=LAYOUTS,
         fuses=True,
+        chooses=True,
         build_s=20.0,
     ),
     "aot": Entry(
@@ -144,10 +149,11 @@ LOWERINGS: dict[str, Entry] = {
     "onnxruntime": Entry(
         module="mixprof.lowerings.onnxruntime",
         requires=("onnx", "onnxscript", "onnxruntime"),
-        install="pip install onnx onnxscript onnxruntime",
-        options={"opt": ("disable", "basic", "extended", "all")},
+        install="pip install 'mixprof[onnxruntime]', or 'mixprof[onnxruntime-gpu]' for CUDA",
+        options={"opt": ("disable", "basic", "extended", "all"), "fallback": ("cpu",)},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
+        chooses=True,
         build_s=5.0,
     ),
     "openvino": Entry(
@@ -246,6 +252,8 @@ def missing(name: str) -> str | None:
     absent = [package for package in entry.requires if not is_installed(package)]
     if absent:
         reason = f"lowering '{name}': {', '.join(absent)} is not installed: {entry.install}"
+        if "onnxruntime" in absent and entry is not LOWERINGS["onnxruntime"]:
+            reason += f" and {LOWERINGS['onnxruntime'].install}"
         others = [other for other, its in LOWERINGS.items() if entry.engine and its.engine and _is_there(its)]
         return reason + "".join(
             f"; {one} is installed here, and is another lowering: --lowerings {one}" for one in others

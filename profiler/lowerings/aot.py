@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mixprof.data.errors import Unsupported, first_line
 from mixprof.lowerings import Lowered, Proof, Target, cast
+from mixprof.lowerings.cold import order
 from mixprof.lowerings.compiled import refuse_noexec
 from mixprof.lowerings.eager import of_function, place
 from mixprof.machine.process import torch_dtype
@@ -50,6 +51,8 @@ def is_package(path: Path) -> bool:
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
     """Compile and package, or take this run's package of an earlier launch, and load it. Option: `max-autotune`."""
     start = time.perf_counter()
+    if target.device != "cpu":  # CUDA does not let the child that compiles be forked
+        raise Unsupported(f"lowering 'aot': got {target.device}, expected cpu: use --devices cpu")
     for folder in (target.cache, Path(tempfile.gettempdir())):  # built in one, unpacked in the other
         refuse_noexec("aot", folder)
     if isinstance(module, Packaged):
@@ -126,6 +129,7 @@ def _loaded(path: Path, inputs: tuple[Tensor, ...], start: float, cached: bool |
         build_cached=cached,
         artifact_bytes=path.stat().st_size,
         proof=proof,
+        cold=order("aot", path, inputs, torch.get_num_threads(), {}),
         compilations=lambda: int(metrics.generated_kernel_count),
     )
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mixprof.data.errors import Unsupported, first_line, is_out_of_memory
 from mixprof.lowerings import Lowered, Proof, Target
+from mixprof.lowerings.cold import order
 from mixprof.lowerings.onnx_export import OPSET, exported
 from mixprof.lowerings.onnx_graph import Graph
 from mixprof.lowerings.openvino_proof import summarize
@@ -60,6 +61,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         runs_in_torch=False,
         layer_times=lambda forwards: _layer_times(path, inputs, target, forwards),
         read_all=read_all,
+        cold=order("openvino", path, inputs, target.threads, _settings(target)),
     )
 
 

@@ -87,6 +87,16 @@ def energy_counter(index: int) -> Callable[[], float] | None:
     return lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
 
 
+def slowdown_c(index: int) -> int | None:
+    """The degrees at which CUDA device `index` slows itself down; None where it does not tell."""
+    opened = _handle(index)
+    if opened is None:
+        return None
+    nvml, handle = opened
+    degrees = _ask(nvml, "nvmlDeviceGetTemperatureThreshold", handle, nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN)
+    return None if degrees is None else int(degrees)
+
+
 def foreign(index: int) -> tuple[GpuProcess, ...] | None:
     """Processes that compute on CUDA device `index` and are none of this job's; None where NVML does not tell.
 

@@ -40,6 +40,7 @@ class Gpu:
     ramp_s: float = 0.004  # of work, after which the clock is 63 % of the way from idle to boost
     power_cap: float = 1.0  # share of the boost clock that the power limit leaves on average
     throttled: float = 0.0  # share of the time in a hardware thermal slowdown
+    start_c: float = 35.0  # of its temperature
     noise: float = 0.005  # of a forward, standard deviation of its log
     launch_noise: float = 0.002  # of a process
     seed: int = 0

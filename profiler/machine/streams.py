@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mixprof.machine.devices import Call, Device
 
 BLOCK_MS = 1.0  # a sample is at least this long: forwards are repeated until it is
-UNGATED_BLOCKS = 8  # of event pairs between two synchronises, where no gate can hold them
+BLOCKS = 8  # of event pairs between two synchronises, at most: sensors are read once in it
 BESIDE = 4  # places in the queue of a block besides its forwards: two events, a flush
 LONGER = 1.5  # a gate than the enqueueing that it hides; twice as long after one that opened early
 TRIES = 4  # of a queue whose gate opened early
@@ -58,14 +58,15 @@ def host_sampler(forward: Call, repeats: int, device: Device, before: Call | Non
     return take
 
 
-def enqueue_sampler(forward: Call, device: Device) -> Callable[[], float]:
-    """A sample of the host time to enqueue one forward, in milliseconds; the queue is empty before it."""
+def enqueue_sampler(forward: Call, device: Device, repeats: int = 1) -> Callable[[], float]:
+    """A sample of the host time to enqueue a forward, in milliseconds per forward; the queue is empty before it."""
 
     def take() -> float:
         device.synchronize()
         start = device.clock()
-        forward()
-        return 1000 * (device.clock() - start)
+        for _ in range(repeats):
+            forward()
+        return 1000 * (device.clock() - start) / repeats
 
     return take
 
@@ -113,12 +114,12 @@ def queue_of(forward: Call, device: Device, before: Call | None = None) -> Queue
     launches = places(forward, device)
     if launches is None or launches + BESIDE > device.queue:
         repeats = 1 if before else forwards_per_sample(forward, device)
-        return Queue(repeats, UNGATED_BLOCKS, launches)
+        return Queue(repeats, BLOCKS, launches)
     one = Queue(1, 1, launches, gated=True, gate_ms=LONGER * enqueue_ms)
     once_ms = min(gpu_sampler(forward, one, device, before)() for _ in range(3))
     most = (device.queue - BESIDE) // max(launches, 1)
     repeats = 1 if before else max(1, min(most, math.ceil(BLOCK_MS / max(once_ms, 1e-4))))
-    blocks = max(1, device.queue // (repeats * launches + BESIDE))
+    blocks = max(1, min(BLOCKS, device.queue // (repeats * launches + BESIDE)))
     return Queue(repeats, blocks, launches, gated=True, gate_ms=LONGER * blocks * (repeats * enqueue_ms + 0.02))
 
 

@@ -8,7 +8,6 @@ import os
 import platform
 from pathlib import Path
 
-from mixprof.machine import simulation
 from mixprof.machine.flags import CUDNN_FLAGS
 from mixprof.machine.process import default_threads, recorded_variables, stripped_variables
 
@@ -48,7 +47,6 @@ def testbed(threads: int, allocator: str) -> dict[str, object]:
         "threads": threads,
         "allocator": allocator,
         "libc": " ".join(platform.libc_ver()),
-        "simulated": simulation.configured().words,
     }
     variables = recorded_variables()
     return {**machine, **({"variables": variables} if variables else {}), **_gpu()}

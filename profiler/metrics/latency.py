@@ -72,10 +72,16 @@ def _on_gpu(forward: Callable[[], object], device: Device, before: Before, budge
         0,
         _unsteady(series) or _unsteady(host) or nvml.drifted(readings),
         nvml.verdict(readings),
-        nvml.summary(readings),
+        {**nvml.summary(readings), "by_queue": _by_queue(readings)},
         Queued(queue.launches, queue.gated),
         None if before is None else _control(forward, queue, device, before),
     )
+
+
+def _by_queue(readings: list[nvml.Reading]) -> dict[str, list[int | None]]:
+    """Clock and temperature at each queue, in their order."""
+    names = ("sm_clock_mhz", "temperature_c")
+    return {name: [getattr(reading, name) for reading in readings] for name in names}
 
 
 def _control(

@@ -11,6 +11,7 @@ from mixprof.data.errors import UsageError
 from mixprof.lowerings import LOWERINGS
 from mixprof.plan.values import (
     BYTES,
+    DEGREES,
     DEVICE,
     NAME,
     RESOLUTION,
@@ -122,7 +123,16 @@ class Measure:
     seed: int = setting(0, whole_number(0), "of the order of cases")
     threads: int | None = setting(None, whole_number(1), "of the CPU, for every lowering", "one for each core")
     allocator: str = setting("pinned", one_of("pinned", "system"), "pinned keeps its memory between samples")
+    formulations: str = setting(
+        "measured", one_of("measured", "usual"), "of our models: the fastest here, found before a case, or a table's"
+    )
     energy: bool = setting(False, SWITCH, "joules per image, some seconds more a launch", scope="launches")
+    thermal_headroom: float | None = setting(
+        None,
+        DEGREES,
+        "wait before a launch until the GPU is so far below where it slows down, two minutes at most",
+        "no waiting",
+    )
     layers: bool = setting(
         False,
         SWITCH,
@@ -142,23 +152,14 @@ class Measure:
 
 
 def _table(declared: type[Axes] | type[Measure]) -> dict[str, Setting]:
-    return {
-        each.name: Setting(
-            each.name,
-            each.metadata["kind"],
-            each.metadata["help"],
-            each.metadata["words"] or _in_words(each.default),
-            each.metadata["scope"],
-        )
-        for each in fields(declared)
-        if each.default is not MISSING
-    }
-
-
-def _in_words(default: object) -> str:
-    if isinstance(default, bool):
-        return "no"
-    return f"{default[0] if isinstance(default, tuple) else default:{'g' if isinstance(default, float) else ''}}"
+    table = {}
+    for axis in fields(declared):
+        if axis.default is not MISSING:
+            first = axis.default[0] if isinstance(axis.default, tuple) and axis.default else axis.default
+            words = "no" if first is False else f"{first:g}" if isinstance(first, float) else str(first)
+            metadata = {**axis.metadata, "default": axis.metadata["words"] or words}
+            table[axis.name] = Setting(axis.name, *(metadata[name] for name in ("kind", "help", "default", "scope")))
+    return table
 
 
 AXES: dict[str, Setting] = _table(Axes)

@@ -97,18 +97,13 @@ def _sensors(no_cuda: str | None) -> dict[str, str | None]:
     }
 
 
-def _threads(threads: Mapping[str, float | None]) -> str:
-    share = threads["quota"]
-    bound = "" if share is None else f", {share:.3g} of the control group's quota"
-    return f"{threads['default']} by default: {threads['allowed']} cores{bound}"
-
-
 def as_text(examination: Examination) -> str:
     """The examination for a person."""
     versions = ", ".join(f"{name} {version}" for name, version in examination.versions.items())
-    devices = examination.devices
+    devices, threads = examination.devices, examination.threads
     lines = [f"devices      {', '.join(devices)} (default: {devices[-1]})", f"versions     {versions}"]
-    lines.append(f"threads      {_threads(examination.threads)}")
+    bound = "" if threads["quota"] is None else f", {threads['quota']:.3g} of the control group's quota"
+    lines.append(f"threads      {threads['default']} by default: {threads['allowed']} cores{bound}")
     for part, findings in examination.parts.items():
         lines.append(part)
         lines += [f"  {name:34} {'works' if each.works else each.reason}" for name, each in findings.items()]

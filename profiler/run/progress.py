@@ -63,8 +63,7 @@ class Lines:
 
     def end(self, case: Case, launch: Launch) -> None:
         outcome = self.tally.add(case, launch)
-        print(
-            f"[{self.tally.done}/{self.tally.launches}] {self.tally.clock()}  {outcome}", file=self.stream, flush=True
-        )
+        lines = [f"[{self.tally.done}/{self.tally.launches}] {self.tally.clock()}  {outcome}"]
         if note := self.tally.note(case, launch):
-            print(f"mixprof: {note}", file=self.stream, flush=True)
+            lines.append(f"mixprof: {note}")
+        print("\n".join(lines), file=self.stream, flush=True)

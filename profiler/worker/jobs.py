@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mixprof.data.json import to_builtins
-from mixprof.machine import cuda_driver, nvml, process, testbed, torch_cuda
-from mixprof.worker import counting, feeds, graphs, launch, modules, reference, resident
+from mixprof.machine import cuda_driver, nvml, process, simulation, testbed, torch_cuda
+from mixprof.worker import choosing, counting, feeds, graphs, launch, modules, reference, resident
 
 Job = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -24,6 +24,7 @@ def environment(request: dict[str, Any]) -> dict[str, Any]:
         "versions": testbed.versions(),
         "testbed": testbed.testbed(request["threads"], request["allocator"]),
         "informing": testbed.informing(),
+        "simulated": simulation.configured().words,
     }
 
 
@@ -60,6 +61,7 @@ JOBS: dict[str, Job] = {
     "derive": counting.derive,
     "operators": counting.operators,
     "peaks": peaks,
+    "choose": choosing.choose,
     "prepare": _of_either(reference.prepare, graphs.prepare),
     "launch": launch.launch,
     "resident": resident.resident,

@@ -15,14 +15,16 @@ import torch
 
 from mixprof import lowerings, metrics, sampling
 from mixprof.data.case import Case, is_simulated
+from mixprof.data.choices import Choices
 from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_line
 from mixprof.data.json import digest
 from mixprof.data.launch import Launch, LaunchEnvironment, Status
 from mixprof.lowerings import Lowered, Target
-from mixprof.machine import cpu_contention, cuda_driver, flags, process, testbed
+from mixprof.machine import cpu_contention, cuda_driver, flags, process, testbed, thermal
 from mixprof.metrics import Subject, accuracy, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
+from mixprof.models import specialization
 from mixprof.worker import breakdown, graphs, modules, pin, simulated
 from mixprof.worker.reference import Reference
 
@@ -84,8 +86,8 @@ def _module(
     built = modules.build(source, case, "meta" if on_meta else "cpu")
     pin.prepare(case, target.threads)  # again: what was imported may have set flags, threads or the current device
     modules.load_state(built.module, reference.state)
-    module = modules.specialize(source, built.module, case.lowering)
-    names = {str(part.formulation) for part in module.modules() if hasattr(part, "formulation")}
+    choices = Choices(**request.get("choices") or {})
+    module = modules.specialize(source, built.module, case.lowering, choices.formulations)
     module = lowerings.convert(module, process.torch_dtype(case.dtype))
     bytes_of_weights = weights_bytes(module)
     bound, target = built.example.bind(module), replace(target, images=built.example.images)
@@ -97,16 +99,23 @@ def _module(
         lowered = _lowered(case, bound, inputs, target, may_fall_back)
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
     subject = Subject(
-        case, lowered, expected, reference.tolerance, reference.of_ends, tuple(sorted(names)), bytes_of_weights
+        case, lowered, expected, reference.tolerance, reference.of_ends, _formulations(source, module), bytes_of_weights
     )
     subject = replace(subject, differentiates=reference.differentiates)
     if may_fall_back and lowered.device is None and "layout" not in lowered.proof and _reads_strides(subject, source):
         lowered = _contiguous(case, bound, tuple(reference.inputs), target, "its outputs are right in contiguous alone")
         subject = replace(subject, lowered=lowered)
-    if reference.note is not None:
-        lowered = replace(lowered, proof={**lowered.proof, "reference": reference.note})
-        subject = replace(subject, lowered=lowered)
+    noted = {**choices.proof(), **({} if reference.note is None else {"reference": reference.note})}
+    if noted:
+        subject = replace(subject, lowered=replace(subject.lowered, proof={**subject.lowered.proof, **noted}))
     return subject, module
+
+
+def _formulations(source: Mapping[str, Any], module: torch.nn.Module) -> tuple[str, ...]:
+    """What a lowered module runs: of ours, every formulation that is in it; of another, what it says."""
+    if source["specialize"] is not None:
+        return tuple(specialization.formulations_in(module))
+    return tuple(sorted({str(part.formulation) for part in module.modules() if hasattr(part, "formulation")}))
 
 
 def _reads_strides(subject: Subject, source: Mapping[str, Any]) -> bool:
@@ -249,6 +258,8 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
         budget = replace(budget, cap_s=settings["seconds"], cap_samples=cap_samples)
     values = pin.flags_of(case, settings["threads"])
     flags.apply(values)  # once more: a first forward may have imported more
+    headroom = settings.get("thermal_headroom")
+    cooled_s = None if headroom is None else thermal.cool(subject.device, headroom)
     before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     times = latency.measure(subject.lowered, subject.device, case.mode, budget)
     after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
@@ -278,5 +289,6 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
             lost_cpu_share=cpu_contention.lost_share(contention, contended),
             others_cpus=cpu_contention.others_cpus(contention, contended),
             governor=testbed.governor(),
+            cooled_s=cooled_s,
         ),
     )

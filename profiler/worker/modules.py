@@ -212,14 +212,16 @@ def to_meta(module: nn.Module) -> nn.Module:
     return module
 
 
-def specialize(source: Mapping[str, Any], module: nn.Module, lowering: str) -> nn.Module:
-    """The module in its form for a lowering, if its source knows one."""
+def specialize(
+    source: Mapping[str, Any], module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None
+) -> nn.Module:
+    """The module in its form for a lowering, if its source knows one. formulations: of its parts, by their paths."""
     if source["specialize"] is None:
         return module
     name, _, attribute = source["specialize"].partition(":")
     arrange: Callable[..., nn.Module] = getattr(importlib.import_module(name), attribute)
     try:
-        return arrange(module, lowerings.form_of(lowering))
+        return arrange(module, lowerings.form_of(lowering), formulations)
     except ValueError as error:
         raise Unsupported(f"lowering '{lowering}': {error}") from error
 

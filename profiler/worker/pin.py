@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mixprof.data.case import Case
-
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.json import Json
 from mixprof.machine import flags, process
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mixprof import sampling
 from mixprof.data.launch import Launch
-from mixprof.machine import cpu_contention, flags, streams
+from mixprof.machine import cpu_contention, flags, streams, thermal
 from mixprof.machine.devices import Device
 from mixprof.metrics import Subject
 from mixprof.worker import extra_work, launch, pin
@@ -40,12 +40,15 @@ def _serve(subject: Subject, request: dict[str, Any]) -> str | None:
     if share := request.get("extra_work"):  # a slow-down that is known: `mixprof calibrate`
         forward = extra_work.slowed(forward, share, device)
     flush = device.flusher() if subject.case.mode == "cold" else None
-    sampler, repeats = _sampler(forward, device, flush)
+    if headroom := request["measure"].get("thermal_headroom"):
+        thermal.cool(device, headroom)
+    sampler, queue = _sampler(forward, device, flush)
+    enqueue = streams.enqueue_sampler(forward, device, queue.forwards)
     settle(sampler(), device)
     if changed := pin.changed_flags(values):
         return changed
     with open(request["asks"]) as asks, open(request["answers"], "w", buffering=1) as answers:
-        answers.write(json.dumps({"ready": True, "forwards_per_sample": repeats}) + "\n")
+        answers.write(json.dumps({"ready": True, **_as_told(queue)}) + "\n")
         for line in asks:
             message = json.loads(line)
             if "take" not in message:
@@ -53,21 +56,25 @@ def _serve(subject: Subject, request: dict[str, Any]) -> str | None:
             take = sampler()
             before = cpu_contention.read()
             samples = [take() for _ in range(message["take"])]
+            host = [enqueue() for _ in range(message["take"] * bool(device.queue))]
             lost = cpu_contention.lost_share(before, cpu_contention.read())
-            answers.write(json.dumps({"ms": samples, "lost": lost}) + "\n")
+            answers.write(json.dumps({"ms": samples, "enqueue_ms": host, "lost": lost}) + "\n")
     return None
+
+
+def _as_told(queue: streams.Queue) -> dict[str, object]:
+    return {"forwards_per_sample": queue.forwards, "gated": queue.gated}
 
 
 def _sampler(
     forward: Callable[[], object], device: Device, flush: Callable[[], object] | None
-) -> tuple[Callable[[], Callable[[], float]], int]:
-    """What makes a sampler for each turn, since what a GPU's has queued ahead would be of the turn before; and the
-    forwards in one of its samples."""
+) -> tuple[Callable[[], Callable[[], float]], streams.Queue]:
+    """What makes a sampler for each turn, since what a GPU's has queued ahead would be of the turn before."""
     if device.queue:
         queue = streams.queue_of(forward, device, flush)
-        return (lambda: streams.gpu_sampler(forward, queue, device, flush)), queue.forwards
+        return (lambda: streams.gpu_sampler(forward, queue, device, flush)), queue
     repeats = 1 if flush else streams.forwards_per_sample(forward, device)
-    return (lambda: streams.host_sampler(forward, repeats, device, flush)), repeats
+    return (lambda: streams.host_sampler(forward, repeats, device, flush)), streams.Queue(repeats, 1)
 
 
 def settle(take: Callable[[], float], device: Device) -> None:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from mixprof.reports.answers.breakdown import breakdown
 from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
+from mixprof.reports.answers.engines import engines
 from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.answers.exponents import exponents
 from mixprof.reports.answers.ratios import Pair, gains, pairs, ratios
@@ -25,6 +26,7 @@ class Answers:
     comparable: bool  # whether any two models were measured at two places or more of one axis
     rooflines: pd.DataFrame  # the cases that have a place under a roof
     breakdown: pd.DataFrame
+    engines: pd.DataFrame
 
     @property
     def only_built(self) -> bool:
@@ -56,6 +58,7 @@ def answers(frame: pd.DataFrame) -> Answers:
         comparable=next(pairings(comparable(cases)), None) is not None,
         rooflines=cases[under_roofs],
         breakdown=breakdown(cases),
+        engines=engines(cases),
     )
 
 
@@ -66,7 +69,9 @@ def with_derived(frame: pd.DataFrame) -> pd.DataFrame:
     if cases["run"].nunique() > 1:
         derived.append(gains(cases, "run", cases["run"].iloc[0]).add_prefix("run_"))
     images = 1000 * cases["batch"].astype(float)
+    pace = cases["host_bound"].map({True: "host-bound", False: "device-bound"})
     return pd.concat(derived, axis=1).assign(
+        pace=pace.astype(object).where(pace.notna(), None),
         side=places(cases, "resolution"),
         gflops_per_s=cases["flops"].astype(float) / cases["latency_ms"] / 1e6,
         images_per_s_low=images / cases["latency_high_ms"],

@@ -10,7 +10,16 @@ SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolu
 COUNTED = ("params", "macs", "allocator_peak_bytes")
 COLUMNS = [
     *(*SAME, "window", "network", "own", "other", "status", "own_ms", "other_ms"),
-    *("ratio", "ratio_low", "ratio_high", "difference_ms", "difference_low_ms", "difference_high_ms", "interval"),
+    *(
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+        "difference_ms",
+        "difference_low_ms",
+        "difference_high_ms",
+        "interval",
+        "host_bound",
+    ),
     *COUNTED,
 ]
 

@@ -37,6 +37,8 @@ class Judged:
     times: Mapping[str, Time] = field(default_factory=dict)  # of HEAD: metric -> milliseconds, or why there are none
     confirmed: bool = True  # False: an alarm against stored runs, which `ab` would confirm
     case: Case | None = None  # of BASE
+    time: str | None = None  # "host": the time to enqueue a forward of a GPU's case; None: its latency
+    host_bound: bool = False  # HEAD's forwards wait for the host, so that the latency is not what one meets
 
     @classmethod
     def of(cls, name: str, verdict: Verdict, **details: Any) -> "Judged":

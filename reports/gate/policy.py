@@ -36,7 +36,7 @@ def apply(outcome: Outcome, policy: Policy, today: datetime.date) -> Outcome:
 
 def _limited(judged: Judged, of_all: Iterable[limits.Limit]) -> Judged:
     """Over a limit is regressed; where that is not known, a case is at best inconclusive."""
-    if judged.verdict in ("missing", "incomparable"):
+    if judged.time is not None or judged.verdict in ("missing", "incomparable"):
         return judged
     for limit in of_all:
         if not limit.fits(judged.name):

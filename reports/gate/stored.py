@@ -99,7 +99,7 @@ def of_run(run: Path) -> Stored:
     return Stored(created, hardware(testbed), versions, informing, {each.case: each for each in kept})
 
 
-def times_of_run(run: Path) -> dict[Case, dict[str, Time]]:
+def times_of_run(run: Path) -> dict[Case | None, dict[str, Time]]:
     """Read the times of every case of a run folder, as limits judge them."""
     rows = load(run)[["latency_ms", "latency_low_ms", "latency_high_ms"]].to_numpy()
     return {record.case: _times(record, *row) for record, row in zip(records_of(run), rows, strict=True)}

@@ -39,6 +39,8 @@ def what_else(judged: Judged) -> str:
     """The reason, or the counts that differ; and what would decide an open verdict."""
     counts = [f"{name} {base:,} -> {head:,}" for name, (base, head) in judged.exact.items()]
     parts = [judged.reason] if judged.reason else counts
+    if judged.host_bound and judged.time is None:
+        parts.append("host-bound: forwards wait for the host")
     if judged.more_rounds is not None and judged.more_s is not None:
         parts.append(f"about {judged.more_rounds} more rounds, {judged.more_s:.0f} s, would decide it")
     return "; ".join(parts)

@@ -53,6 +53,7 @@ TABLE = (
     *(Column(name, name) for name in ("window", "channels", "status")),
     Column("latency_ms", "latency (ms)", low="latency_low_ms", high="latency_high_ms"),
     Column("gain", "over eager", low="gain_low", high="gain_high"),
+    Column("pace", "pace"),
     Column("run_gain", "over first run", low="run_gain_low", high="run_gain_high"),
     Column("images_per_s", "images/s"),
     Column("launches", "launches"),

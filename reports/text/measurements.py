@@ -51,6 +51,7 @@ def _ok_cells(row: pd.Series, names: Iterable[str]) -> dict[str, str]:
     return {
         **{name: words(row[name]) for name in names},
         "latency (ms)": latency_text(row),
+        **_of_host(row),
         "launches": number(row["launches"]),
         "images/s": number(row["images_per_s"]),
         "over anchor": number(row["anchor_ratio"]),
@@ -60,10 +61,20 @@ def _ok_cells(row: pd.Series, names: Iterable[str]) -> dict[str, str]:
     }
 
 
+def _of_host(row: pd.Series) -> dict[str, str]:
+    """The times of a GPU's case beside that of its device."""
+    if row["time"] != "gpu_ms":
+        return {}
+    return {"request (ms)": number(row["request_ms"]), "enqueue (ms)": number(row["enqueue_ms"])}
+
+
 def latency_text(row: pd.Series) -> str:
-    """ "1.21 [1.19, 1.23]"."""
+    """ "1.21 [1.19, 1.23]", and of one that waits for its host how long enqueueing takes."""
     bounds = "" if pd.isna(row["latency_low_ms"]) else " [{}, {}]"
-    return number(row["latency_ms"]) + bounds.format(number(row["latency_low_ms"]), number(row["latency_high_ms"]))
+    latency = number(row["latency_ms"]) + bounds.format(number(row["latency_low_ms"]), number(row["latency_high_ms"]))
+    if pd.isna(row["host_bound"]) or not row["host_bound"]:
+        return latency
+    return f"{latency} host-bound: {number(row['enqueue_ms'])} to enqueue"
 
 
 def varying(rows: pd.DataFrame) -> list[str]:

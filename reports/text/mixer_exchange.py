@@ -40,7 +40,9 @@ def _cells(row: pd.Series, names: list[str]) -> dict[str, str]:
         "window": number(row["window"]),
         "latency, own (ms)": number(row["own_ms"]),
         "other (ms)": number(row["other_ms"]),
-        "ratio": bounded(row["ratio"], row["ratio_low"], row["ratio_high"]) if ok else row["status"],
+        "ratio": bounded(row["ratio"], row["ratio_low"], row["ratio_high"]) + " (host-bound)" * bool(row["host_bound"])
+        if ok
+        else row["status"],
         "difference (ms)": bounded(*difference) if ok else "",
         **{title: _signed(row[name], unit) for name, (title, unit) in COUNTS.items()},
     }

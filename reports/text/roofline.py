@@ -50,7 +50,7 @@ def _cells(row: pd.Series, names: list[str]) -> dict[str, str]:
         "FLOPs per byte": number(row["intensity"]),
         "GFLOP/s": number(row["gflops_per_s"]),
         "vector MACs": f"{row['vector_macs'] / row['macs']:.1%}" if row["macs"] else "",
-        "bound": str(row["bound"]),
+        "bound": str(row["bound"]) + ", host-bound" * bool(row["host_bound"] is True),
         "attainable (ms)": number(row["attainable_ms"]),
         "of attainable": f"{row['attainable_share']:.0%}",
     }

@@ -4,17 +4,11 @@ from pathlib import Path
 
 from mixprof.reports.answers import Answers
 from mixprof.reports.frame import load
+from mixprof.reports.text.deployment import what_each_gives
 from mixprof.reports.text.engines import breakdown, built, proof_of_lowering
 from mixprof.reports.text.growth import crossings, growth
 from mixprof.reports.text.markdown import ORDER, Section, number, plain_table, words
-from mixprof.reports.text.measurements import (
-    SIMULATED,
-    counts_in_words,
-    failures,
-    latency_text,
-    measurements,
-    varying,
-)
+from mixprof.reports.text.measurements import SIMULATED, counts_in_words, failures, latency_text, measurements, varying
 from mixprof.reports.text.method import Manifests, environment, method
 from mixprof.reports.text.missing import not_measured
 from mixprof.reports.text.mixer_exchange import mixer_exchange
@@ -31,8 +25,13 @@ def summary(answers: Answers, manifests: Manifests) -> str:
 
 
 def first(answers: Answers, manifests: Manifests) -> list[Section]:
-    """The sections that a reader wants first: the verdict, its limits, the mixers exchanged."""
-    return [*verdict(answers), *not_measured(answers, manifests), *mixer_exchange(answers)]
+    """The sections that a reader wants first: the verdict, its limits, the mixers exchanged, the engines."""
+    return [
+        *verdict(answers),
+        *not_measured(answers, manifests),
+        *mixer_exchange(answers),
+        *what_each_gives(answers),
+    ]
 
 
 def details(answers: Answers, manifests: Manifests) -> list[Section]:

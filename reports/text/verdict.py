@@ -61,7 +61,8 @@ def decided(row: pd.Series | None) -> str:
     if pd.isna(row["faster"]):
         return "no interval"
     answer = "not decided" if row["faster"] == "undecided" else "decided"
-    return answer + ", provisional: one launch" * (row["interval"] == "within-launch")
+    answer += ", provisional: one launch" * (row["interval"] == "within-launch")
+    return answer + ", host-bound: forwards wait for the host" * bool(row["host_bound"])
 
 
 def _in_all(pair: Pair, known: pd.DataFrame) -> str:
@@ -130,5 +131,6 @@ def every_ratio(answers: Answers) -> list[Section]:
 
 def _cells(row: pd.Series, names: list[str]) -> dict[str, str]:
     ratio = bounded(row["ratio"], row["ratio_low"], row["ratio_high"]) or str(row["status"])
+    ratio += " (host-bound)" * bool(row["host_bound"])
     faster = "" if pd.isna(row["faster"]) else str(row["faster"])
     return {**{name: words(row[name]) for name in names}, "ratio": ratio, "faster": faster}

@@ -41,6 +41,8 @@ class Device(Protocol):
 
     def reader(self) -> Callable[[], Reading] | None: ...  # its sensors; None where it has none
 
+    def slowdown_c(self) -> int | None: ...  # degrees at which it slows itself down; None where it does not tell
+
     def allocator_peak(self, forward: Call) -> int | None: ...  # bytes above what was there before, of a forward
 
     def reserved(self) -> dict[str, int | None]: ...  # bytes that a record keeps of it, by their names there

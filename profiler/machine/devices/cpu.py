@@ -53,6 +53,9 @@ class Cpu:
     def reader(self) -> Callable[[], Reading] | None:
         return None
 
+    def slowdown_c(self) -> int | None:
+        return None
+
     def allocator_peak(self, forward: Call) -> int:
         """Peak bytes that PyTorch's CPU allocator held above what it held at the start, of one forward.
 

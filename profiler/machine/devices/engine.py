@@ -57,6 +57,9 @@ class EngineDevice:
     def reader(self) -> Callable[[], nvml.Reading] | None:
         return nvml.reader(self.index)
 
+    def slowdown_c(self) -> int | None:
+        return nvml.slowdown_c(self.index)
+
     def allocator_peak(self, forward: Call) -> int | None:
         return None
 

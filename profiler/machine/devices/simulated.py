@@ -21,7 +21,7 @@ CAP_SPREAD = 0.04  # of the clock under a power cap, to either side
 SLOWED = 0.6  # of the clock in a thermal slowdown
 HOST_NOISE = 0.03  # of a forward's enqueueing, standard deviation of its log
 IDLE_W, BUSY_W = 60.0, 400.0
-COOL_C, WARM_C, WARMING_S = 35.0, 70.0, 5.0
+COOL_C, WARM_C, SLOWDOWN_C, WARMING_S = 35.0, 70.0, 90, 5.0
 BLOCK_BYTES, SEGMENT_BYTES = 512, 2 << 20  # in which the allocator hands out, and takes from the device
 
 
@@ -72,6 +72,7 @@ class Simulated:
     def __post_init__(self) -> None:
         self._random = random.Random(f"{self.gpu.seed}/{self.seed}")
         self._of_process = math.exp(self.gpu.launch_noise * self._random.gauss(0, 1))
+        self._heat = (self.gpu.start_c - COOL_C) / (WARM_C - COOL_C)  # from cool to warm
         self.memory = Memory(self.gpu.memory_bytes)
 
     def forward(self, kernels: Sequence[Kernel]) -> Call:
@@ -110,6 +111,7 @@ class Simulated:
         start = self.free_us if follows else max(self.free_us, self.host_us + self.gpu.latency_us)
         self.free_us = start + duration_us
         self.busy_us += duration_us
+        self._heat += (1 - self._heat) * duration_us / 1e6 / WARMING_S
         if follows:
             self._waiting[-1] = self.free_us
         else:
@@ -138,6 +140,7 @@ class Simulated:
 
     def wait(self, seconds: float) -> None:
         self.host_us += 1e6 * seconds
+        self._heat *= math.exp(-seconds / WARMING_S)
 
     def synchronize(self) -> None:
         self.host_us = max(self.host_us, self.free_us) + self.gpu.sync_us
@@ -181,12 +184,11 @@ class Simulated:
     def reader(self) -> Callable[[], Reading]:
         def read() -> Reading:
             share, reasons = self._lowered(self.host_us)
-            warm = 1 - math.exp(-self.busy_us / 1e6 / WARMING_S)
             return Reading(
                 sm_clock_mhz=round(self.gpu.boost_mhz * self._clock_share(self.host_us)),
                 throttled=reasons,
                 power_w=IDLE_W + (BUSY_W - IDLE_W) * share,
-                temperature_c=round(COOL_C + (WARM_C - COOL_C) * warm),
+                temperature_c=round(COOL_C + (WARM_C - COOL_C) * self._heat),
                 used_bytes=self.memory.reserved,
                 process_bytes=self.memory.reserved,
                 power_capped=self.gpu.power_cap < 1,
@@ -194,6 +196,9 @@ class Simulated:
             )
 
         return read
+
+    def slowdown_c(self) -> int:
+        return SLOWDOWN_C
 
     def allocator_peak(self, forward: Call) -> int:
         before = self.memory.allocated

@@ -81,6 +81,9 @@ class TorchCuda:
     def reader(self) -> Callable[[], nvml.Reading] | None:
         return nvml.reader(self.index)
 
+    def slowdown_c(self) -> int | None:
+        return nvml.slowdown_c(self.index)
+
     def allocator_peak(self, forward: Call) -> int:
         """Peak bytes that PyTorch's allocator held on the device above what it held at the start."""
         import torch

@@ -18,6 +18,4 @@ class Executor(Protocol):
     ) -> None: ...
 
 
-EXECUTORS: dict[str, Executor] = {
-    "local": local.execute,  # one launch at a time, on this machine
-}
+EXECUTORS: dict[str, Executor] = {"local": local.execute}  # one launch at a time, on this machine

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixprof import lowerings
-from mixprof.data.cache import folder as cache_folder
-from mixprof.data.cache import own_folder
+from mixprof.data import cache
 from mixprof.data.launch import Launch
 from mixprof.machine.process import default_threads
 from mixprof.metrics import METRICS
@@ -36,7 +35,7 @@ def preload(planned: Iterable[Planned]) -> tuple[str, ...]:
 def check_cache(planned: Iterable[Planned]) -> None:
     """Raise UsageError where engines are asked for and others could have written what is kept of them."""
     if any(lowerings.parse(entry.case.lowering)[0].engine for entry in planned):
-        own_folder(cache_folder())
+        cache.own_folder(cache.folder())
 
 
 def execute(
@@ -49,7 +48,7 @@ def execute(
     """
     run = run.resolve()
     journal = Journal.open(run, measure.rounds, measure.layers)
-    rounds = _Rounds(journal, own_folder(run / "scratch"), measure, progress, stop)
+    rounds = _Rounds(journal, cache.own_folder(run / "scratch"), measure, progress, stop)
     check_cache(planned)
     for entry in planned:
         journal.close(entry.case)
@@ -101,8 +100,9 @@ class _Rounds:
                         server.close()
                     server = None
                     launch = Launch("crashed", str(error))
-                if launch.status == "crashed":
-                    _refuse_full_disk(self.scratch)
+                if launch.status == "crashed" and shutil.disk_usage(self.scratch).free < LEAST_FREE_BYTES:
+                    # A worker that had no room to write in is no finding: stop, with what is finished intact.
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.scratch))
                 launch = replace(launch, round=round)
                 self.journal.add(entry.case, launch)
                 self.progress.end(entry.case, launch)
@@ -113,9 +113,3 @@ class _Rounds:
     def _server(self, waiting: list[Planned]) -> Server:
         threads = self.measure.threads or default_threads()
         return Server(self.scratch, preload(waiting), threads, self.measure.allocator)
-
-
-def _refuse_full_disk(scratch: Path) -> None:
-    """A worker that had no room to write in is no finding about its case: stop, with what is finished intact."""
-    if shutil.disk_usage(scratch).free < LEAST_FREE_BYTES:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch))
