@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from mixprof import lowerings, models
@@ -14,6 +15,7 @@ from mixprof.cli.watch import Interruptible
 from mixprof.data import cache, run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.types import Case, Record
+from mixprof.plan.shards import Shard
 from mixprof.run.sweep import carry_out
 
 
@@ -24,11 +26,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--refine", choices=("crossover",), help="then add cases between those where two models swap places"
     )
+    command.add_argument(
+        "--shard", metavar="I/N", help="run the I-th of N parts of about as many seconds each (default: all of it)"
+    )
     command.add_argument("--strict", action="store_true", help="exit code 4 unless every case is ok")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    sweep = read_sweep(arguments)
+    sweep = replace(read_sweep(arguments), shard=Shard.parse(arguments.shard) if arguments.shard else None)
+    if arguments.refine and arguments.shard:
+        raise UsageError("got --refine with --shard, expected one of them: what to add depends on every shard")
     if arguments.resume and arguments.out is None:
         raise UsageError("got --resume without --out, expected --out RUN, the run to go on with")
     folder = Path(arguments.out or time.strftime("runs/%Y%m%d-%H%M%S"))

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import structs
+
 from mixprof import lowerings
 from mixprof.data import run_folder
 from mixprof.data.errors import UsageError
@@ -17,11 +19,14 @@ from mixprof.data.types import Case
 from mixprof.plan.axes import Planned, plan_case
 from mixprof.plan.files import Given
 from mixprof.plan.settings import Axes, Measure
+from mixprof.plan.shards import Shard
 from mixprof.plan.sources import Registry
 from mixprof.run import peaks as machine_peaks
+from mixprof.run import user_code
 from mixprof.run.executors import EXECUTORS, local
 from mixprof.run.progress import Watch
 from mixprof.run.session import manifest_of, planned_cases, refuse_other, session
+from mixprof.run.sharding import part
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Sweep:
     groups: list[Axes]
     measure: Measure
     given: Given = field(default_factory=Given)
+    shard: Shard | None = None  # None: all of it
 
 
 def carry_out(
@@ -47,9 +53,13 @@ def carry_out(
     """
     stored = _stored(run, resume)
     with session(sweep.measure, registry, sweep.given) as asked:
-        planned, machine = planned_cases(sweep.groups, asked)
+        whole, machine = planned_cases(sweep.groups, asked)
+        planned = part(whole, sweep.shard, sweep.measure, asked, machine) if sweep.shard else whole
+        code = user_code.digests(whole, asked.server.imports)
         peaks = [] if (run / run_folder.PEAKS).exists() else machine_peaks.of_cases(planned, asked, machine)
-    manifest = manifest_of(planned, sweep.measure, machine)
+    manifest = manifest_of(whole, sweep.measure, machine, code)
+    if sweep.shard:
+        manifest = structs.replace(manifest, sweep=structs.replace(manifest.sweep, shards=(str(sweep.shard),)))
     if stored is not None:
         refuse_other(run, stored, manifest)
     local.check_cache(planned)
