@@ -10,8 +10,8 @@ from mixprof.machine import cuda_driver
 @pytest.fixture(scope="session")
 def gpu():
     """The first CUDA device's name; without one the test is skipped. A device that torch cannot use is a failure."""
-    if not cuda_driver.device_count():
-        pytest.skip("no CUDA device: the NVIDIA driver is not installed, or shows none to this process")
+    if absent := cuda_driver.no_device():
+        (pytest.fail if absent.failed else pytest.skip)(f"no CUDA device: {absent.reason}")
     import torch
 
     if not torch.backends.cuda.is_built():

@@ -31,6 +31,13 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def root_cause(error: BaseException) -> BaseException:
+    """The error that an error was raised from, and so on to the first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def one_line(error: BaseException) -> str:
     """An error's type and the first line of its text."""
     text = first_line(error) if str(error).strip() else ""

@@ -44,6 +44,13 @@ class Counted(Message, frozen=True):
         return None if None in parts else sum(part for part in parts if part is not None)
 
 
+class NoDevice(Message, frozen=True):
+    """Why no CUDA device can be used."""
+
+    reason: str  # in one line, and what to do
+    failed: bool = False  # a driver is installed and does not start, or torch cannot use the devices it offers
+
+
 class Machine(Message, frozen=True):
     """This machine, as a worker sees it."""
 
@@ -51,5 +58,6 @@ class Machine(Message, frozen=True):
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     testbed: Json = msgspec.field(default_factory=dict)
     informing: Json = msgspec.field(default_factory=dict)
+    no_cuda: NoDevice | None = None
     status: Status = "ok"
     job_s: float | None = None

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory
+from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory, root_cause
 from mixprof.lowerings import Lowered, Target, cast, convert
 from mixprof.lowerings.onnx_graph import TYPES as ELEMENT_TYPES
 from mixprof.machine.process import torch_dtype
@@ -47,7 +47,7 @@ def export(
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        raise Unsupported(f"torch.onnx.export: {first_line(error)}") from error
+        raise Unsupported(f"torch.onnx.export: {first_line(root_cause(error))}") from error
     os.replace(temporary, path)
 
 

@@ -3,19 +3,66 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import uuid
 from typing import Any
+
+from mixprof.data.messages import NoDevice
 
 CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
-def _driver() -> Any:
-    """The driver's library, ready to be asked; None on a machine without one."""
+# What cuInit returns where an installed driver does not start: what that means, and what to do.
+FAILURES = {
+    3: ("not initialized", "this process was forked after CUDA had started: report it"),
+    34: ("the toolkit's stub of libcuda", "take the toolkit's `stubs` folder out of LD_LIBRARY_PATH"),
+    304: ("the system refused", "let this user read and write /dev/nvidia*"),
+    802: (
+        "system not ready: the NVSwitch fabric is not up",
+        "systemctl start nvidia-fabricmanager, then wait a minute",
+    ),
+    803: (
+        "libcuda and the kernel's driver are of two versions",
+        "reboot after the driver's update; in a container, take cuda-compat's folder out of LD_LIBRARY_PATH",
+    ),
+    804: (
+        "CUDA's forward compatibility does not support this GPU",
+        "take cuda-compat's folder out of LD_LIBRARY_PATH, or update the driver",
+    ),
+    999: (
+        "unknown: nvidia_uvm is not loaded, or the GPU has fallen off the bus",
+        "nvidia-modprobe -u -c 0, and look for Xid in dmesg",
+    ),
+}
+NO_DRIVER, NO_GPU = "no NVIDIA driver: libcuda.so.1 is not there (a container needs `docker run --gpus all`)", 100
+
+
+def _load() -> tuple[Any, int | None]:
+    """The driver's library and what its cuInit returns; None on a machine without one."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return None
-    return library if library.cuInit(0) == 0 else None
+        return None, None
+    return library, library.cuInit(0)
+
+
+def _driver() -> Any:
+    """The driver's library, ready to be asked; None where there is none or it does not start."""
+    library, code = _load()
+    return library if code == 0 else None
+
+
+def no_device() -> NoDevice | None:
+    """Why the driver offers no CUDA device to this process, in one line; None where it offers one."""
+    _, code = _load()
+    if code is None:
+        return NoDevice(NO_DRIVER)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if code in (0, NO_GPU):
+        hidden = "" if visible is None else f": CUDA_VISIBLE_DEVICES is '{visible}'"
+        return None if device_count() else NoDevice(f"the NVIDIA driver shows no GPU to this process{hidden}")
+    meaning, to_do = FAILURES.get(code, ("unknown to this version", "run nvidia-smi, and look for NVRM in dmesg"))
+    return NoDevice(f"the CUDA driver does not start: cuInit returned {code} ({meaning}): {to_do}", failed=True)
 
 
 def device_count() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixprof.data.errors import Unavailable, Unsupported
-from mixprof.machine import quota
+from mixprof.machine import quota, torch_cuda
 
 if TYPE_CHECKING:
     import torch
@@ -63,8 +63,8 @@ def prepare(device: str, dtype: str, threads: int) -> None:
         if dtype == "tf32":
             raise Unsupported("dtype 'tf32' exists on CUDA devices only: use float32 on a CPU")
         return
-    if not torch.cuda.is_available():
-        raise Unavailable(f"device '{device}': this torch sees no CUDA device; `mixprof doctor` says why")
+    if absent := torch_cuda.no_cuda():
+        raise Unavailable(f"device '{device}': {absent.reason}")
     index = int(device.split(":")[1])
     if index >= torch.cuda.device_count():
         raise Unavailable(f"device '{device}': this machine has {torch.cuda.device_count()} CUDA devices")

@@ -27,6 +27,7 @@ class Subject:
     of_ends: bool = False  # the reference is of the first and the last image alone
     formulation: tuple[str, ...] = ()
     weights_bytes: int | None = None
+    differentiates: bool = False  # its forward takes gradients: inference mode is not for it
 
     @property
     def forward(self) -> Callable[[], object]:

@@ -134,6 +134,7 @@ class Measure:
     max_memory: int | None = setting(
         None, BYTES, "that a case may use beyond an idle worker, on the CPU", "this machine's memory", "launches"
     )
+    require_device: bool = setting(False, SWITCH, "a CUDA device must work here: an error, and no CPU in its place")
 
     @property
     def rounds(self) -> int:

@@ -40,6 +40,7 @@ class Examination:
     testbed: Mapping[str, object]
     threads: Mapping[str, float | None]
     parts: dict[str, dict[str, Finding]]
+    no_cuda: str | None  # why there is no CUDA device, where there is none
 
     def to_json(self) -> dict[str, object]:
         values = asdict(self)
@@ -49,11 +50,13 @@ class Examination:
 
 def examine(machine: Machine) -> Examination:
     """Look at lowerings, optional packages, the cache of engines and sensors."""
+    no_cuda = machine.no_cuda.reason if machine.no_cuda else None
     parts = {
+        "cuda": {"driver and torch": no_cuda},
         "lowerings": {name: lowerings.missing(name) for name in lowerings.LOWERINGS},
         "packages": {name: _package(name, install) for name, install in OPTIONAL.items()},
         "engine cache": {str(cache.folder()): _cache_trouble()},
-        "sensors": _sensors(list(machine.devices)),
+        "sensors": _sensors(no_cuda),
     }
     return Examination(
         list(machine.devices),
@@ -61,6 +64,7 @@ def examine(machine: Machine) -> Examination:
         machine.testbed,
         {"default": default_threads(), "allowed": allowed_cores(), "quota": quota.cpus()},
         {part: {name: Finding(why is None, why) for name, why in of.items()} for part, of in parts.items()},
+        no_cuda,
     )
 
 
@@ -81,11 +85,11 @@ def _package(name: str, install: str) -> str | None:
     return None if lowerings.is_installed(name) else f"not installed: {install}"
 
 
-def _sensors(devices: list[str]) -> dict[str, str | None]:
+def _sensors(no_cuda: str | None) -> dict[str, str | None]:
     energy = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
     peak = os.access("/proc/self/clear_refs", os.W_OK)
     return {
-        "cuda events": None if len(devices) > 1 else "no CUDA device",
+        "cuda events": no_cuda and "no CUDA device",
         "process peak memory": None if peak else "/proc/self/clear_refs is not writable: needs Linux",
         "cpu energy (RAPL)": None if os.access(energy, os.R_OK) else f"{energy} is not readable here",
         "steal and waiting time": None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +32,7 @@ from mixprof.symbolic import shelf
 from mixprof.symbolic.derive import Formulas
 
 ASK_TIMEOUT_S = 300.0
+FREE = ("timeout", "require_device")  # settings that a run which is resumed may change
 PRELOAD = ("torch", "sympy", "mixprof.worker.jobs")
 
 
@@ -40,6 +43,7 @@ class Session:
     server: Server
     registry: Registry
     given: Given = field(default_factory=Given)  # of the inputs of files
+    require_device: bool = False
 
     def ask(self, job: str, **request: Any) -> Json:
         """A job's values; UsageError when it has none."""
@@ -79,7 +83,17 @@ class Session:
         return replace(source, inputs=fed, inputs_file=given.inputs, inputs_sha256=read["sha256"])
 
     def machine(self) -> Machine:
-        return decode(self.ask("environment"), Machine)
+        return self._machine
+
+    @functools.cached_property
+    def _machine(self) -> Machine:
+        """This machine. NotTrusted where a CUDA device is required and there is none; a driver that fails is said."""
+        machine = decode(self.ask("environment"), Machine)
+        if machine.no_cuda is not None and self.require_device:
+            raise NotTrusted(f"--require-device: {machine.no_cuda.reason}")
+        if machine.no_cuda is not None and machine.no_cuda.failed:
+            print(f"mixprof: no CUDA device, the default is the CPU: {machine.no_cuda.reason}", file=sys.stderr)
+        return machine
 
     def formulas(self, source: Source) -> tuple[Formulas | None, str | None]:
         """The exact costs of a model for every case, or the reason why there are none."""
@@ -112,7 +126,7 @@ def session(
         tempfile.TemporaryDirectory(prefix="mixprof-") as folder,
         Server(Path(folder), PRELOAD, threads, measure.allocator, side) as server,
     ):
-        yield Session(server, registry, given or Given())
+        yield Session(server, registry, given or Given(), measure.require_device)
 
 
 def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], Machine]:
@@ -212,7 +226,7 @@ def refuse_other(run: Path, stored: Manifest, manifest: Manifest) -> None:
             f"{stored.sweep.cases}), expected the same with --resume; use a new --out"
         )
     for name in stored.measure:
-        if stored.measure[name] != manifest.measure.get(name) and name != "timeout":
+        if stored.measure[name] != manifest.measure.get(name) and name not in FREE:
             raise UsageError(
                 f"got {name} = {manifest.measure.get(name)}, expected {stored.measure[name]} as '{run}' has"
             )

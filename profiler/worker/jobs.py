@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mixprof.machine import process, testbed
+from mixprof.data.json import to_builtins
+from mixprof.machine import process, testbed, torch_cuda
 from mixprof.worker import counting, feeds, graphs, launch, modules, reference, resident
 
 Job = Callable[[dict[str, Any]], dict[str, Any]]
@@ -15,6 +16,7 @@ def environment(request: dict[str, Any]) -> dict[str, Any]:
     """Devices, versions and the testbed of this machine."""
     return {
         "status": "ok",
+        "no_cuda": to_builtins(torch_cuda.no_cuda()),
         "devices": testbed.devices(),
         "versions": testbed.versions(),
         "testbed": testbed.testbed(request["threads"], request["allocator"]),

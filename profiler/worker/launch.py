@@ -18,7 +18,7 @@ from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_
 from mixprof.data.launch import LaunchEnvironment, Status
 from mixprof.data.types import Case, Launch, digest
 from mixprof.lowerings import Lowered, Target
-from mixprof.machine import cpu_contention, process, testbed
+from mixprof.machine import cpu_contention, cuda_driver, process, testbed
 from mixprof.metrics import Subject, accuracy, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
@@ -38,7 +38,8 @@ class Ready:
     def running(self) -> Any:
         """The mode that its forwards run in; what it holds on the device is free afterwards."""
         entry = lowerings.entry_of(self.subject.case.lowering)
-        with torch.inference_mode(entry.inference_mode), torch.no_grad():
+        inference = entry.inference_mode and not self.subject.differentiates
+        with torch.inference_mode(inference), torch.no_grad():
             try:
                 yield self.subject
             finally:
@@ -95,6 +96,7 @@ def _module(
     subject = Subject(
         case, lowered, expected, reference.tolerance, reference.of_ends, tuple(sorted(names)), bytes_of_weights
     )
+    subject = replace(subject, differentiates=reference.differentiates)
     if may_fall_back and "layout" not in lowered.proof and _reads_strides(subject, source):
         lowered = _contiguous(case, bound, tuple(reference.inputs), target, "its outputs are right in contiguous alone")
         subject = replace(subject, lowered=lowered)
@@ -192,13 +194,15 @@ def _started(subject: Subject, status: Status = "ok", reason: str | None = None)
 def _built(subject: Subject) -> Launch:
     """An engine that no device here can run: a graph that was exported here is checked in onnxruntime instead."""
     case, proof = subject.case, subject.lowered.proof
+    absent = cuda_driver.no_device()
+    why = f" ({absent.reason})" if absent and absent.failed else ""
     if "artifact_sha256" in proof:  # a file is its own definition: nothing here could check it
         is_engine = proof.get("source") == "ready engine"
         words = "a ready engine" if is_engine else "built only"
-        started = _started(subject, "built", f"{case.device} is not there: {words}, not run")
+        started = _started(subject, "built", f"{case.device} is not there{why}: {words}, not run")
         return replace(started, build_s=None if is_engine else started.build_s, proof=proof)
     started = _started(
-        subject, "built", f"{case.device} is not there: built only, its graph checked in onnxruntime on the CPU"
+        subject, "built", f"{case.device} is not there{why}: built only, its graph checked in onnxruntime on the CPU"
     )
     assert started.proof is not None
     try:

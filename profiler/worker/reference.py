@@ -21,6 +21,7 @@ from mixprof.worker import feeds, modules
 from mixprof.worker.trees import Example, ends
 
 INDEPENDENT = 1e-6  # relative error of an image by itself, in float64, up to which others have no part in it
+NEEDS_GRADIENTS = ("does not require grad", "Inference tensors", "inference tensor")  # in an error of inference mode
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Reference:
     note: str | None = None  # how it was made, where that is not float64 on both ends of the batch
     of_ends: bool = False  # of the first and the last image alone
     weights_bytes: int | None = None  # of a file
+    differentiates: bool = False  # the forward takes gradients, so inference mode is not for it
 
     def write(self, path: Path) -> None:
         temporary = path.with_name(path.name + ".tmp")
@@ -68,9 +70,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     floats = [tensor for tensor in reference.expected or [] if tensor.is_floating_point()]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in floats):
         return {"status": "inaccurate", "reason": "the float64 reference itself holds NaN or Inf"}
-    Reference(state, inputs, reference.expected, reference.tolerance, reference.note, reference.of_ends).write(
-        Path(request["reference"])
-    )
+    replace(reference, state=state, inputs=inputs).write(Path(request["reference"]))
     return {"status": "ok"}
 
 
@@ -88,57 +88,74 @@ def _reference(
     module: nn.Module, example: Example, inputs: list[Tensor], source: Mapping[str, Any], case: Case
 ) -> Reference:
     """The outputs in float64, or in float32 where the module cannot; of the whole batch where images share it."""
-    bound, tolerance = example.bind(module), accuracy.TOLERANCES[case.dtype]
+    forward = Forward(example.bind(module))
+    tolerance = accuracy.TOLERANCES[case.dtype]
     of_ends = case.batch > 2 and "batch" not in source["accepts"] and not source.get("inputs")
     is_ours = source["specialize"] is not None or case.model == "anchor_v1"
-    outputs, note = _outputs(bound, [ends(tensor) for tensor in inputs] if of_ends else inputs)
-    if of_ends and not is_ours and not _independent(bound, inputs, outputs):
+    outputs, note = forward.outputs([ends(tensor) for tensor in inputs] if of_ends else inputs)
+    if of_ends and not is_ours and not _independent(forward, inputs, outputs):
         of_ends = False
-        outputs, note = _outputs(bound, inputs)
+        outputs, note = forward.outputs(inputs)
     if not outputs:
         raise Unsupported(f"{case.model}: its forward returns no tensor: there is nothing to compare")
-    reference = Reference({}, [], outputs, tolerance, note, of_ends)
+    reference = Reference({}, [], outputs, tolerance, note, of_ends, differentiates=forward.differentiates)
     if is_ours or not all(bool(torch.isfinite(tensor).all()) for tensor in outputs):
         return reference
     fed = [ends(tensor) for tensor in inputs] if of_ends else inputs
     torch.manual_seed(feeds.seed_of(case) // 2)
-    again, _ = _outputs(bound, fed)
+    again, _ = forward.outputs(fed)
     if accuracy.worst_error(again, outputs) > tolerance / 10:
         words = "random: two references differ, so nothing says what is right"
         return replace(reference, expected=None, note=words, of_ends=False)
-    return replace(reference, tolerance=_tolerance(bound, fed, outputs, case.dtype))
+    return replace(reference, tolerance=_tolerance(forward, fed, outputs, case.dtype))
 
 
-def _outputs(bound: nn.Module, inputs: list[Tensor]) -> tuple[list[Tensor], str | None]:
-    """Every output tensor in float64; in float32, with a note, where float64 does not fit or does not run."""
-    try:
-        with torch.inference_mode():
-            return tensors_of(bound.double()(*(cast(tensor, torch.float64) for tensor in inputs))), None
-    except Exception as error:  # of the user's own code, or for want of memory
-        with torch.inference_mode():
-            outputs = tensors_of(bound.float()(*(cast(tensor, torch.float32) for tensor in inputs)))
-        return outputs, f"float32: float64 fails ({one_line(error)})"[:200]
+class Forward:
+    """A module's forward in a dtype of choice."""
+
+    def __init__(self, module: nn.Module):
+        self.module, self.differentiates = module, False
+
+    def outputs(self, inputs: list[Tensor]) -> tuple[list[Tensor], str | None]:
+        """Every output tensor in float64; in float32, with a note, where float64 does not fit or does not run."""
+        try:
+            return self._run(self.module.double(), inputs, torch.float64), None
+        except Exception as error:  # of the user's own code, or for want of memory
+            outputs = self._run(self.module.float(), inputs, torch.float32)
+            return outputs, f"float32: float64 fails ({one_line(error)})"[:200]
+
+    def in_dtype(self, inputs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        """Every output tensor as plain PyTorch computes it in a dtype."""
+        return self._run(convert(self.module, dtype), inputs, dtype)
+
+    def _run(self, module: nn.Module, inputs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        try:
+            with torch.inference_mode(not self.differentiates), torch.no_grad():
+                return tensors_of(module(*(cast(tensor, dtype) for tensor in inputs)))
+        except RuntimeError as error:
+            if self.differentiates or not any(words in str(error) for words in NEEDS_GRADIENTS):
+                raise
+        self.differentiates = True
+        return self._run(module, inputs, dtype)
 
 
-def _independent(bound: nn.Module, inputs: list[Tensor], outputs: list[Tensor]) -> bool:
+def _independent(forward: Forward, inputs: list[Tensor], outputs: list[Tensor]) -> bool:
     """Whether the first image has its output whatever the others are, so that two images stand for a batch."""
     if any(not tensor.dim() or tensor.shape[0] != 2 for tensor in outputs):
         return False
     try:
-        alone, _ = _outputs(bound, [tensor[:1] if tensor.dim() else tensor for tensor in inputs])
+        alone, _ = forward.outputs([tensor[:1] if tensor.dim() else tensor for tensor in inputs])
     except Exception:  # of the user's own code: bound to its batch
         return False
     return accuracy.worst_error(alone, [tensor[:1] for tensor in outputs]) < INDEPENDENT
 
 
-def _tolerance(bound: nn.Module, inputs: list[Tensor], outputs: list[Tensor], dtype: str) -> float:
+def _tolerance(forward: Forward, inputs: list[Tensor], outputs: list[Tensor], dtype: str) -> float:
     """Several times what plain PyTorch loses in this dtype: only what a lowering does beyond that is judged."""
     floor = accuracy.PLAIN_FLOORS[dtype]
     element = torch_dtype(dtype)
     try:
-        with torch.inference_mode():
-            plain = tensors_of(convert(bound, element)(*(cast(tensor, element) for tensor in inputs)))
-        lost = accuracy.worst_error(plain, outputs)
+        lost = accuracy.worst_error(forward.in_dtype(inputs, element), outputs)
     except Exception:  # it does not run in this dtype: its lowering says so
         lost = 0.0
     return max(floor, min(accuracy.PLAIN_ROOM * lost, accuracy.LARGEST))
