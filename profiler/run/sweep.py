@@ -18,11 +18,12 @@ from mixprof.data.manifest import Manifest
 from mixprof.data.types import Case
 from mixprof.plan.axes import Planned, plan_case
 from mixprof.plan.files import Given
+from mixprof.plan.place import Place
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.shards import Shard
 from mixprof.plan.sources import Registry
+from mixprof.run import fleet, user_code
 from mixprof.run import peaks as machine_peaks
-from mixprof.run import user_code
 from mixprof.run.executors import EXECUTORS, local
 from mixprof.run.progress import Watch
 from mixprof.run.session import manifest_of, planned_cases, refuse_other, session
@@ -37,6 +38,7 @@ class Sweep:
     measure: Measure
     given: Given = field(default_factory=Given)
     shard: Shard | None = None  # None: all of it
+    place: Place = field(default_factory=Place)
 
 
 def carry_out(
@@ -51,6 +53,8 @@ def carry_out(
 
     next_cases: what to add to a run that is done so far; asked again until it names none.
     """
+    if sweep.place.engine == "ray":
+        return fleet.carry_out(sweep, run, registry, watch, resume)
     stored = _stored(run, resume)
     with session(sweep.measure, registry, sweep.given) as asked:
         whole, machine = planned_cases(sweep.groups, asked)

@@ -55,7 +55,7 @@ def execute(
     check_cache(planned)
     for entry in planned:
         journal.close(entry.case)
-        reason = _impossible(entry)
+        reason = impossible(entry)
         if entry.case not in journal.recorded and reason is not None:
             journal.add(entry.case, reason)
     for round in range(measure.rounds):
@@ -67,7 +67,7 @@ def execute(
         shutil.rmtree(rounds.scratch, ignore_errors=True)
 
 
-def _impossible(entry: Planned) -> Launch | None:
+def impossible(entry: Planned) -> Launch | None:
     """The launch that stands for a case which need not be tried."""
     if entry.reason is not None:
         return Launch("unsupported", entry.reason)
@@ -102,7 +102,7 @@ class _Rounds:
                     server = None
                     launch = Launch("crashed", str(error))
                 if launch.status == "crashed":
-                    _refuse_full_disk(self.scratch)
+                    refuse_full_disk(self.scratch)
                 launch = replace(launch, round=round)
                 self.journal.add(entry.case, launch)
                 self.progress.end(entry.case, launch)
@@ -115,7 +115,7 @@ class _Rounds:
         return Server(self.scratch, preload(waiting), threads, self.measure.allocator)
 
 
-def _refuse_full_disk(scratch: Path) -> None:
+def refuse_full_disk(scratch: Path) -> None:
     """A worker that had no room to write in is no finding about its case: stop, with what is finished intact."""
     if shutil.disk_usage(scratch).free < LEAST_FREE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch))
