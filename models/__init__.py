@@ -50,8 +50,8 @@ def build(
         raise ValueError(reason)
     make = _make_mixer if entry.kind == "mixer" else _make_network
     module = make(entry, options, sides_of(resolution), window or 1, channels or DEFAULT_CHANNELS, num_classes).eval()
-    for option in FORMULATION_OPTIONS & options.keys():
-        _load("mixprof.models.specialization:override")(module, options[option])
+    for option in (FORMULATION_OPTIONS | {"formulation"}) & options.keys():
+        _load("mixprof.models.specialization:override")(module, option, options[option])
     return module if lowering is None else specialize(module, lowering)
 
 
@@ -77,9 +77,9 @@ def _load(path: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def specialize(module: nn.Module, lowering: str) -> nn.Module:
+def specialize(module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None) -> nn.Module:
     """The same function arranged for a lowering, in place: see specialization.py."""
-    return _load("mixprof.models.specialization:specialize")(module, lowering)
+    return _load("mixprof.models.specialization:specialize")(module, lowering, formulations)
 
 
 def load_published(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

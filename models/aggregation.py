@@ -4,8 +4,6 @@ Weights are (B or 1, H, W, K*K, G): tap t = dy*K + dx counts row-major from the 
 (B, H, W, C) takes the weights of group c // (C/G).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

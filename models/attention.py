@@ -1,7 +1,5 @@
 """softmax(q k^T / sqrt(d) + bias) v in the formulations that suit different lowerings; equal in value."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """DWNet (Han et al., ICLR 2022, arXiv 2106.04263), with any mixer in the place of the depth-wise block."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from mixprof.models.folding import fold_before

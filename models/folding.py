@@ -1,7 +1,5 @@
 """Batch norms folded into the linear maps beside them: exact in eval mode, computed in float64, rounded once."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 

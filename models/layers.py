@@ -1,7 +1,5 @@
 """What two or more models share: views, padding, attention, embedding, merging, the MLP."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,27 +58,36 @@ class Formulated(nn.Module):
         self.lowering = lowering
 
 
-class EagerLinear(nn.Linear):
-    """A Linear that runs in float32 on a CPU as the 1x1 convolution it is: oneDNN's product instead of the BLAS's.
-
-    The same function of the same parameters, so that what eager mode calls a Linear or a 1x1 convolution does not
-    decide a comparison of mixers. Faster with two threads on an AMD CPU; with one thread and batch 1, torch does not
-    hand such a convolution to oneDNN, and nothing is gained.
-    """
+class PointwiseLinear(nn.Linear):
+    """A Linear that runs as the 1x1 convolution it is: the convolution library's product instead of the BLAS's."""
 
     @classmethod
-    def of(cls, linear: nn.Linear) -> EagerLinear:
-        """The same Linear, sharing its parameters."""
-        eager = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-        eager.weight, eager.bias = linear.weight, linear.bias
-        return eager.train(linear.training)
+    def of(cls, linear: nn.Linear) -> "PointwiseLinear":
+        """Make one of a Linear, sharing its parameters."""
+        pointwise = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        pointwise.weight, pointwise.bias = linear.weight, linear.bias
+        return pointwise.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32:
-            return super().forward(x)
         rows = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, C, N, 1), channels_last
         mixed = F.conv2d(rows, self.weight[:, :, None, None], self.bias)
         return mixed.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
+
+
+class EagerLinear(PointwiseLinear):
+    """The usual Linear of eager mode, where nothing was measured: a 1x1 convolution in float32 on a CPU.
+
+    Faster with two threads on an AMD CPU; with one thread and batch 1, torch does not hand such a convolution to
+    oneDNN, and nothing is gained.
+    """
+
+    @staticmethod
+    def suits(tensor: Tensor) -> bool:
+        """Whether it runs as a convolution where such a tensor is."""
+        return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.suits(x) else F.linear(x, self.weight, self.bias)
 
 
 class PatchEmbed(nn.Module):

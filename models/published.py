@@ -1,7 +1,5 @@
 """Published Swin and DWNet checkpoints, read by their own names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """What Swin and DWNet share: a stem, four stages with merging between them, a head."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Every model by name, with all that others need to know of it. Importing this loads no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
@@ -13,12 +11,16 @@ SMALLEST_IMAGE = 32  # pixels along a side
 ATTENTION = {"attention": ("explicit", "sdpa", "baddbmm")}
 AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
 FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION)
+PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
+POINTWISE = "+1x1"  # behind a formulation's name: its Linears run as the 1x1 convolutions that they are
 # Formulations that are put together from general operators where nothing fuses them; any other is one kernel.
 PLAIN_ATTENTION = {
+    "plain": "attention as two products around a softmax",
     "explicit": "attention as two products around a softmax",
     "baddbmm": "attention as two batched products around a softmax",
 }
 PLAIN_AGGREGATION = {
+    "plain": "position-wise kernels as unfold and products",
     "matmul": "position-wise kernels as unfold and products",
     "shift": "position-wise kernels as shifts and multiply-adds",
     "shift_flat": "position-wise kernels as shifts and multiply-adds",
@@ -48,9 +50,27 @@ class Entry:
     mixer: str | None = None  # of a network in which it can be exchanged: the name of its own
     settings: Mapping[str, Any] = field(default_factory=dict)  # fixed keywords of the factory
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # option -> its values
+    mixing: str = ""  # the one way in which it mixes positions, where no option offers several
     plain: Mapping[str, str] = field(default_factory=dict)  # formulation without a kernel of its own -> in words
     published: Published | None = None
     compared_with: Mapping[str, str] = field(default_factory=dict)  # a convolution -> what differs between the two
+
+    @property
+    def mixings(self) -> tuple[str, ...]:
+        """The ways in which it mixes positions, equal in value: those of its option, or its one."""
+        several = (values for option, values in self.options.items() if option in FORMULATION_OPTIONS)
+        return next(several, (self.mixing,) if self.mixing else ())
+
+    @property
+    def formulations(self) -> tuple[str, ...]:
+        """Every formulation: each way to mix positions with Linears of either kind, and the published one."""
+        return formulations_of(self.mixings, published=True)
+
+
+def formulations_of(mixings: Iterable[str], *, published: bool) -> tuple[str, ...]:
+    """The names of formulations that follow from ways to mix positions; none from none."""
+    names = [mixing + linear for mixing in mixings for linear in ("", POINTWISE)]
+    return (*names, PUBLISHED) if names and published else tuple(names)
 
 
 def _pyramid(
@@ -96,9 +116,11 @@ MODELS: dict[str, Entry] = {
         odd=True, options=ATTENTION, plain=PLAIN_ATTENTION,
     ),
     "conv": Entry("mixer", f"{_MIXERS}.conv:Conv", odd=True),
-    "pointwise_conv": Entry("mixer", f"{_MIXERS}.pointwise_conv:PointwiseConv", window=False),
-    "depthwise_conv": Entry("mixer", f"{_MIXERS}.depthwise_conv:DepthwiseConv", odd=True),
-    "dynamic_depthwise_conv": Entry("mixer", f"{_MIXERS}.dynamic_depthwise_conv:DynamicDepthwiseConv", odd=True),
+    "pointwise_conv": Entry("mixer", f"{_MIXERS}.pointwise_conv:PointwiseConv", window=False, mixing="linear"),
+    "depthwise_conv": Entry("mixer", f"{_MIXERS}.depthwise_conv:DepthwiseConv", odd=True, mixing="conv"),
+    "dynamic_depthwise_conv": Entry(
+        "mixer", f"{_MIXERS}.dynamic_depthwise_conv:DynamicDepthwiseConv", odd=True, mixing="grouped_conv"
+    ),
     "inhomogeneous_depthwise_conv": Entry(
         "mixer", f"{_MIXERS}.inhomogeneous_depthwise_conv:InhomogeneousDepthwiseConv",
         odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION,
@@ -150,11 +172,15 @@ def parse(name: str) -> tuple[Entry, dict[str, str]]:
 def _allowed(entry: Entry, options: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """The options of a model, those of the mixer inside a network included, and their values."""
     if entry.mixer is None:
-        return dict(entry.options)
+        return {**entry.options, **_formulation(entry)}
     mixers = tuple(name for name, one in MODELS.items() if one.kind == "mixer")
     inside = MODELS[_known("value of mixer", options.get("mixer", entry.mixer), mixers)]
     formulations = {option: values for option, values in inside.options.items() if option in FORMULATION_OPTIONS}
-    return {"mixer": mixers, **formulations}
+    return {"mixer": mixers, **formulations, **_formulation(inside)}
+
+
+def _formulation(entry: Entry) -> dict[str, tuple[str, ...]]:
+    return {"formulation": entry.formulations} if entry.formulations else {}
 
 
 def _known(what: str, got: str, names: Iterable[str]) -> str:

@@ -1,16 +1,23 @@
 """The same function, arranged for one lowering."""
 
-from __future__ import annotations
-
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from mixprof.models.layers import EagerLinear, Formulated
+from mixprof.models.layers import EagerLinear, Formulated, PointwiseLinear
+from mixprof.models.registry import MODELS, POINTWISE, PUBLISHED, formulations_of
 
 LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
 DONE = "specialized_for"  # the attribute that notes it on a module
+ARRANGED = "arranged_as"  # that which notes a formulation on a part, as asked for or as it runs
+LINEAR = "linear"  # the one mixing of parts that mix channels alone
+# Every part of a model that offers formulations, by its class.
+OFFERED: dict[str, tuple[str, ...]] = {
+    **{entry.factory: entry.formulations for entry in MODELS.values() if entry.kind == "mixer"},
+    **{f"mixprof.models.layers:{name}": formulations_of([LINEAR], published=False) for name in ("Mlp", "PatchMerging")},
+}
 
 
 @runtime_checkable
@@ -27,10 +34,11 @@ class Resizable(Protocol):
     def free_resolution(self) -> None: ...
 
 
-def specialize(module: nn.Module, lowering: str) -> nn.Module:
-    """Fold the batch norms of a published module and give its mixers the formulation that suits the lowering.
+def specialize(module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None) -> nn.Module:
+    """Fold the batch norms of a published module and give its parts the formulations that suit the lowering.
 
-    Works in place, in any float dtype, and returns the module. A name with options ("compile:max-autotune") counts
+    formulations: of parts, by their paths; a part that is not among them gets the usual one. Works in place, in any
+    float dtype, and returns the module. A name with options ("compile:max-autotune") counts
     by what stands before the colon, but for "resolutions=", which asks for a module that takes any resolution.
     Raises ValueError for an unknown lowering, for a module that already is specialized for another one, and for
     one that is built for its resolution and asked to take any.
@@ -44,15 +52,76 @@ def specialize(module: nn.Module, lowering: str) -> nn.Module:
         return module
     if done is not None:
         raise ValueError(f"got a module specialized for {done!r}, cannot make it {name!r}: build it with lowering=None")
-    for part in list(module.modules()):
+    parts = parts_of(module)
+    inside = {id(inner) for part in parts.values() for inner in part.modules()}
+    for part in [part for part in module.modules() if id(part) not in inside]:
         if isinstance(part, Specializable):
             part.specialize(name)
+    for path, part in parts.items():
+        arrange(part, name, getattr(part, ARRANGED, None) or (formulations or {}).get(path))
     if name == "eager":
-        use_eager_linears(module)
+        use_linears(module, EagerLinear, inside)
     if any(option.startswith("resolutions=") for option in lowering.split(":")[1:]):
         free_resolution(module)
     setattr(module, DONE, name)
     return module
+
+
+def parts_of(module: nn.Module) -> dict[str, nn.Module]:
+    """The parts of a module that offer formulations, by their paths; none inside another."""
+    parts: dict[str, nn.Module] = {}
+    for path, part in module.named_modules():
+        within = any(path.startswith(f"{outer}." if outer else "") for outer in parts)
+        if not within and offered(part):
+            parts[path] = part
+    return parts
+
+
+def offered(part: nn.Module) -> tuple[str, ...]:
+    """The formulations of a part, the one that is asked for alone where there is one; none for no such part."""
+    names = OFFERED.get(f"{type(part).__module__}:{type(part).__qualname__}", ())
+    mixing = next((one.override for one in part.modules() if isinstance(one, Formulated)), None)
+    return tuple(name for name in names if mixing is None or mixing_of(name) == mixing)
+
+
+def mixing_of(formulation: str) -> str:
+    """How a formulation mixes positions, whatever its Linears run as."""
+    return formulation.removesuffix(POINTWISE)
+
+
+def arrange(part: nn.Module, lowering: str, formulation: str | None) -> None:
+    """Arrange one part for a lowering in a formulation; None: the usual one."""
+    if formulation is not None:
+        setattr(part, ARRANGED, formulation)
+    if formulation == PUBLISHED:
+        return
+    if formulation is not None:
+        _pin(part, mixing_of(formulation))
+    for inner in list(part.modules()):
+        if isinstance(inner, Specializable):
+            inner.specialize(lowering)
+    if formulation is None and lowering == "eager":
+        use_linears(part, EagerLinear)
+    elif formulation is not None and formulation.endswith(POINTWISE):
+        use_linears(part, PointwiseLinear)
+
+
+def runs(part: nn.Module) -> str:
+    """The formulation that an arranged part runs on its device: the one it was given, or what the usual one is."""
+    given = getattr(part, ARRANGED, None)
+    if given is not None:
+        return str(given)
+    weight = next(part.parameters())
+    eager = any(isinstance(inner, EagerLinear) for inner in part.modules()) and EagerLinear.suits(weight)
+    return getattr(part, "formulation", LINEAR) + (POINTWISE if eager else "")
+
+
+def formulations_in(module: nn.Module) -> list[str]:
+    """Every formulation that a module runs, of its parts and of mixers that offer none."""
+    parts = parts_of(module)
+    inside = {id(inner) for part in parts.values() for inner in part.modules()}
+    own = [str(one.formulation) for one in module.modules() if id(one) not in inside and hasattr(one, "formulation")]
+    return sorted({*own, *map(runs, parts.values())})
 
 
 def free_resolution(module: nn.Module) -> None:
@@ -64,16 +133,28 @@ def free_resolution(module: nn.Module) -> None:
             raise ValueError(f"{type(part).__name__} is built for one resolution: its engine cannot vary it")
 
 
-def use_eager_linears(module: nn.Module) -> None:
-    """Exchange every Linear inside a module for an EagerLinear of the same parameters."""
-    for part in list(module.modules()):
+def use_linears(module: nn.Module, kind: type[PointwiseLinear], but: Collection[int] = ()) -> None:
+    """Exchange every Linear inside a module for one of a kind with its parameters, but in modules of these ids."""
+    for part in [part for part in module.modules() if id(part) not in but]:
         for name, child in part.named_children():
             if type(child) is nn.Linear:
-                setattr(part, name, EagerLinear.of(child))
+                setattr(part, name, kind.of(child))
 
 
-def override(module: nn.Module, formulation: str) -> None:
-    """Pin the formulation of every mixer of a module that has a choice; it survives specialize()."""
+def override(module: nn.Module, option: str, value: str) -> None:
+    """Pin how the mixers of a module mix positions, or with the option "formulation" all of it; it survives
+    specialize()."""
+    if option != "formulation":
+        _pin(module, value)
+        return
+    for part in parts_of(module).values():
+        linear = LINEAR + (POINTWISE if value.endswith(POINTWISE) else "")
+        setattr(part, ARRANGED, value if value in offered(part) else linear)
+        if value != PUBLISHED:
+            _pin(part, mixing_of(value))
+
+
+def _pin(module: nn.Module, mixing: str) -> None:
     for part in module.modules():
         if isinstance(part, Formulated):
-            part.override = formulation
+            part.override = mixing

@@ -1,7 +1,5 @@
 """Swin Transformer (Liu et al., ICCV 2021, arXiv 2103.14030), with any mixer in the place of window attention."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from mixprof.models.layers import Mlp

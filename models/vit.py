@@ -1,7 +1,5 @@
 """Vision Transformer in DeiT's sizes (Dosovitskiy et al., arXiv 2010.11929; Touvron et al., arXiv 2012.12877)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

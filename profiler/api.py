@@ -34,15 +34,8 @@ from mixprof.run.progress import Unstopped
 from mixprof.run.sweep import Sweep, carry_out, passing
 
 VERDICTS = "ab.json"  # in the folder of a job
-OF_A_JOB = (
-    "base_set",
-    "head_set",
-    "prepare",
-    "pythonpath",
-    "exact_only",
-    "budget_s",
-    "out",
-)  # fields of Spec that are keywords of `ab`
+# Fields of Spec that are keywords of `ab`.
+OF_A_JOB = ("base_set", "head_set", "prepare", "pythonpath", "exact_only", "budget_s", "out")
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -168,7 +168,7 @@ def within_launch(samples: Sequence[float] | np.ndarray, unseen: float = 0.0) ->
     median = float(np.median(samples))
     unseen_ms = unseen * median / math.sqrt(1 + len(samples) / UNSEEN_SAMPLES)
     half = math.hypot(float(stdtrit(BATCHES - 1, 0.975)) * error, 1.96 * unseen_ms)
-    return Interval(median, median - half, median + half)
+    return Interval(median, max(median - half, 0.0), median + half)
 
 
 def _inflation(values: np.ndarray, batch: float) -> float:

@@ -1,16 +1,13 @@
 """The latencies of the frame as points, and the intervals that follow: of each, and of the ratio of any two."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 
 from mixprof.reports.statistics import FIRST_OVER_SECOND, LEAST_CASES, Points, contrast, half_width, measured
 
-ENQUEUE_BOUND = 0.9  # of the time on the device: from there on the host is what was timed
 BESIDE = ["run", "device", "rounds"]  # rows that share these were measured beside one another
 ERRORS = ("log_error", "log_freedom", "shared_variance")  # columns of the frame
-RATIO = ("ratio", "ratio_low", "ratio_high", "interval")
+RATIO = ("ratio", "ratio_low", "ratio_high", "interval", "host_bound")
 
 
 def moderated_errors(frame: pd.DataFrame) -> pd.DataFrame:
@@ -55,6 +52,8 @@ def intervals(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def ratio(frame: pd.DataFrame, top: np.ndarray, bottom: np.ndarray) -> pd.DataFrame:
     """The latency of one row of the frame over that of another, for each two positions. -> RATIO, a row a pair.
 
+    host_bound: either side is.
+
     `interval` is "launches", or "within-launch" where that of either side is, and missing where either has none.
     """
     pairs = points(frame).at(np.stack([top, bottom], axis=-1).astype(int))
@@ -62,19 +61,25 @@ def ratio(frame: pd.DataFrame, top: np.ndarray, bottom: np.ndarray) -> pd.DataFr
     middle, factor = latencies[top] / latencies[bottom], np.exp(half_width(*contrast(FIRST_OVER_SECOND, pairs)))
     kinds = frame["interval"].to_numpy()
     kind = np.where((kinds[top] == "launches") & (kinds[bottom] == "launches"), "launches", "within-launch")
-    columns = (middle, middle / factor, middle * factor, pd.Series(kind, dtype=object).where(~np.isnan(factor), None))
+    interval = pd.Series(kind, dtype=object).where(~np.isnan(factor), None)
+    bound = host_bound(frame).to_numpy()
+    columns = (middle, middle / factor, middle * factor, interval, bound[top] | bound[bottom])
     return pd.DataFrame(dict(zip(RATIO, columns, strict=True)))
 
 
 def bound_by_enqueue(frame: pd.DataFrame) -> pd.Series:
-    """Rows of a GPU on which the host needs as long to enqueue a forward as the device seems to take for it.
+    """Rows of a GPU whose device time holds gaps of its host: host-bound, and no gate held all of a forward's launches.
 
     Never met on a GPU yet.
     """
-    slow = frame["enqueue_ms"] >= ENQUEUE_BOUND * frame["latency_ms"]
-    return slow & (frame["time"] == "gpu_ms")
+    return host_bound(frame) & ~frame["gated"].fillna(False).astype(bool)
+
+
+def host_bound(frame: pd.DataFrame) -> pd.Series:
+    """Rows of a GPU on which forwards one after another wait for the host."""
+    return frame["host_bound"].fillna(False).astype(bool)
 
 
 def usable(frame: pd.DataFrame) -> pd.Series:
-    """Rows that may enter fits: those that are ok and not bound by the host's enqueueing."""
+    """Rows that may enter fits: those that are ok and whose time is not that of the host's enqueueing."""
     return (frame["status"] == "ok") & ~bound_by_enqueue(frame)

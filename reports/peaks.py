@@ -1,7 +1,5 @@
 """How near each case came to what its device can do: the roofline of a run's measured peaks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -20,8 +18,8 @@ def table(by_run: Mapping[str, Iterable[Peaks]]) -> pd.DataFrame:
         for run, peaks in by_run.items()
         for one in peaks
     ]
-    found = pd.DataFrame(rows, columns=[*KEYS, *RATES]).drop_duplicates(KEYS)
-    return found.astype({**dict.fromkeys(KEYS, "object"), **dict.fromkeys(RATES, "float64")})
+    table = pd.DataFrame(rows, columns=[*KEYS, *RATES]).drop_duplicates(KEYS)
+    return table.astype({**dict.fromkeys(KEYS, "object"), **dict.fromkeys(RATES, "float64")})
 
 
 def attain(frame: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,6 @@ weighted sum of log latencies: of one, of a ratio, of a slope, of a ratio betwee
 it as far as the weights of a run's cases do.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -50,12 +48,12 @@ class Points:
     rounds: np.ndarray | None = None
 
     @classmethod
-    def independent(cls, logs: np.ndarray, errors: np.ndarray, freedoms: np.ndarray) -> Points:
+    def independent(cls, logs: np.ndarray, errors: np.ndarray, freedoms: np.ndarray) -> "Points":
         """Points that have nothing in common."""
         count = logs.shape[-1]
         return cls(logs, errors, freedoms, np.zeros(count), np.ones(count), np.arange(count))
 
-    def at(self, where: Any) -> Points:
+    def at(self, where: Any) -> "Points":
         """Some of the points, as an index of arrays takes them: all arrays must be of one shape."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: array[where] for name, array in arrays.items() if array is not None})

@@ -1,14 +1,14 @@
 """A record's launches -> the cells of its times: medians by round, latency with its interval, percentiles."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mixprof.data.types import Record, Samples
+from mixprof.data.case import is_gpu
+from mixprof.data.launch import Samples, is_host_bound
+from mixprof.data.record import Record
 from mixprof.reports.statistics import over_launches, t_quantile
 from mixprof.sampling import BATCHES, unseen, within_launch
 
@@ -17,16 +17,31 @@ PERCENTILE_99_SAMPLES = 1000
 
 def times_of(record: Record) -> dict[str, Any]:
     """Latency and what follows from it, for a record that is ok; else only which time it would have been."""
-    time = "gpu_ms" if record.case.device.startswith("cuda") else "host_ms"
+    time = "gpu_ms" if is_gpu(record.case.device) else "host_ms"
     cells: dict[str, Any] = {"time": time, "launches": len(record.launches)}
     if record.status != "ok":
         return cells
-    cells |= {"enqueue_ms": latency(samples_of(record, "enqueue_ms"), record.case.device).get("latency_ms")}
-    cells |= latency(samples_of(record, time), record.case.device) | _host_percentiles(samples_of(record, "host_ms"))
+    others = {"enqueue_ms": "enqueue_ms", "request_ms": "host_ms", "control_ms": "control_ms"}
+    device = record.case.device
+    cells |= {name: latency(samples_of(record, of), device).get("latency_ms") for name, of in others.items()}
+    cells |= latency(samples_of(record, time), device) | _host_percentiles(samples_of(record, "host_ms"))
     if "latency_ms" in cells:
         cells["images_per_s"] = 1000 * record.case.batch / cells["latency_ms"]
-        cells |= _by_round(record, time)
+        cells |= _by_round(record, time) | _queued(record, cells)
     return cells
+
+
+def _queued(record: Record, cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a GPU's case: whether the host sets its pace, whether gpu_ms is free of that, and launches of a forward."""
+    if cells["time"] != "gpu_ms" or cells["enqueue_ms"] is None:
+        return {}
+    queued = [launch.queued for launch in record.launches if launch.queued is not None]
+    gated = all(each.gated for each in queued) if queued else None
+    return {
+        "gated": gated,
+        "host_bound": gated is False or is_host_bound(cells["enqueue_ms"], cells["latency_ms"]),
+        "queued_launches": max((each.launches for each in queued if each.launches is not None), default=None),
+    }
 
 
 def _by_round(record: Record, time: str) -> dict[str, str]:

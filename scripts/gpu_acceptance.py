@@ -1,179 +1,92 @@
-"""What only an NVIDIA GPU can prove: the tests marked `gpu` and a small sweep, each check's outcome in one file.
+"""What only an NVIDIA GPU can prove, check by check; docs/gpu.md says what each decides.
 
-    python scripts/gpu_acceptance.py [--out gpu_acceptance.json] [--tests tests]
+    python scripts/gpu_acceptance.py [--device cuda:0|sim:0] [--deadline 540] [--only NAMES] [--resume] [--out FOLDER]
 
-The file holds `device` (was there one), `summary`, `environment` and `checks`, each with its name, outcome (passed,
-failed or skipped), seconds and the message or reason. Without a device nothing can pass: all is skipped, and the
-file says why. Ends with 1 if a check failed, else with 0.
+Runs from a checkout, installed or not. The folder gets at most six files: checks.jsonl (a line per check, on the disk
+when it ends: outcome, raw samples, what was predicted), gpu_acceptance.json, summary.md, log.txt, and what the product
+wrote: records.jsonl, trace.json.gz. Exit code: 0; 1 if a check failed, or the driver does not start; 2 for wrong
+usage; 3 if checks are left for --resume. Without a device all that needs one is skipped, said, and 0.
 """
 
+from __future__ import annotations
+
 import argparse
-import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
-import xml.etree.ElementTree as xml
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from mixprof import lowerings
-from mixprof.data import run_folder
-from mixprof.data.files import write_whole
-from mixprof.data.types import Record
-from mixprof.machine import cuda_driver
-from mixprof.plan.settings import DTYPES
+from acceptance import checks, probes, summary
+from acceptance.frame import NONE, Check, Journal, Usage, chosen
+from acceptance.provenance import NO_DEVICE, NO_DRIVER
+from acceptance.run import Device, run
 
-ROOT = Path(__file__).parents[1]
-NO_DEVICE = "no CUDA device: the NVIDIA driver is not installed, or shows none to this process"
-VARIANTS = ("eager:graph=on", "compile:reduce-overhead", "tensorrt:graph=on", "tensorrt_rtx:graph=on")
-MODELS = ("depthwise_conv", "window_attention", "inhomogeneous_depthwise_conv")
-LIMIT_S = 3600.0  # for the tests and for the sweep
-SEVERITY = ("passed", "skipped", "failed")
-SCHEMA = 1
+NOTHING = "no CUDA device: the NVIDIA driver is not installed, or shows none"
+HOUR_S = 3600.0
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that was to be proven, and what became of it."""
-
-    name: str
-    outcome: str  # "passed", "failed", "skipped"
-    message: str | None = None  # why it failed or was skipped
-    seconds: float | None = None
-
-
-def run_tests(tests: Path) -> list[Check]:
-    """The outcome of every test marked `gpu` below a folder."""
-    with tempfile.TemporaryDirectory(prefix="mixprof-gpu-") as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", str(tests), "-m", "gpu", f"--junitxml={report}"]
-        code = _run(command)
-        checks = read_report(report) if report.exists() else []
-    if code not in (0, 1) or not checks:
-        reason = {5: "no test is marked gpu", None: f"not done after {LIMIT_S:.0f} s"}.get(code, f"exit code {code}")
-        checks.append(Check("pytest", "failed", f"pytest did not run the tests to their end: {reason}"))
-    return checks
-
-
-def read_report(path: Path) -> list[Check]:
-    """The checks of a JUnit file, which has a second entry for a test that breaks while it is torn down."""
-    by_name: dict[str, Check] = {}
-    for case in xml.parse(path).iter("testcase"):
-        name = f"{case.get('classname')}::{case.get('name')}"
-        outcomes = {"failure": "failed", "error": "failed", "skipped": "skipped"}
-        parts = [part for part in case if part.tag in outcomes]
-        outcome = max((outcomes[part.tag] for part in parts), key=SEVERITY.index, default="passed")
-        message = " | ".join(part.get("message") or (part.text or "").strip() for part in parts) or None
-        check = Check(name, outcome, message, float(case.get("time") or 0))
-        by_name[name] = merged(by_name[name], check) if name in by_name else check
-    return list(by_name.values())
-
-
-def merged(first: Check, second: Check) -> Check:
-    """One check of two with the same name: the worse outcome, and all that was said."""
-    outcome = max(first.outcome, second.outcome, key=SEVERITY.index)
-    message = " | ".join(check.message for check in (first, second) if check.message) or None
-    return Check(first.name, outcome, message, (first.seconds or 0.0) + (second.seconds or 0.0))
-
-
-def run_sweep() -> list[Check]:
-    """A quick sweep of a few small mixers over all lowerings and dtypes on the first device."""
-    names = [*lowerings.LOWERINGS, *VARIANTS]
-    with tempfile.TemporaryDirectory(prefix="mixprof-gpu-") as folder:
-        run = Path(folder) / "run"
-        command = [sys.executable, "-m", "mixprof", "sweep", "--devices", "cuda:0", "--models", ",".join(MODELS)]
-        command += ["--lowerings", ",".join(names), "--dtypes", ",".join(DTYPES), "--resolutions", "14", "--batches"]
-        command += ["2", "--channels", "64", "--quick", "--out", str(run)]
-        start = time.monotonic()
-        code = _run(command)
-        records = run_folder.read_records(run) if run.exists() else []
-        checks = [check_of(record) for record in records]
-    if code != 0 or not checks:
-        reason = f"not done after {LIMIT_S:.0f} s" if code is None else f"exit code {code}, {len(checks)} records"
-        checks.append(Check("sweep", "failed", f"the sweep did not end well: {reason}", time.monotonic() - start))
-    return checks
-
-
-def check_of(record: Record) -> Check:
-    """What a case of the sweep shows. An engine that was only built where there is a device has failed."""
-    seconds = sum(launch.environment.wall_s or 0.0 for launch in record.launches) or None
-    outcome = {"ok": "passed", "unavailable": "skipped", "unsupported": "skipped"}.get(record.status, "failed")
-    message = None if outcome == "passed" else f"{record.status}: {record.reason or 'without a reason'}"
-    return Check(f"sweep: {record.case.label()}", outcome, message, seconds)
-
-
-def _run(command: list[str]) -> int | None:
-    """A command's exit code, its output on our standard error; None when it was ended for its time."""
-    try:
-        return subprocess.run(command, cwd=ROOT, env=_variables(), stdout=sys.stderr, timeout=LIMIT_S).returncode
-    except subprocess.TimeoutExpired:
-        return None
-
-
-def _variables() -> dict[str, str]:
-    """This checkout comes first, whichever one is installed."""
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH")))),
-    }
-
-
-def environment() -> dict[str, Any]:
-    """Devices, versions and testbed as `mixprof doctor` finds them, and the driver."""
-    command = [sys.executable, "-m", "mixprof", "doctor", "--json"]
-    done = subprocess.run(command, cwd=ROOT, env=_variables(), capture_output=True, text=True)
-    examined: dict[str, Any] = (
-        json.loads(done.stdout) if done.returncode == 0 else {"doctor_failed": done.stderr.strip()}
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    return {**examined, "cuda_devices": cuda_driver.device_count(), "cuda_driver": cuda_driver.version()}
+    made.add_argument("--device", default="cuda:0", help="cuda:N, or the simulated sim:0 (default: cuda:0)")
+    made.add_argument("--deadline", type=float, default=HOUR_S, metavar="SECONDS", help="for all of it (default: 3600)")
+    made.add_argument("--only", metavar="NAMES", help="blocks or checks, separated by commas")
+    made.add_argument("--resume", action="store_true", help="keep what the folder has, do the rest")
+    made.add_argument("--out", type=Path, default=probes.ROOT / "gpu_acceptance", metavar="FOLDER")
+    made.add_argument("--require-device", action="store_true", help="without a device: exit code 1")
+    made.add_argument("--list", action="store_true", help="name the checks and what each decides")
+    return made
 
 
-def assemble(checks: Iterable[Check], environment: dict[str, Any], *, device: bool) -> dict[str, Any]:
-    """What the file holds. A check that passes without a device has proven nothing: it is a failure."""
-    checks = list(checks)
-    if not device:
-        checks = [
-            Check(check.name, "failed", "passed without a CUDA device, so it proves nothing of one", check.seconds)
-            if check.outcome == "passed"
-            else check
-            for check in checks
-        ]
-    counts = Counter(check.outcome for check in checks)
-    return {
-        "schema": SCHEMA,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "device": device,
-        "reason": None if device else f"{NO_DEVICE}: nothing was run on one",
-        "summary": {outcome: counts[outcome] for outcome in ("passed", "failed", "skipped")},
-        "environment": environment,
-        "checks": [asdict(check) for check in checks],
-    }
+def find(label: str, server: probes.Server) -> Device:
+    """The device that a label means. RuntimeError when the driver does not start."""
+    if label.startswith("sim:"):
+        return Device(label, "sim", label)
+    result = server.run(checks.FIND, label, checks.FIND.limit_s)
+    values = result.seen.values
+    if result.outcome != "passed":
+        raise RuntimeError(f"the driver was not asked: {result.message}")
+    if values["status"] not in (0, NO_DRIVER, NO_DEVICE):
+        raise RuntimeError(f"the CUDA driver does not start: cuInit gives {values['status']}")
+    if values["name"] is None:
+        reason = NOTHING if not values["devices"] else f"no device '{label}': CUDA shows {values['devices']}"
+        return Device(NONE, "none", "", f"{reason}: nothing was run on one")
+    return Device(label, "gpu", str(values["name"]))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "gpu_acceptance.json")
-    parser.add_argument("--tests", type=Path, default=ROOT / "tests")
-    options = parser.parse_args(arguments)
-    if not options.out.resolve().parent.is_dir():
-        parser.error(f"got --out '{options.out}', expected a file in a folder that exists: mkdir it first")
-    device = cuda_driver.device_count() > 0
-    checks = run_tests(options.tests.resolve())
-    checks += run_sweep() if device else [Check("sweep", "skipped", NO_DEVICE)]
-    outcome = assemble(checks, environment(), device=device)
-    write_whole(options.out.resolve(), json.dumps(outcome, indent=1).encode() + b"\n")
-    for check in outcome["checks"]:
-        if check["outcome"] == "failed":
-            print(f"failed: {check['name']}: {check['message']}")
-    print(f"{options.out}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcome["summary"].items()))
-    if outcome["reason"]:
-        print(outcome["reason"])
-    return 1 if outcome["summary"]["failed"] else 0
+def main(arguments: list[str] | None = None, todo: tuple[Check, ...] = checks.CHECKS) -> int:
+    start, made = time.monotonic(), parser()
+    options = made.parse_args(arguments)
+    if options.list:
+        print("\n".join(f"{check.name:28}{check.decides}" for check in todo))
+        return 0
+    probes.set_paths()
+    try:
+        return accept(options, chosen(todo, options.only), start)
+    except Usage as error:
+        made.error(str(error))
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def accept(options: argparse.Namespace, todo: tuple[Check, ...], start: float) -> int:
+    """Run the checks into the folder; the exit code."""
+    out = options.out.resolve()
+    if not out.parent.is_dir():
+        raise Usage(f"got --out '{options.out}', expected a folder, or one that can be made: mkdir its parent first")
+    out.mkdir(exist_ok=True)
+    server = probes.Server(out / "log.txt")
+    device = find(options.device, server)
+    journal = Journal(out / "checks.jsonl", device=device.label, resume=options.resume)
+    left = run(todo, journal, server, device, start + options.deadline)
+    counts = summary.write(out, device, list(journal.results.values()), left)
+    print(f"{out}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    if device.reason:
+        print(device.reason)
+    if counts["failed"] or (options.require_device and device.kind == "none"):
+        return 1
+    return 3 if left else 0
 
 
 if __name__ == "__main__":

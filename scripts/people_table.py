@@ -5,8 +5,6 @@
 What a command printed is kept beside the table (`people.jsonl`), and a kind that is in it is not run again.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -18,6 +18,6 @@ else
     # The sources pip is set up with may hold the CPU build; its own index does.
     $pip "torch==$torch+cpu" 2>/dev/null || $pip "torch==$torch+cpu" --index-url "$cpu_index"
 fi
-$pip --constraint constraints.txt --editable '.[dev]'
+$pip --constraint constraints.txt --editable '.[dev,onnxruntime]'
 .venv/bin/python scripts/type_stubs.py
 touch .venv/ready

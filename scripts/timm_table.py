@@ -6,8 +6,6 @@ Needs timm (1.0.31 with torch 2.14.1 was tried). `timm_published.csv` holds fact
 their image size: billions of multiply-accumulates and millions of parameters, rounded as published there to two digits.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json

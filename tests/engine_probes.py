@@ -126,7 +126,7 @@ def freed(flavour):
     free = []
     for _ in range(4):
         runner = bound(flavour, engine, graph, x.half(), graphed=True)
-        flush = runner.stream.flusher()
+        flush = runner.device.flusher()
         flush()
         runner.forward()
         runner.close()
@@ -208,24 +208,24 @@ def flushed(flavour):
     import numpy as np
 
     lowered, _, _ = mixer_engine(flavour, "depthwise_conv", "float16")
-    stream: Any = lowered.stream
-    cuda, size = stream.driver, stream.l2_bytes // 8
+    device: Any = lowered.device
+    cuda, size = device.driver, device.l2_bytes // 8
     source, target = cuda.mem_alloc(size), cuda.mem_alloc(size)
     cuda.memcpy_htod(source, np.zeros(size, np.uint8))
 
     def copy():
-        cuda.memcpy_dtod_async(target, source, size, stream.stream)
+        cuda.memcpy_dtod_async(target, source, size, device.stream)
 
     found: dict[str, list[float]] = {"warm": [], "flushed": []}
-    before = {"warm": copy, "flushed": stream.flusher()}
+    before = {"warm": copy, "flushed": device.flusher()}
     for _ in range(50):
         for name, times in found.items():
             before[name]()
-            begin = stream.event()
+            begin = device.event()
             copy()
-            end = stream.event()
-            stream.synchronize()
-            times.append(stream.elapsed_ms(begin, end))
+            end = device.event()
+            device.synchronize()
+            times.append(device.elapsed_ms(begin, end))
     lowered.close()
     return {name: statistics.median(times) for name, times in found.items()}
 

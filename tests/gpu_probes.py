@@ -19,7 +19,7 @@ from torch import nn
 
 from mixprof import lowerings, models, sampling
 from mixprof.lowerings import Target
-from mixprof.machine import cuda_driver, process, streams, testbed
+from mixprof.machine import cuda_driver, devices, process, testbed
 from mixprof.metrics import accuracy, latency, memory
 
 DEVICE = "cuda:0"
@@ -99,7 +99,7 @@ def error_of(output, expected):
 
 
 def times_of(lowered, mode="hot"):
-    found = latency.measure(lowered, DEVICE, mode, BUDGET)
+    found = latency.measure(lowered, lowered.device or devices.of(DEVICE), mode, BUDGET)
     lists = {name: getattr(found, name) for name in ("gpu_ms", "enqueue_ms", "host_ms")}
     return {name: statistics.median(each.samples) for name, each in lists.items()} | {"recompiles": found.recompiles}
 
@@ -131,7 +131,7 @@ def one_by_one(side):
     """Device time of a product that is queued ahead, and of the same one enqueued to an idle device each time."""
     x = torch.randn(1, 1, side, side)
     lowered = lowered_in_torch(nn.Linear(side, side, bias=False), x, "eager", "float16")
-    stream, idle = streams.TorchStream(DEVICE), []
+    stream, idle = devices.of(DEVICE), []
     for _ in range(100):
         stream.synchronize()
         begin = stream.event()
@@ -191,7 +191,7 @@ def graphs():
         "difference": float((plain - first).abs().max()),
         "between_replays": float((first - again).abs().max()),
         "error": error_of(first, expected),
-        "memory": memory.reserved_cuda(),
+        "memory": devices.of(DEVICE).reserved(),
     }
 
 
@@ -216,7 +216,7 @@ def captures(folder):
         error, times = error_of(lowered.read(), expected), times_of(lowered)
     skipped = counters["inductor"]["cudagraph_skips"]
     return {"built": built, "sampled": count - built, "skipped": skipped, "error": error, **times,
-            "memory": memory.reserved_cuda()}  # fmt: skip
+            "memory": devices.of(DEVICE).reserved()}  # fmt: skip
 
 
 def allocator(side):
@@ -224,8 +224,12 @@ def allocator(side):
     lowered = lowered_in_torch(Scale(), torch.randn(1, 1, side, side), "eager", "float32")
     with torch.inference_mode():
         lowered.forward()
-        peak = memory.allocator_peak_cuda(lowered.forward)
-        return {"peak": peak, "memory": memory.reserved_cuda(), "process_peak": memory.process_peak(lowered.forward)}
+        peak = devices.of(DEVICE).allocator_peak(lowered.forward)
+        return {
+            "peak": peak,
+            "memory": devices.of(DEVICE).reserved(),
+            "process_peak": memory.process_peak(lowered.forward),
+        }
 
 
 def sensors():

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from mixprof.data.case import Case
+from mixprof.data.launch import Launch, Memory, Samples
 from mixprof.data.manifest import Environment, Manifest, Sweep
+from mixprof.data.record import Record
 from mixprof.data.run_folder import RECORDS, append_record, write_manifest
-from mixprof.data.types import Case, Launch, Memory, Record, Samples
 
 MANIFEST = Manifest(
     sweep=Sweep(),

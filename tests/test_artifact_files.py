@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from mixprof.data.errors import Unsupported, UsageError
-from mixprof.lowerings import Target, onnx_graph, onnxruntime
+from mixprof.lowerings import Target, onnx_export, onnx_graph, onnxruntime
 from mixprof.metrics import accuracy
 from mixprof.plan import given
 from mixprof.worker import graphs as work
@@ -131,7 +131,7 @@ def test_the_worst_output_is_what_counts():
 def test_a_bfloat16_graph_has_no_reference_where_onnxruntime_refuses_it(tmp_path):
     module = nn.Conv2d(3, 4, 3).bfloat16()
     with torch.no_grad():
-        onnxruntime.export(module, (torch.randn(1, 3, 8, 8).bfloat16(),), tmp_path / "net.onnx")
+        onnx_export.export(module, (torch.randn(1, 3, 8, 8).bfloat16(),), tmp_path / "net.onnx")
     found = source(tmp_path / "net.onnx")
     (entry,) = cases(found)
     assert entry.case.dtype == "bfloat16"

@@ -109,7 +109,7 @@ def test_only_graph_runtimes_take_files_and_only_in_the_graph_s_own_precision(fr
     found = source(free[0], {"image": (1, 3, *SIDES)})
     entries = cases(found, lowerings=("eager", "compile", "onnxruntime", "tensorrt_rtx:dynamic", "tensorrt"))
     assert [entry.reason is None for entry in entries] == [False, False, True, False, True]
-    assert "takes modules, not an ONNX file: use onnxruntime or tensorrt" in (entries[0].reason or "")
+    assert "takes modules, not an ONNX file: use onnxruntime or openvino" in (entries[0].reason or "")
     by_dtype = cases(found, dtypes=("float32", "tf32", "float16"))
     assert [entry.reason is None for entry in by_dtype] == [True, True, False]
     assert "got dtype float16 for a graph in float32" in (by_dtype[2].reason or "")

@@ -12,6 +12,7 @@ from mixprof.data.testbed import testbed_key as key_of
 from mixprof.gate.itself import cases_against_themselves
 from mixprof.gate.rounds import Entry, Rounds
 from mixprof.gate.sides import HERE, Setup, side
+from mixprof.machine.devices.cpu import Cpu
 from mixprof.plan.settings import Axes, Measure
 from mixprof.run.session import session
 from mixprof.worker import extra_work
@@ -28,8 +29,8 @@ def test_the_work_that_is_owed_is_done_over_several_forwards(monkeypatch):
         return lambda: done.update(products=done["products"] + 1)
 
     monkeypatch.setattr(extra_work, "_product", product)
-    monkeypatch.setattr(extra_work, "_typical_ms", lambda forward, stream: next(took_ms))
-    run = extra_work.slowed(lambda: done.update(forwards=done["forwards"] + 1), 0.05, "cpu", None)
+    monkeypatch.setattr(extra_work, "_typical_ms", lambda forward, device: next(took_ms))
+    run = extra_work.slowed(lambda: done.update(forwards=done["forwards"] + 1), 0.05, Cpu())
     for _ in range(60):
         run()
     assert done["forwards"] == 60
@@ -66,7 +67,7 @@ def test_canaries_of_earlier_jobs_stand_in_for_a_measurement(tmp_path, monkeypat
     assert main.main(["calibrate", "--from", *folders, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["pairs"], found["cases"], found["power"]) == (20, 1, None)
-    assert "20 A/A pairs" in calibrations.said(testbed)
+    assert "20 A/A pairs" in calibrations.in_words(testbed)
     assert main.main(["calibrate", "--from", *folders[:3]]) == 2
     assert "got 15 canary rounds" in capsys.readouterr().err
     other = job(tmp_path / "other", "another", [0.0] * 50)

@@ -95,7 +95,7 @@ def test_a_calibration_is_quoted_for_its_machine_for_seven_days(kept):
     assert calibrations.quoted(TESTBED, time.time() + 6.9 * day) is not None
     assert calibrations.quoted(TESTBED, time.time() + 7.1 * day) is None
     assert calibrations.quoted({**TESTBED, "threads": 3}) is None
-    assert calibrations.said({**TESTBED, "threads": 3}) == "not calibrated: mixprof calibrate"
+    assert calibrations.in_words({**TESTBED, "threads": 3}) == "not calibrated: mixprof calibrate"
 
 
 def test_software_is_no_part_of_a_testbed_key(kept):

@@ -11,7 +11,7 @@ import pytest
 from mixprof.cli import main
 from mixprof.cli.command import read_sweep
 from mixprof.data.manifest import Environment, Manifest, Sweep
-from mixprof.data.types import Record
+from mixprof.data.record import Record
 from mixprof.reports.gate.check import axes_of
 from mixprof.reports.gate.stored import Stored, of_run
 from synthetic_runs import case, ok, write_run

@@ -13,9 +13,10 @@ from msgspec.structs import replace
 from mixprof import models
 from mixprof.data import cache, run_folder
 from mixprof.data.errors import UsageError
+from mixprof.data.launch import Launch, Samples
 from mixprof.data.manifest import Checked, CrossCheck, Environment
 from mixprof.data.messages import Machine
-from mixprof.data.types import Launch, Record, Samples
+from mixprof.data.record import Record
 from mixprof.plan.axes import Planned, expand
 from mixprof.plan.settings import Axes, Measure
 from mixprof.run import agreement, crosscheck

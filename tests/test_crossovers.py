@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mixprof import reports
+from mixprof.data.record import Record
 from mixprof.data.run_folder import append_record
-from mixprof.data.types import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.crossovers import crossovers
 from mixprof.reports.answers.refine import middle, next_cases

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mixprof.data import run_folder
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case, Launch, Samples
+from mixprof.data.launch import Launch, Samples
 from mixprof.plan.axes import Planned, Source, expand
 from mixprof.plan.settings import Axes, Measure
 from mixprof.run.client import Server, source_request

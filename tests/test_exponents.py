@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from mixprof import reports
-from mixprof.data.launch import Memory
-from mixprof.data.types import Launch, Record, Samples
+from mixprof.data.launch import Launch, Memory, Samples
+from mixprof.data.record import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.exponents import exponents
 from mixprof.reports.answers.segments import fit

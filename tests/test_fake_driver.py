@@ -5,7 +5,9 @@ import subprocess
 
 import pytest
 
-from fake_driver import SOURCES, UUID, ask, libraries
+from fake_driver import SOURCES, UUID, ask, libraries, run
+from mixprof.data.testbed import of_devices
+from mixprof.data.testbed import testbed_key as key_of
 
 DRIVER = "from mixprof.machine import cuda_driver as d"
 NVML = "from mixprof.machine import nvml; from dataclasses import asdict"
@@ -42,10 +44,70 @@ def test_a_slice_of_mig_is_known_by_its_gpu():
 def test_a_reading_is_what_nvml_says():
     seen = ask(
         f"{NVML}; answer = asdict(nvml.reader(0)())",
-        nvml_clocks=1410, nvml_temperature=61, nvml_processes="7:1024",
+        nvml_clocks=1410, nvml_temperature=61, nvml_power=412000, nvml_energy=5000, nvml_reasons=0x4,
     )  # fmt: skip
     assert (seen["sm_clock_mhz"], seen["temperature_c"], seen["used_bytes"]) == (1410, 61, 1 << 28)
-    assert seen["throttled"] == []
+    assert (seen["power_w"], seen["average_power_w"], seen["energy_j"]) == (412.0, 250.0, 5.0)
+    assert (seen["throttled"], seen["power_capped"]) == ([], True)
+
+
+@needs_pynvml
+def test_a_hungry_kernel_slows_the_clock_and_is_not_thrown_away():
+    """A software power cap, then the hardware's brake: the one is recorded, the other rejects."""
+    code = f"{NVML}; read = nvml.reader(0); seen = [read() for _ in range(4)]"
+    answer = "answer = [nvml.verdict(seen), nvml.drifted(seen), nvml.summary(seen)]"
+    for reasons, rejected in (("0x4", None), ("0x84", "throttled at 4 of 4 readings: power brake")):
+        verdict, drifted, kept = ask(f"{code}; {answer}", nvml_reasons=reasons, nvml_clocks="1980,1700,1500,1600")
+        assert (verdict, drifted) == (rejected, None)
+        assert (kept["power_capped_share"], kept["sm_clock_mhz"]) == (1.0, [1500, 1980])
+
+
+@needs_pynvml
+def test_an_old_driver_has_older_functions_and_no_instantaneous_power():
+    code = f"{NVML}; import os; os.environ['FAKE_NVML_PROCESSES'] = f'7:1024,{{os.getpid()}}:4096'"
+    seen = ask(f"{code}; answer = asdict(nvml.reader(0)())", old=True, nvml_reasons=0x8)
+    assert (seen["power_w"], seen["average_power_w"]) == (None, 250.0)
+    assert seen["throttled"] == ["hardware slowdown"]
+    assert (seen["process_bytes"], seen["foreign"]) == (4096, [7])
+
+
+@needs_pynvml
+def test_the_sensors_of_a_whole_gpu_are_unknown_on_a_slice_of_it():
+    seen = ask(f"{NVML}; answer = [asdict(nvml.reader(0)()), nvml.identity(0)]", cuda_mig=1, nvml_mig=1)
+    reading, identity = seen
+    assert {reading[name] for name in ("throttled", "power_w", "average_power_w", "energy_j", "power_capped")} == {None}
+    assert reading["sm_clock_mhz"] == 1980
+    assert (identity["mig"], identity["power_limit_w"]) == (True, "unknown")
+
+
+@needs_pynvml
+def test_a_container_that_shows_others_numbers_tells_of_no_stranger():
+    code = f"{NVML}; r = nvml.reader(0)(); answer = [r.foreign, [p.pid for p in nvml.foreign(0)]]"
+    assert ask(code, nvml_processes="4000001:1024") == [None, [4000001]]  # the second asks before it has a context
+    assert ask(code) == [None, []]
+
+
+@needs_pynvml
+def test_a_counter_of_energy_counts_joules():
+    code = f"{NVML}; count = nvml.energy_counter(0); answer = [count(), count()]"
+    assert ask(code, nvml_energy="1000000,1000000,1250000") == [1000.0, 1250.0]
+    assert ask(f"{NVML}; answer = nvml.energy_counter(0)", nvml_hides=1) is None
+
+
+def test_a_device_is_current_while_an_engine_is_built_and_let_go_of():
+    code = f"""
+import ctypes
+{DRIVER}
+which = ctypes.CDLL("libcuda.so.1").fake_current_device
+answer = [which()]
+with d.current(1):
+    answer.append(which())
+    with d.current(0):
+        answer.append(which())
+    answer.append(which())
+answer.append(which())
+"""
+    assert ask(code, cuda_devices=2) == [-1, 1, 0, 1, -1]
 
 
 @needs_pynvml
@@ -58,15 +120,18 @@ def test_a_process_finds_its_own_memory():
 def test_a_sensor_that_is_refused_is_unknown_not_guessed():
     seen = ask(f"{NVML}; answer = [asdict(nvml.reader(0)()), nvml.identity(0)]", nvml_hides=1)
     reading, identity = seen
-    assert set(reading.values()) == {None}
+    assert {value for name, value in reading.items() if name != "at_s"} == {None}
     assert {value for name, value in identity.items() if name != "driver_branch"} == {"unknown"}
     assert identity["driver_branch"] == "580"
 
 
 @needs_pynvml
 @pytest.mark.parametrize("code", [9, 18])
-def test_an_nvml_that_does_not_start_is_no_reader(code):
-    assert ask(f"{NVML}; answer = nvml.reader(0)", nvml_init=code) is None
+def test_an_nvml_that_does_not_start_is_no_reader_and_says_why(code):
+    reader, why = ask(f"{NVML}; answer = [nvml.reader(0), nvml.trouble()]", nvml_init=code)
+    assert reader is None
+    assert why.startswith("NVML does not start: ")
+    assert ask(f"{NVML}; answer = nvml.trouble()") is None
 
 
 @needs_pynvml
@@ -76,6 +141,17 @@ def test_each_gpu_has_settings_of_its_own():
         cuda_devices=2, nvml_devices=2, nvml_limits="700000,350000",
     )  # fmt: skip
     assert watts == [700, 350]
+
+
+def test_a_testbed_leaves_a_neighbours_settings_out():
+    both = {"cpu": "C", "gpus": ["A", "B"], "gpu_settings": [{"power_limit_w": 700}, {"power_limit_w": 350}]}
+    other = {**both, "gpu_settings": [{"power_limit_w": 400}, {"power_limit_w": 350}]}
+    assert key_of(of_devices(both, ["cuda:1"])) == key_of(of_devices(other, ["cuda:1"]))
+    assert key_of(of_devices(both, ["cuda:0"])) != key_of(of_devices(other, ["cuda:0"]))
+    assert of_devices(both, ["cuda:1"])["gpus"] == [None, "B"]
+    assert of_devices(both, ["cuda:0"])["gpus"] == ["A"]
+    assert of_devices(both, ["cpu"]) == {"cpu": "C"}
+    assert of_devices(both, ["cpu", "cuda:0", "cuda:1"]) == both
 
 
 @needs_bindings
@@ -136,3 +212,16 @@ def test_an_old_nvml_has_no_third_version():
         pytest.skip(f"nm: {names.stderr}")
     assert "nvmlDeviceGetComputeRunningProcesses_v2" in names.stdout
     assert "_v3" not in names.stdout
+
+
+@pytest.mark.slow
+def test_ab_refuses_a_gpu_that_others_compute_on_unless_it_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["-m", "mixprof", "ab", "--models", "depthwise_conv", "--devices", "cuda:0", "--budget", "1"]
+    command += ["--base-set", "lowering=eager", "--head-set", "lowering=compile"]
+    others = f"4000001:{3 << 30}"
+    done = run(*command, nvml_processes=others)
+    words = "processes of others compute on cuda:0 (process 4000001 with 3072 MiB): end them, or add --allow-shared-gpu"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (4, f"mixprof: {words}")
+    done = run(*command, "--allow-shared-gpu", nvml_processes=others)
+    assert "measured beside processes of others on cuda:0 (process 4000001 with 3072 MiB)" in done.stdout

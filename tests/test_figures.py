@@ -14,8 +14,8 @@ from PIL import Image
 
 from mixprof import reports
 from mixprof.data.manifest import Peaks
+from mixprof.data.record import Record
 from mixprof.data.run_folder import write_peaks
-from mixprof.data.types import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.slices import ranked_slices
 from mixprof.reports.charts.figures import charts, figures, write_figures

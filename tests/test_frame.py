@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from mixprof import reports
 from mixprof.data.errors import UsageError
+from mixprof.data.launch import Launch, Memory
 from mixprof.data.manifest import Checked, CrossCheck
+from mixprof.data.record import Record
 from mixprof.data.run_folder import write_crosscheck
-from mixprof.data.types import Launch, Memory, Record
 from mixprof.reports.answers.ratios import Pair, pairs, ratios
 from mixprof.reports.frame import COLUMNS
 from synthetic_runs import MANIFEST, case, launch, ok, write_run

@@ -10,13 +10,13 @@ import scipy.stats
 
 from mixprof.data.pairs import Failure, Measured, Paired
 from mixprof.gate.grid import match
-from mixprof.gate.looks import FORGIVEN, Budget, look
+from mixprof.gate.looks import FORGIVEN, Budget, differences_of, look
 from mixprof.gate.rounds import Entry
 from mixprof.plan import sources
 from mixprof.plan.axes import Planned
 from mixprof.reports.gate.calibration import play
 from mixprof.reports.gate.judge import Judge
-from mixprof.reports.gate.outcome import Policy
+from mixprof.reports.gate.outcome import Policy, exit_code
 from mixprof.reports.gate.verdicts import (
     LOOKS,
     MORE_LOOKS,
@@ -201,8 +201,8 @@ def played(differences, policy=Policy(), failures=(), budget_s=None):  # noqa: B
     entries = [Entry.itself(planned, key) for key in differences]
     rounds, judge = Replayed(differences, failures), ByName(policy)
     look(entries, entries[0], rounds, judge, Budget(budget_s, time.monotonic()), lambda line: None)
-    enough = {entry.pair.case: entry.pair.differences for entry in entries if len(entry.pair.differences) >= 2}
-    return rounds.number, {key: verdict.verdict for key, verdict in judge.verdicts(enough).items()}
+    last = judge.verdicts(differences_of(entries))
+    return rounds.number, {key.case: verdict.verdict for key, verdict in last.items()}
 
 
 STEADY, OPEN = [0.001, -0.001] * (MORE_LOOKS[-1] // 2), [0.4, -0.4] * (MORE_LOOKS[-1] // 2)
@@ -268,3 +268,19 @@ def test_an_outcome_tells_hot_from_cold():
     assert {judged.case: judged.verdict for judged in outcome.cases} == {HOT: "same", COLD: "regressed"}
     assert [judged.exact for judged in outcome.cases] == [{"macs": (1, 2)}, {}]
     assert outcome.cases[1].name == f"{outcome.cases[0].name} cold"
+
+
+def test_a_slower_host_of_a_device_that_is_as_fast_is_a_regression_of_its_own():
+    slower = [math.log(1.2) + value for value in STEADY[:5]]
+    pairs = [
+        Paired(HOT, HOT, HOT, differences=STEADY[:5], host_differences=slower),
+        Paired(COLD, COLD, COLD, differences=STEADY[:5], host_differences=STEADY[:5]),
+    ]
+    outcome = Judge().conclude(Measured("BASE", "HEAD", pairs))
+    assert {judged.name: judged.verdict for judged in outcome.cases} == {
+        HOT.label(): "same",
+        f"{HOT.label()} host": "regressed",
+        COLD.label(): "same",
+        f"{COLD.label()} host": "same",
+    }
+    assert exit_code(outcome, Policy()) == 1

@@ -7,7 +7,7 @@ import pytest
 
 from gpu_probes import ask
 from mixprof.data import run_folder
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.machine.cuda_driver import compute_capability, device_uuid
 from mixprof.metrics.accuracy import TOLERANCES
 from mixprof.plan.axes import Planned, Source, expand

@@ -23,7 +23,7 @@ def test_packages_import_in_one_direction():
     [
         "mixprof",
         "mixprof.cli.main",
-        "mixprof.data.types",
+        "mixprof.data.record",
         "mixprof.data.run_folder",
         "mixprof.plan.axes",
         "mixprof.sampling",
@@ -42,10 +42,10 @@ def test_importing_loads_no_torch(module):
 def test_a_broken_direction_would_be_caught(tmp_path):
     shutil.copytree(ROOT / "profiler", tmp_path / "src" / "mixprof", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
-    with (tmp_path / "src" / "mixprof" / "data" / "types.py").open("a") as file:
+    with (tmp_path / "src" / "mixprof" / "data" / "record.py").open("a") as file:
         file.write("\nimport mixprof.reports.frame\n")
     command = Path(sys.executable).with_name("lint-imports")
     path = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
     done = subprocess.run([command], cwd=tmp_path, env=path, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "mixprof.data.types -> mixprof.reports.frame" in done.stdout
+    assert "mixprof.data.record -> mixprof.reports.frame" in done.stdout

@@ -8,7 +8,7 @@ import torch
 from mixprof import lowerings
 from mixprof.data import run_folder
 from mixprof.data.errors import Unsupported
-from mixprof.data.types import Launch
+from mixprof.data.launch import Launch
 from mixprof.lowerings import roles
 from mixprof.lowerings.roles import role_times
 from mixprof.plan.settings import Measure

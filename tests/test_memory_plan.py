@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixprof import models
-from mixprof.metrics.memory import allocator_peak_cpu, allocator_peak_cuda, process_peak, weights_bytes
+from mixprof.machine import devices
+from mixprof.metrics.memory import process_peak, weights_bytes
 from mixprof.metrics.memory_plan import predict_peak
 
 KIB = 1024
@@ -22,7 +23,7 @@ def measured(forward: Callable[..., object], *inputs: Tensor) -> int:
     """The peak of a second forward: the first one makes what is made once."""
     with torch.inference_mode():
         forward(*inputs)
-        return allocator_peak_cpu(lambda: forward(*inputs))
+        return devices.of("cpu").allocator_peak(lambda: forward(*inputs))
 
 
 def arranged(module: nn.Module, memory_format: torch.memory_format) -> nn.Module:
@@ -200,4 +201,4 @@ def test_weights_bytes():
 def test_allocator_peak_cuda():
     x = torch.randn(64, 256, device="cuda")
     with torch.inference_mode():
-        assert allocator_peak_cuda(lambda: chain(x)) == 3 * 64 * KIB
+        assert devices.of("cuda:0").allocator_peak(lambda: chain(x)) == 3 * 64 * KIB

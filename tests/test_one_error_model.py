@@ -6,8 +6,7 @@ import pytest
 from mixprof import reports
 from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
 from mixprof.reports.answers.exchanges import exchanges
-from mixprof.reports.answers.gains import gains
-from mixprof.reports.answers.ratios import Pair, ratios
+from mixprof.reports.answers.ratios import Pair, gains, ratios
 from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast, half_width
 from synthetic_runs import case, ok, write_run
 

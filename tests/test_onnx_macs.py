@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from mixprof import models
-from mixprof.lowerings import onnx_files, onnxruntime
+from mixprof.lowerings import onnx_export, onnx_files
 from mixprof.metrics import flops, onnx_macs
 from mixprof.worker import graphs
 from onnx_files import build, cases, request, source
@@ -30,7 +30,7 @@ def test_an_exported_model_counts_as_torch_counts_it(name, shape, tmp_path):
     resolution, channels = (shape[2:], None) if network else (shape[1:3], 96)
     module = models.build(name, resolution=resolution, channels=channels).requires_grad_(False)
     with torch.no_grad():
-        onnxruntime.export(module, (torch.randn(shape),), tmp_path / "net.onnx")
+        onnx_export.export(module, (torch.randn(shape),), tmp_path / "net.onnx")
     counts = onnx_macs.count(onnx.load(str(tmp_path / "net.onnx")))
     with torch.inference_mode():
         expected = flops.count(module, torch.empty(shape))
@@ -41,7 +41,7 @@ def test_an_exported_model_counts_as_torch_counts_it(name, shape, tmp_path):
 def test_parameters_of_an_export_are_the_module_s(tmp_path):
     module = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4, 5)).eval()
     with torch.no_grad():
-        onnxruntime.export(module, (torch.randn(1, 3, 4, 4),), tmp_path / "net.onnx")
+        onnx_export.export(module, (torch.randn(1, 3, 4, 4),), tmp_path / "net.onnx")
     found = source(tmp_path / "net.onnx")
     counted = graphs.count(request(found, cases(found)[0].case, tmp_path))
     assert counted["params"] == sum(each.numel() for each in module.parameters()) == 3 * 8 * 9 + 32 * 5 + 5

@@ -9,7 +9,7 @@ from onnxruntime import quantization
 from torch import nn
 
 from mixprof.lowerings import onnx_weights
-from mixprof.lowerings.onnxruntime import export
+from mixprof.lowerings.onnx_export import export
 from mixprof.metrics import onnx_macs
 from onnx_makers import FLOAT, array, node, save, weights
 

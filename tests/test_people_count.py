@@ -14,8 +14,8 @@ import mixprof
 import people_calls
 import people_files
 from mixprof import models
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case
 from mixprof.plan.axes import expand
 from mixprof.plan.files import Given
 from mixprof.plan.given import parse

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from mixprof.plan import prediction
@@ -41,7 +42,7 @@ def test_weights_that_do_not_fit_the_cache_together_come_from_memory():
 
 
 def test_every_data_sheet_is_whole_and_names_its_source():
-    table = prediction.tomllib.loads(prediction.TABLE.read_text())
+    table = msgspec.toml.decode(prediction.TABLE.read_text())
     for name, row in table.items():
         assert row["source"], name
         assert row["url"].startswith("https://"), name

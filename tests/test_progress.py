@@ -6,7 +6,7 @@ import pty
 import re
 import select
 
-from mixprof.data.types import Launch, Samples
+from mixprof.data.launch import Launch, Samples
 from mixprof.run.progress import shown
 from synthetic_runs import case
 

@@ -9,7 +9,7 @@ import torch
 
 import hook_macs
 import random_modules
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.worker import counting
 
 QUICK = 10  # of them; all take minutes

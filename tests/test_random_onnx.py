@@ -12,7 +12,7 @@ from torch import nn
 
 import hook_macs
 import random_modules
-from mixprof.lowerings.onnxruntime import export
+from mixprof.lowerings.onnx_export import export
 from mixprof.metrics import onnx_macs
 
 LONG = {3, 4, 13}  # an RNN of 256 steps is thousands of nodes: minutes

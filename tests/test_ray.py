@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from mixprof.data import run_folder
+from mixprof.data.case import Case
 from mixprof.data.fleet import runs_in
-from mixprof.data.types import Case
 
 pytest.importorskip("ray")
 from ray_clusters import cluster
@@ -53,7 +53,7 @@ def journals(run):
 
 def overlapping(launches):
     """Pairs of timings that overlapped on one node, from the intervals that they recorded."""
-    by_node = {}
+    by_node: dict[str, list[tuple[float, float, str]]] = {}
     for case, launch in launches:
         place = launch.environment
         by_node.setdefault(place.origin, []).append((place.began_s, place.ended_s, case.label()))
@@ -102,7 +102,7 @@ def test_nodes_and_the_driver_are_killed_and_every_case_is_there_once(nodes, tmp
     assert overlapping(launches) == []
     lost = sum(launch.environment.lost or 0 for _, launch in launches)
     assert 1 <= lost <= said.read_text().count("launched anew")  # what the killed driver had lost, it had said
-    assert set(run_folder.read_manifest(run).origins) >= {launch.environment.origin for _, launch in launches}
+    assert set(run_folder.read_manifest(run).origins or {}) >= {launch.environment.origin for _, launch in launches}
 
 
 def test_each_accelerator_is_a_testbed_with_the_same_cases(nodes, tmp_path):

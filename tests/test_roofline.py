@@ -11,8 +11,8 @@ import scipy.stats
 from mixprof import reports
 from mixprof.data.errors import UsageError
 from mixprof.data.manifest import Peaks
+from mixprof.data.record import Record
 from mixprof.data.run_folder import read_peaks, write_peaks
-from mixprof.data.types import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.answers.breakdown import breakdown as parts
 from mixprof.reports.answers.exchanges import exchanges

@@ -12,10 +12,11 @@ import pytest
 
 from mixprof import reports
 from mixprof.data import run_folder
+from mixprof.data.case import Case
 from mixprof.data.errors import NotTrusted, UsageError
 from mixprof.data.json import decode, to_builtins
+from mixprof.data.launch import LaunchEnvironment
 from mixprof.data.manifest import Manifest
-from mixprof.data.types import Case, LaunchEnvironment
 from mixprof.reports.gate import stored
 from mixprof.run.session import refuse_other
 from onnx_files import mixprof

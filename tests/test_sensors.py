@@ -1,15 +1,19 @@
 """Clocks, energy and CPU load: what the arithmetic says, and what a machine without the sensors says."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from mixprof.data.errors import Unavailable
+from mixprof.data.messages import GpuProcess
 from mixprof.machine import cpu_contention
 from mixprof.machine import nvml as clocks
+from mixprof.machine.devices.cpu import Cpu
 from mixprof.machine.nvml import Reading
 
 
@@ -19,11 +23,13 @@ def reading(throttled=(), clock=1500):
 
 def test_masks_are_read_by_nvmls_own_constants():
     nvml = pytest.importorskip("pynvml")
-    assert clocks.throttles(nvml.nvmlClocksEventReasonNone, nvml) == ()
-    assert clocks.throttles(nvml.nvmlClocksEventReasonSwPowerCap | nvml.nvmlClocksEventReasonGpuIdle, nvml) == ()
-    assert clocks.throttles(nvml.nvmlClocksEventReasonHwThermalSlowdown, nvml) == ("hardware thermal slowdown",)
+    assert clocks.throttles(nvml.nvmlClocksEventReasonNone) == ()
+    assert clocks.throttles(nvml.nvmlClocksEventReasonSwPowerCap | nvml.nvmlClocksEventReasonGpuIdle) == ()
+    assert clocks.throttles(nvml.nvmlClocksEventReasonHwThermalSlowdown) == ("hardware thermal slowdown",)
     both = nvml.nvmlClocksEventReasonSyncBoost | nvml.nvmlClocksEventReasonHwPowerBrakeSlowdown
-    assert clocks.throttles(both, nvml) == ("sync boost", "power brake")
+    assert clocks.throttles(both) == ("sync boost", "power brake")
+    assert nvml.nvmlClocksEventReasonSwPowerCap == clocks.POWER_CAP
+    assert nvml.NVML_FI_DEV_POWER_INSTANT == clocks.POWER_INSTANT
 
 
 def test_a_launch_is_throttled_beyond_a_fifth_of_its_readings():
@@ -34,29 +40,43 @@ def test_a_launch_is_throttled_beyond_a_fifth_of_its_readings():
     assert clocks.verdict([reading(throttled=None)] * 5) is None
 
 
-class Process:
-    def __init__(self, pid, used):
-        self.pid, self.usedGpuMemory = pid, used
+def test_a_software_power_cap_is_recorded_and_rejects_nothing():
+    capped = [replace(reading(clock=mhz), power_capped=mhz < 1500) for mhz in (1500, 1200, 1300, 1400, 1500)]
+    assert clocks.verdict(capped) is None
+    assert clocks.drifted(capped) is None
+    kept = clocks.summary(capped)
+    assert kept["power_capped_share"] == pytest.approx(3 / 5)
+    assert kept["sm_clock_mhz"] == [1200, 1500]
+    assert kept["sm_clock_quantiles_mhz"] == [1220, 1300, 1400, 1500, 1500]  # linear between order statistics
+    assert clocks.drifted([replace(each, power_capped=False) for each in capped]) is not None
+    assert clocks.summary([reading()])["power_capped_share"] is None
+
+
+def test_a_record_keeps_the_energy_between_the_first_reading_and_the_last():
+    seen = [replace(reading(), energy_j=1000.0 + each, at_s=50.0 + each / 300) for each in (0, 100, 450)]
+    kept = clocks.summary(seen)
+    assert (kept["energy_j"], kept["energy_s"]) == (450, pytest.approx(1.5))  # 300 W
+    assert clocks.summary(seen[:1])["energy_j"] is None
 
 
 def test_a_process_finds_its_own_memory_among_all():
-    assert clocks.own_bytes([Process(3, 10), Process(7, 20)], 7) == 20
-    assert clocks.own_bytes([Process(3, 10)], 7) is None
+    running = (GpuProcess(3, 10), GpuProcess(7, 20), GpuProcess(9))
+    assert clocks.own_bytes(running, 7) == 20
+    assert clocks.own_bytes(running[:1], 7) is None
+    assert clocks.own_bytes(running, 9) is None
     assert clocks.own_bytes(None, 7) is None
 
 
-def test_every_name_of_nvml_that_is_asked_for_exists():
-    import ast
-    from pathlib import Path
-
-    nvml = pytest.importorskip("pynvml")
-    tree = ast.parse(Path(clocks.__file__).read_text())
-    asked = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-             and node.value.startswith(("nvmlDevice", "nvmlSystem")) and node.value != "nvmlDeviceGet"}  # fmt: skip
-    assert len(asked) >= 9
-    assert [name for name in asked if not hasattr(nvml, name)] == []
-    assert hasattr(nvml, "nvmlDeviceGetApplicationsClock")
-    assert hasattr(nvml, "nvmlDeviceGetDefaultApplicationsClock")
+def test_children_of_this_job_are_no_strangers_on_a_gpu(monkeypatch):
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        running = [GpuProcess(pid) for pid in (os.getpid(), child.pid, os.getppid(), 1 << 30)]
+        assert [each.pid for each in clocks.foreign_of(running)] == [os.getppid(), 1 << 30]
+        monkeypatch.setenv(clocks.JOB, str(os.getppid()))  # of a worker: the command that started its server
+        assert [each.pid for each in clocks.foreign_of(running)] == [1 << 30]
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_without_a_driver_a_gpus_settings_are_unknown_not_guessed():
@@ -85,7 +105,7 @@ def test_energy_is_unavailable_with_the_reason():
     if importlib.util.find_spec("zeus") is not None:
         pytest.skip("zeus is installed here")
     with pytest.raises(Unavailable, match=r"energy: pip install 'mixprof\[energy\]'"):
-        energy.joules(lambda: None, "cpu", 1)
+        energy.joules(lambda: None, Cpu(), 1)
 
 
 def test_the_lost_share_is_what_threads_waited_or_were_robbed_of():
@@ -101,8 +121,6 @@ def test_two_busy_processes_on_one_core_lose_about_half_each():
     before = cpu_contention.read()
     if before is None:
         pytest.skip("this kernel does not tell")
-    import os
-
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     rival = subprocess.Popen([sys.executable, "-c", "while True: pass"])

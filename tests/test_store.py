@@ -5,8 +5,10 @@ import json
 import pytest
 
 from mixprof.data import run_folder
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case, Counts, Launch, Memory, Record, Samples
+from mixprof.data.launch import Counts, Launch, Memory, Samples
+from mixprof.data.record import Record
 
 CASE = Case("depthwise_conv", "eager", "cpu", "float32", "channels_last", "hot", 1, (56, 28), 7, 96)
 LAUNCH = Launch("ok", host_ms=Samples((1.0, 2.5), 4), memory=Memory(weights_bytes=8), counts=Counts(macs=3))

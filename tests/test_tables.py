@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from mixprof import reports
 from mixprof.data.errors import UsageError
 from mixprof.data.manifest import Checked, CrossCheck, Sweep
+from mixprof.data.record import Record
 from mixprof.data.run_folder import write_crosscheck
-from mixprof.data.types import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.export import write_report
 from mixprof.reports.frame import COLUMNS

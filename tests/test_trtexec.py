@@ -133,7 +133,8 @@ def test_the_recorded_command_is_the_one_that_is_run(tmp_path, monkeypatch):
     import torch
 
     from mixprof import models
-    from mixprof.data.types import Case, Record
+    from mixprof.data.case import Case
+    from mixprof.data.record import Record
     from mixprof.lowerings import Target
     from mixprof.lowerings.tensorrt.lower import lower
     from mixprof.run import crosscheck

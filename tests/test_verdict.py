@@ -10,9 +10,9 @@ from scipy import stats
 
 from mixprof import reports
 from mixprof.data.manifest import Sweep
-from mixprof.data.types import Record
+from mixprof.data.record import Record
 from mixprof.reports.answers import answers
-from mixprof.reports.answers.gains import gains
+from mixprof.reports.answers.ratios import gains
 from mixprof.reports.charts.figures import figures
 from mixprof.reports.text import missing
 from mixprof.reports.text.verdict import verdict

@@ -1,7 +1,5 @@
 """The dense convolution: every position of the kernel, every channel."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from mixprof.models.layers import channels_first, channels_last, require_map, require_odd

@@ -1,7 +1,5 @@
 """The depth-wise convolution block of DWNet (Han et al., ICLR 2022, arXiv 2106.04263)."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

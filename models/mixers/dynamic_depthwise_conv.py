@@ -1,7 +1,5 @@
 """DWNet's block with a kernel per image and channel, predicted from the image's mean (arXiv 2106.04263)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Attention of every position to every other (Vaswani et al., 2017; ViT's mixer, arXiv 2010.11929)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from mixprof.models.attention import attend, choose

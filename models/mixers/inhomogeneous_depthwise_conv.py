@@ -1,7 +1,5 @@
 """DWNet's block with a kernel per position and channel group, predicted there (arXiv 2106.04263)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

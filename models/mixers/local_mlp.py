@@ -1,7 +1,5 @@
 """Static, locally connected weights: local attention without the dependence on the input (arXiv 2106.04263)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -3,8 +3,6 @@
 Unlike NAT, whose windows move inwards at the border, neighbours outside the map are left out of the softmax.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The 1x1 convolution: no exchange between positions, the floor that the other mixers stand on."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from mixprof.models.folding import as_linear

@@ -1,7 +1,5 @@
 """A linear map over positions, the same for every channel: the token mixing of MLP-Mixer (arXiv 2105.01601)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Attention to a reduced map: PVT's mixer (Wang et al., ICCV 2021, arXiv 2102.12122)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from mixprof.models.attention import attend, choose

@@ -1,7 +1,5 @@
 """Local attention in windows, plain or shifted: Swin's mixer (Liu et al., ICCV 2021, arXiv 2103.14030)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

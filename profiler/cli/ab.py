@@ -1,14 +1,12 @@
 """`mixprof ab`: two revisions, environments or settings, interleaved in one job."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from pathlib import Path
 
 from mixprof.api import VERDICTS, compare
 from mixprof.cli import gate_options
-from mixprof.cli.command import Command, add_axes, add_files, add_json, add_measure, read_sweep
+from mixprof.cli.command import Command, add_axes, add_files, add_json, add_list, add_measure, read_sweep
 from mixprof.gate.ab import Spec
 from mixprof.gate.grid import parse_overrides
 from mixprof.gate.sides import HERE
@@ -20,9 +18,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("head", nargs="?", default=HERE, metavar="HEAD", help="likewise (default: '.', as it is)")
     gate_options.add_setup(command, "run in each revision's work tree, in an environment of its own")
     for side in ("base", "head"):
-        command.add_argument(
-            f"--{side}-set", action="append", default=[], metavar="NAME=VALUE", help="a setting of this side"
-        )
+        add_list(command, f"--{side}-set", "NAME=VALUE", "a setting of this side")
     command.add_argument("--exact-only", action="store_true", help="counts alone: no time is measured")
     command.add_argument("--budget", type=float, metavar="S", help="seconds for the whole job, at most")
     gate_options.add_options(command, retry=True)
@@ -51,12 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     return gate_options.conclude(compare(spec, policy), policy, arguments, out / VERDICTS if keeps else None)
 
 
-COMMAND = Command(
-    "two revisions, environments or settings, interleaved in one job",
-    add_options,
-    run,
-    (
-        "ab main HEAD --models my.zoo:net --budget 300",
-        "ab --models swin_t --base-set lowering=eager --head-set lowering=compile",
-    ),
-)
+COMMAND = Command("two revisions, environments or settings, interleaved in one job", add_options, run, (
+    "ab main HEAD --models my.zoo:net --budget 300",
+    "ab --models swin_t --base-set lowering=eager --head-set lowering=compile",
+))  # fmt: skip

@@ -1,7 +1,5 @@
 """`mixprof accept`: write a waiver into a file that is reviewed and committed."""
 
-from __future__ import annotations
-
 import argparse
 import datetime
 from pathlib import Path
@@ -28,12 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(
-    "let a case regress until a day, in a file to commit",
-    add_options,
-    run,
-    (
-        "accept 'my.zoo:net eager cpu float32 b1 224x224' --reason 'new head' --until 2026-12-31",
-        "accept 'all cases' --reason 'new torch' --until 2026-12-31",
-    ),
-)
+COMMAND = Command("let a case regress until a day, in a file to commit", add_options, run, (
+    "accept 'my.zoo:net eager cpu float32 b1 224x224' --reason 'new head' --until 2026-12-31",
+    "accept 'all cases' --reason 'new torch' --until 2026-12-31",
+))  # fmt: skip

@@ -1,7 +1,5 @@
 """`mixprof bisect`: the commit between GOOD and BAD at which a case regressed, by an `ab` at each step."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile
@@ -12,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from mixprof.api import compare
-from mixprof.cli.command import Command, add_axes, add_json, add_measure, print_json, read_sweep
+from mixprof.cli.command import Command, add_axes, add_json, add_list, add_measure, print_json, read_sweep
 from mixprof.cli.gate_options import add_setup, refuse_no_model
 from mixprof.data.errors import UsageError
 from mixprof.data.run_folder import make_folder
@@ -35,7 +33,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_setup(command, "as of `ab`; a commit in which it fails is skipped")
     command.add_argument("--exact-only", action="store_true", help="by counts alone: no time is measured")
     command.add_argument("--budget", type=float, metavar="S", help="seconds for one step, at most")
-    command.add_argument("--threshold", action="append", default=[], metavar="T", help="relative, as of `ab`")
+    add_list(command, "--threshold", "T", "relative, as of `ab`")
     command.add_argument("--retries", default=str(RETRIES), metavar="N", help="of an inconclusive step (default: 2)")
     command.add_argument(
         "--out", metavar="DIR", help="a new folder for each step's samples and verdicts (default: runs/bisect-<time>)"
@@ -68,20 +66,17 @@ class Steps:
     def judge(self, commit: str) -> Word:
         """Return git's word for a commit. An inconclusive verdict is looked for again, then skipped."""
         for number in range(self.tries):
-            judged = self._against_good(commit, self.folder / f"{commit[:10]}-{number}")
+            spec = replace(self.spec, head=commit, out=self.folder / f"{commit[:10]}-{number}")
+            try:
+                (judged,) = compare(spec, self.policy).trusted
+            except UsageError as error:  # it cannot be prepared: no finding about its speed
+                judged = Judged(commit, "missing", reason=str(error))
             if judged.verdict != "inconclusive":
                 break
         step = Step(commit, subject(commit), WORDS.get(judged.verdict, "skip"), judged)
         self.done.append(step)
         print(f"mixprof: {_line(step)}", file=sys.stderr, flush=True)
         return step.said
-
-    def _against_good(self, commit: str, folder: Path) -> Judged:
-        try:
-            (judged,) = compare(replace(self.spec, head=commit, out=folder), self.policy).trusted
-        except UsageError as error:  # it cannot be prepared: no finding about its speed
-            return Judged(commit, "missing", reason=str(error))
-        return judged
 
     def of(self, commit: str) -> Step:
         return next(step for step in self.done if step.commit == commit)
@@ -176,9 +171,5 @@ def _to_json(case: str, steps: Steps, first: FirstBad) -> dict[str, object]:
     }
 
 
-COMMAND = Command(
-    "the commit at which one case regressed, through git's own bisect",
-    add_options,
-    run,
-    ("bisect v1.0 HEAD --models my.zoo:net", "bisect v1.0 HEAD --models my.zoo:net --exact-only"),
-)
+EXAMPLES = ("bisect v1.0 HEAD --models my.zoo:net", "bisect v1.0 HEAD --models my.zoo:net --exact-only")
+COMMAND = Command("the commit at which one case regressed, through git's own bisect", add_options, run, EXAMPLES)

@@ -1,7 +1,5 @@
 """`mixprof calibrate`: the same code against itself on this machine, and against itself with known extra work."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math
@@ -15,7 +13,7 @@ import numpy as np
 
 from mixprof import models
 from mixprof.api import VERDICTS
-from mixprof.cli.command import Command, add_axes, add_json, add_measure, read_sweep
+from mixprof.cli.command import Command, add_axes, add_json, add_measure, print_json, read_sweep
 from mixprof.data import calibrations
 from mixprof.data.errors import UsageError
 from mixprof.data.testbed import testbed_key
@@ -36,12 +34,9 @@ def _say(line: str) -> None:
 
 def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--models", metavar="A,B", help=f"default: {','.join(DEFAULT_MODELS)}")
-    command.add_argument(
-        "--pairs", type=int, default=calibration.LEAST_PAIRS, metavar="N", help="A/A pairs over the grid (default: 20)"
-    )
-    command.add_argument(
-        "--from", dest="jobs", nargs="+", metavar="DIR", help="pool the canaries of earlier ab jobs; measures nothing"
-    )
+    least, pool = calibration.LEAST_PAIRS, "pool the canaries of earlier ab jobs; measures nothing"
+    command.add_argument("--pairs", type=int, default=least, metavar="N", help="A/A pairs over the grid (default: 20)")
+    command.add_argument("--from", dest="jobs", nargs="+", metavar="DIR", help=pool)
     add_json(command)
     add_axes(command, but=("models",))
     add_measure(command, "any")
@@ -56,17 +51,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.pairs < calibration.LEAST_PAIRS:
         raise UsageError(f"--pairs: got {arguments.pairs}, expected at least {calibration.LEAST_PAIRS}")
     with session(measure, models) as asked:
-        testbed = asked.machine().testbed
+        machine = asked.machine()
+    testbed = machine.testbed_of(device for group in sweep.groups for device in group.devices or machine.devices[-1:])
     generator = np.random.default_rng(measure.seed)
     if arguments.jobs:
-        found = _pooled([Path(each) for each in arguments.jobs], testbed, generator)
+        calibrated = _pooled(list(map(Path, arguments.jobs)), testbed, generator)
     else:
-        found = _measured(sweep.groups, measure, arguments.pairs, generator)
-    path = calibrations.write(testbed, found)
+        calibrated = _measured(sweep.groups, measure, arguments.pairs, generator)
+    path = calibrations.write(testbed, calibrated)
     if arguments.json:
-        print(json.dumps({**found, "file": str(path)}, indent=1))
+        print_json({**calibrated, "file": str(path)})
     else:
-        print(f"{calibrations.said(testbed)}\nkept for 7 days in {path}")
+        print(f"{calibrations.in_words(testbed)}\nkept for 7 days in {path}")
     return 0
 
 
@@ -102,9 +98,5 @@ def _measured(groups: Sequence[Axes], measure: Measure, pairs: int, generator: n
     return {**calibration.summary(alike, generator), "power": calibration.injected(slower, INJECTED, generator)}
 
 
-COMMAND = Command(
-    "what a gate can tell on this machine: the same code against itself",
-    add_options,
-    run,
-    ("calibrate", "calibrate --models my.zoo:net --pairs 40"),
-)
+EXAMPLES = ("calibrate", "calibrate --models my.zoo:net --pairs 40")
+COMMAND = Command("what a gate can tell on this machine: the same code against itself", add_options, run, EXAMPLES)

@@ -1,10 +1,7 @@
 """`mixprof check` and `mixprof baseline`: a run against stored ones."""
 
-from __future__ import annotations
-
 import argparse
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +10,13 @@ from mixprof.cli.command import Command, add_json
 from mixprof.data import calibrations, run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.histories import File, History, content_hash, is_url
-from mixprof.data.types import Case
 from mixprof.reports.gate import baseline, stored
 from mixprof.reports.gate.baseline import Baseline
 from mixprof.reports.gate.check import check
 from mixprof.reports.gate.comparable import compare, declared
-from mixprof.reports.gate.outcome import Judged, Outcome
+from mixprof.reports.gate.outcome import Outcome
 from mixprof.reports.gate.policy import refuse_unused_patterns
 from mixprof.reports.gate.stored import Stored
-from mixprof.reports.gate.times import Time
 
 MOST_RUNS = 200  # of a history that are read, the newest
 
@@ -52,17 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_unused_patterns(policy, [case.label() for case in base.newest.cases])
         outcome = check(arguments.folder, head, base, names, policy.thresholds, arguments.exact_only)
     times = stored.times_of_run(Path(arguments.folder))
-    cases = [replace(judged, times=_times_of(judged, times)) for judged in outcome.cases]
-    outcome = replace(outcome, cases=cases, notes=[*outcome.notes, calibrations.said(dict(head.testbed))])
+    cases = [replace(judged, times=times.get(judged.case) or {}) for judged in outcome.cases]
+    outcome = replace(outcome, cases=cases, notes=[*outcome.notes, calibrations.in_words(dict(head.testbed))])
     code = gate_options.conclude(outcome, policy, arguments, None)
     if arguments.add and history is not None:
         path, is_new = history.add(head.key, head.time, head.to_json())
         print(f"mixprof: {'added as' if is_new else 'already there:'} {path}", file=sys.stderr)
     return code
-
-
-def _times_of(judged: Judged, times: Mapping[Case, dict[str, Time]]) -> dict[str, Time]:
-    return times.get(judged.case, {}) if judged.case is not None else {}
 
 
 def history_of(against: str) -> History | None:
@@ -120,9 +111,5 @@ def _read(history: History, file: File) -> Stored:
         ) from None
 
 
-COMMAND = Command(
-    "a run against stored ones",
-    add_options,
-    run,
-    ("check runs/mine --against mixprof-baseline.txt", "check runs/mine --against history/ --add"),
-)
+EXAMPLES = ("check runs/mine --against mixprof-baseline.txt", "check runs/mine --against history/ --add")
+COMMAND = Command("a run against stored ones", add_options, run, EXAMPLES)

@@ -1,7 +1,5 @@
 """A command of the command line, and the options that several share."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Callable, Sequence
@@ -45,12 +43,15 @@ class Parser(argparse.ArgumentParser):
     """One line for an error, exit code 2, no abbreviated options."""
 
     def __init__(self, prog: str, description: str, epilog: str | None = None):
-        super().__init__(
-            prog, description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
-        )
+        super().__init__(prog, None, description, epilog, formatter_class=HelpFormatter, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; `{self.prog} --help` lists what is expected")
+
+
+def add_list(command: argparse.ArgumentParser, option: str, metavar: str, help: str) -> None:
+    """An option that may be given several times."""
+    command.add_argument(option, action="append", default=[], metavar=metavar, help=help)
 
 
 def add_json(command: argparse.ArgumentParser) -> None:
@@ -81,10 +82,8 @@ def _add(command: argparse.ArgumentParser, setting: Setting, metavar: str) -> No
 
 def add_files(command: argparse.ArgumentParser) -> None:
     """What modules of the user's and files are fed with."""
-    command.add_argument(
-        "--input", action="append", metavar="INPUT:1x77:int64", help="one that the forward takes, float32 unless said"
-    )
-    command.add_argument("--shape", action="append", metavar="INPUT:1x3x224x224", help="of an input of a file")
+    add_list(command, "--input", "INPUT:1x77:int64", "one that the forward takes, float32 unless said")
+    add_list(command, "--shape", "INPUT:1x3x224x224", "of an input of a file")
     command.add_argument("--inputs", metavar="FILE.npz", help="what the forward is fed with (default: random)")
 
 
@@ -103,17 +102,13 @@ def read_sweep(arguments: argparse.Namespace) -> Sweep:
     values = {name: getattr(arguments, name, None) for name in (*AXES, *MEASURE)}
     given = {name: value for name, value in values.items() if value is not None and value is not False}
     file = getattr(arguments, "file", None)
-    groups, measure = sweep_file.read(Path(file) if file else None, given, _spelled)
+    groups, measure = sweep_file.read(Path(file) if file else None, given, lambda name: f"--{name.replace('_', '-')}")
     return Sweep(groups, measure, read_files(arguments))
 
 
 def read_files(arguments: argparse.Namespace) -> Given:
     shapes, fed = (getattr(arguments, name, None) or () for name in ("shape", "input"))
     return Given(parse_shapes(shapes), getattr(arguments, "inputs", None), parse(fed))
-
-
-def _spelled(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def print_json(value: object) -> None:

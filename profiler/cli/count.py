@@ -1,7 +1,5 @@
 """`mixprof count`: parameters and MACs, as numbers or as formulas."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict, replace
 
@@ -14,10 +12,8 @@ from mixprof.run import counting
 from mixprof.run.counting import SINGLE, Counted
 from mixprof.symbolic import words
 
-WHERE = {
-    "fake": "on fake tensors: its code does not run on meta",
-    "cpu": "in a forward on the CPU: its code looks at values",
-}
+WHERE = {"fake": "on fake tensors: its code does not run on meta"}
+WHERE |= {"cpu": "in a forward on the CPU: its code looks at values"}
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -25,9 +21,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     for name, axis in SINGLE.items():
         setting = AXES[axis]
         command.add_argument(f"--{name}", metavar=name[0].upper(), help=f"{setting.words} (default: {setting.default})")
-    command.add_argument(
-        "--symbolic", action="store_true", help="exact formulas in batch, resolution, window, channels"
-    )
+    exact = "exact formulas in batch, resolution, window, channels"
+    command.add_argument("--symbolic", action="store_true", help=exact)
     command.add_argument("--tree", action="store_true", help="parameters, MACs and bytes of outputs by module")
     add_depth(command)
     add_files(command)
@@ -42,12 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     label, counted = counting.count(axes, models, read_files(arguments), tree=arguments.tree)
     if counted.tree is not None:
         counted = replace(counted, tree=module_tree.pruned(counted.tree, arguments.depth))
-    print_json(_as_json(counted)) if arguments.json else print(_as_text(label, counted))
+    fields = {name: value for name, value in asdict(counted).items() if name != "tree" or value is not None}
+    print_json(fields) if arguments.json else print(_as_text(label, counted))
     return 0
-
-
-def _as_json(counted: Counted) -> dict[str, object]:
-    return {name: value for name, value in asdict(counted).items() if name != "tree" or value is not None}
 
 
 def _as_text(label: str, counted: Counted) -> str:
@@ -77,9 +69,5 @@ def _symbolic(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(
-    "parameters and MACs of one forward; runs nothing on a device",
-    add_options,
-    run,
-    ("count swin_t --resolution 224 --batch 1 --window 7", "count my.zoo:net --tree --depth 3"),
-)
+EXAMPLES = ("count swin_t --resolution 224 --batch 1 --window 7", "count my.zoo:net --tree --depth 3")
+COMMAND = Command("parameters and MACs of one forward; runs nothing on a device", add_options, run, EXAMPLES)

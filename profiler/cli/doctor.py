@@ -1,7 +1,5 @@
 """`mixprof doctor`: what works here."""
 
-from __future__ import annotations
-
 import argparse
 
 from mixprof import models

@@ -1,14 +1,12 @@
 """What the gate's commands share: options of policy and exporters, and what they do with an outcome."""
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from mixprof.cli.command import add_list
 from mixprof.data.errors import UsageError
 from mixprof.reports.gate import limits, thresholds, waivers
 from mixprof.reports.gate.exporters import EXPORTERS, as_annotations, write
@@ -26,16 +24,8 @@ FILES = {  # option -> what it writes
 
 def add_options(command: argparse.ArgumentParser, retry: bool) -> None:
     """Options of policy and exporters. retry: whether the command can measure more."""
-    command.add_argument(
-        "--threshold", action="append", default=[], metavar="T", help="share like 0.02 (the default), or 'PATTERN=0.05'"
-    )
-    command.add_argument(
-        "--limit",
-        action="append",
-        default=[],
-        metavar="L",
-        help="of HEAD's time: 'host_p99<=8ms', 'PATTERN:latency<=2ms'",
-    )
+    add_list(command, "--threshold", "T", "share like 0.02 (the default), or 'PATTERN=0.05'")
+    add_list(command, "--limit", "L", "of HEAD's time: 'host_p99<=8ms', 'PATTERN:latency<=2ms'")
     choices = ("pass", "fail", "retry") if retry else ("pass", "fail")
     for name in ("inconclusive", "incomparable"):
         command.add_argument(f"--on-{name}", choices=choices, default="fail", help="what it comes to (default: fail)")
@@ -48,10 +38,8 @@ def add_options(command: argparse.ArgumentParser, retry: bool) -> None:
 def add_setup(command: argparse.ArgumentParser, prepare: str) -> None:
     """What is done to both sides before they are asked for anything. prepare: the help of that option."""
     command.add_argument("--prepare", metavar="COMMAND", help=prepare)
-    command.add_argument(
-        "--pythonpath", action="append", default=[], metavar="DIR",
-        help="folder of each side's packages, from the current one (default: src, where it holds them)",
-    )  # fmt: skip
+    folder = "folder of each side's packages, from the current one (default: src, where it holds them)"
+    add_list(command, "--pythonpath", "DIR", folder)
 
 
 def refuse_no_model(arguments: argparse.Namespace) -> None:
@@ -65,19 +53,10 @@ def policy_of(arguments: argparse.Namespace) -> Policy:
         raise UsageError("got retry without --budget, expected the seconds that it may take: add --budget 300")
     if arguments.limit and arguments.exact_only:
         raise UsageError("got --limit with --exact-only, which measures no time, expected one of them")
-    return Policy(
-        arguments.on_inconclusive,
-        arguments.on_incomparable,
-        thresholds.parse(arguments.threshold),
-        limits.parse(arguments.limit),
-        _waivers(arguments.waivers),
-    )
-
-
-def _waivers(path: str | None) -> Sequence[waivers.Waiver]:
-    if path is None and not waivers.DEFAULT.exists():
-        return ()
-    return waivers.read(Path(path) if path is not None else waivers.DEFAULT)
+    path = waivers.DEFAULT if arguments.waivers is None else Path(arguments.waivers)
+    accepted = waivers.read(path) if arguments.waivers is not None or path.exists() else ()
+    limited = thresholds.parse(arguments.threshold), limits.parse(arguments.limit)
+    return Policy(arguments.on_inconclusive, arguments.on_incomparable, *limited, accepted)
 
 
 def conclude(outcome: Outcome, policy: Policy, arguments: argparse.Namespace, stored: Path | None) -> int:

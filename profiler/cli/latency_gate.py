@@ -1,7 +1,5 @@
 """A gate as a test's fixture: BASE against the folder as it is, the verdict as the test's outcome."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

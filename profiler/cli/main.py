@@ -1,7 +1,5 @@
 """The command line: one command runs, and what fails becomes an exit code and one line."""
 
-from __future__ import annotations
-
 import errno
 import importlib.metadata
 import os
@@ -32,29 +30,34 @@ from mixprof.cli import (
 from mixprof.cli.command import Command, Parser
 from mixprof.data.errors import NotTrusted, UsageError
 
-COMMANDS: dict[str, Command] = {
-    "models": models.COMMAND,
-    "doctor": doctor.COMMAND,
-    "count": count.COMMAND,
-    "time": time.COMMAND,
-    "plan": plan.COMMAND,
-    "sweep": sweep.COMMAND,
-    "merge": merge.COMMAND,
-    "report": report.COMMAND,
-    "crosscheck": crosscheck.COMMAND,
-    "ab": ab.COMMAND,
-    "bisect": bisect.COMMAND,
-    "accept": accept.COMMAND,
-    "calibrate": calibrate.COMMAND,
-    "check": check.COMMAND,
-    "baseline": baseline.COMMAND,
-}
+MODULES = (
+    models,
+    doctor,
+    count,
+    time,
+    plan,
+    sweep,
+    merge,
+    report,
+    crosscheck,
+    ab,
+    bisect,
+    accept,
+    calibrate,
+    check,
+    baseline,
+)
+COMMANDS: dict[str, Command] = {module.__name__.rpartition(".")[2]: module.COMMAND for module in MODULES}
 
 
 def parser() -> Parser:
+    try:
+        version = importlib.metadata.version("mixprof")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        version = "not installed"
     top = Parser("mixprof", "What a spatial mixer really costs, measured on this machine.")
     top.set_defaults(run=None)
-    top.add_argument("--version", action="version", version=f"mixprof {_version()}")
+    top.add_argument("--version", action="version", version=f"mixprof {version}")
     shtab.add_argument_to(top, help="print the script that completes commands in a shell (see docs/axes.md)")
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -63,13 +66,6 @@ def parser() -> Parser:
         command.add_options(added)
         added.set_defaults(run=command.run)
     return top
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("mixprof")
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout
-        return "not installed"
 
 
 def main(argv: list[str] | None = None) -> int:

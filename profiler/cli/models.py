@@ -1,7 +1,5 @@
 """`mixprof models`: the registered names."""
 
-from __future__ import annotations
-
 import argparse
 
 from mixprof import models

@@ -1,7 +1,5 @@
 """`mixprof plan`: what a sweep would run."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict
 
@@ -52,9 +50,5 @@ def _with_predictions(plan: outlook.Plan, device: str, predictions: list[predict
     }
 
 
-COMMAND = Command(
-    "what a sweep would run; runs nothing",
-    add_options,
-    run,
-    ("plan mine.toml", "plan --models swin_t,dwnet_t --batches 1,64 --on A100"),
-)
+EXAMPLES = ("plan mine.toml", "plan --models swin_t,dwnet_t --batches 1,64 --on A100")
+COMMAND = Command("what a sweep would run; runs nothing", add_options, run, EXAMPLES)

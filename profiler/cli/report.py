@@ -1,7 +1,5 @@
 """`mixprof report`: figures, tables and data."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path
@@ -41,9 +39,5 @@ def runs_of(folders: list[str]) -> list[Path]:
     return runs
 
 
-COMMAND = Command(
-    "figures, tables and data of one or more runs",
-    add_options,
-    run,
-    ("report runs/mine --out report", "report runs/before runs/after --out side-by-side"),
-)
+EXAMPLES = ("report runs/mine --out report", "report runs/before runs/after --out side-by-side")
+COMMAND = Command("figures, tables and data of one or more runs", add_options, run, EXAMPLES)

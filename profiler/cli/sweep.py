@@ -1,7 +1,5 @@
 """`mixprof sweep`: a run folder of records."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time
@@ -14,9 +12,10 @@ from mixprof.cli.places import add_place, read_place, run_batch
 from mixprof.cli.plan import add_sweep
 from mixprof.cli.watch import Interruptible
 from mixprof.data import cache, run_folder
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
 from mixprof.data.fleet import runs_in
-from mixprof.data.types import Case, Record
+from mixprof.data.record import Record
 from mixprof.plan.shards import Shard
 from mixprof.run.sweep import carry_out
 
@@ -25,9 +24,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_sweep(command)
     command.add_argument("--out", metavar="RUN", help="a new folder (default: runs/<time>)")
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    command.add_argument(
-        "--refine", choices=("crossover",), help="then add cases between those where two models swap places"
-    )
+    more = "then add cases between those where two models swap places"
+    command.add_argument("--refine", choices=("crossover",), help=more)
     add_place(command)
     command.add_argument("--strict", action="store_true", help="exit code 4 unless every case is ok")
 
@@ -80,9 +78,5 @@ def _print_engines(records: list[Record]) -> None:
             print(f"mixprof: warning: {warning}", file=sys.stderr)
 
 
-COMMAND = Command(
-    "run a sweep into a run folder",
-    add_options,
-    run,
-    ("sweep", "sweep mine.toml --launches 8 --out runs/mine --resume"),
-)
+EXAMPLES = ("sweep", "sweep mine.toml --launches 8 --out runs/mine --resume")
+COMMAND = Command("run a sweep into a run folder", add_options, run, EXAMPLES)

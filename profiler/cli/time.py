@@ -1,7 +1,5 @@
 """`mixprof time`: the quick look."""
 
-from __future__ import annotations
-
 import argparse
 
 from mixprof import models
@@ -35,9 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     return watch.exit_code
 
 
-COMMAND = Command(
-    "measure now, print one table, leave nothing behind",
-    add_options,
-    run,
-    ("time depthwise_conv window_attention --resolutions 14,28", "time my.zoo:net --lowerings eager,compile --quick"),
+EXAMPLES = (
+    "time depthwise_conv window_attention --resolutions 14,28",
+    "time my.zoo:net --lowerings eager,compile --quick",
 )
+COMMAND = Command("measure now, print one table, leave nothing behind", add_options, run, EXAMPLES)

@@ -1,7 +1,5 @@
 """How the command line watches a sweep: progress on standard error, and an interrupt that lets the launch end."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Engines and their graphs on disk, named by content, in a folder that this user alone can write."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -29,8 +27,8 @@ def folder() -> Path:
 def own_folder(path: Path) -> Path:
     """Make a folder, or check that this user owns it and nobody else can write it: what lies in it is run as code."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.stat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+    facts = path.stat()
+    if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
         raise UsageError(
             f"got '{path}', which others own or can write, expected a folder of your own: chmod go-w it, or remove it"
         )
@@ -72,9 +70,9 @@ def fetch(key: str) -> tuple[tuple[bytes, Json] | None, str | None]:
         engine = (place / ENGINE).read_bytes()
         if proof["engine_sha256"] == sha256(engine):
             return (engine, proof), None
-        said = "its engine is not the one that was written"
+        damage = "its engine is not the one that was written"
     except FileNotFoundError:
         return None, None  # ended before it was whole
     except (OSError, ValueError, KeyError, TypeError) as error:
-        said = f"{type(error).__name__}: {error}"
-    return None, f"{place} is damaged ({said}) and was built again"
+        damage = f"{type(error).__name__}: {error}"
+    return None, f"{place} is damaged ({damage}) and was built again"

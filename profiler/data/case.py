@@ -1,7 +1,5 @@
 """The identity of one experiment."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +10,23 @@ from mixprof.data.json import Json, decode, digest, refuse_unknown
 STEP = "inference"
 
 
+def is_gpu(device: str) -> bool:
+    """Whether forwards are queued there, so that it has a time of its own; a simulated GPU is one."""
+    return device != "cpu"
+
+
+def is_simulated(device: str) -> bool:
+    """Whether nothing that a device tells was measured."""
+    return device.startswith("sim:")
+
+
 @dataclass(frozen=True)
 class Case:
     """One point of a sweep. Equal cases are the same experiment."""
 
     model: str  # a registered name, "timm:NAME" or "package.module:factory", with its options
     lowering: str  # "eager", "compile:max-autotune", ...
-    device: str  # "cpu", "cuda:0"
+    device: str  # "cpu", "cuda:0", "sim:0"
     dtype: str  # "float32" (TF32 off), "tf32", "float16", "bfloat16"
     layout: str  # "contiguous" or "channels_last"
     mode: str  # "hot" or "cold"
@@ -34,7 +42,7 @@ class Case:
         return {name: value for name, value in fields.items() if (name, value) != ("step", STEP)}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Case:
+    def from_json(cls, fields: Mapping[str, Any]) -> "Case":
         """ValueError for fields that are no case's."""
         refuse_unknown(fields, cls.__dataclass_fields__)
         return decode(fields, cls)

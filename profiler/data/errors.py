@@ -1,7 +1,5 @@
 """Errors that a case or a command can end with, and errors in one line."""
 
-from __future__ import annotations
-
 
 class Unavailable(Exception):
     """This machine lacks something; the message names the command that installs it."""
@@ -27,8 +25,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, its type where it has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an error's text, with the next where it only leads up to it; its type where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
 
 
 def root_cause(error: BaseException) -> BaseException:

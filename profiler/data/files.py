@@ -1,7 +1,5 @@
 """Files that are written whole or line by line, and are on disk when a call returns."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

@@ -4,8 +4,6 @@ A file's name holds the testbed key, the time of the run in UTC and the hash of 
 to one history at once, and who lists it knows which files are theirs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -40,23 +38,23 @@ class History:
 
     def __init__(self, url: str):
         self.url = url
-        with self._said():
+        with self._in_one_line():
             self._files, self._path = fsspec.core.url_to_fs(url)
 
     def files(self) -> list[File]:
         """Every run, oldest first. A place that does not exist yet has none; other files in it are not looked at."""
-        with self._said():
+        with self._in_one_line():
             try:
                 names = self._files.ls(self._path, detail=False, refresh=True)
             except FileNotFoundError:
                 return []
-        found = [(path, NAME.fullmatch(path.rstrip("/").rpartition("/")[2])) for path in names]
-        files = [File(path, **match.groupdict()) for path, match in found if match]
+        matches = [(path, NAME.fullmatch(path.rstrip("/").rpartition("/")[2])) for path in names]
+        files = [File(path, **match.groupdict()) for path, match in matches if match]
         return sorted(files, key=lambda file: (file.time, file.hash))
 
     def read(self, file: File) -> dict[str, Any]:
         """The content of a run file. UsageError for one whose content is not what its name says."""
-        with self._said():
+        with self._in_one_line():
             content: bytes = self._files.cat_file(file.path)
         if _hash(content) != file.hash:
             raise UsageError(
@@ -71,7 +69,7 @@ class History:
         content = serialize(fields)
         when = created.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         path = f"{self._path.rstrip('/')}/{key}-{when}-{_hash(content)}.json"
-        with self._said():
+        with self._in_one_line():
             self._files.makedirs(self._path, exist_ok=True)
             if self._files.exists(path):
                 return path, False
@@ -82,7 +80,7 @@ class History:
         return path, True
 
     @contextlib.contextmanager
-    def _said(self) -> Iterator[None]:
+    def _in_one_line(self) -> Iterator[None]:
         """What a file system cannot do, in one line."""
         try:
             yield

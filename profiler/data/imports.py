@@ -1,7 +1,5 @@
 """Where the code of a user's model came from, as the process that imported it tells."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +27,7 @@ class Imports:
     modules: tuple[Module, ...]
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Imports:
+    def from_json(cls, values: Mapping[str, Any]) -> "Imports":
         return cls(values["model"], tuple(Module(*each) for each in values["modules"]))
 
     @property

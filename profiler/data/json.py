@@ -1,7 +1,5 @@
 """JSON and the nouns that stand for it: decoded strictly, written without NaN."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """What one worker process produced for one case: raw samples and plain figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +16,21 @@ class Samples(Message, frozen=True):
 
     samples: tuple[float, ...]  # milliseconds per forward, in the order they were taken
     forwards_per_sample: int
+
+
+ENQUEUE_BOUND = 0.9  # of the time on the device: from there on the host sets the pace
+
+
+def is_host_bound(enqueue_ms: float, gpu_ms: float) -> bool:
+    """Whether forwards one after another wait for the host and not for the device."""
+    return enqueue_ms >= ENQUEUE_BOUND * gpu_ms
+
+
+class Queued(Message, frozen=True):
+    """How the forwards of a GPU's samples were enqueued."""
+
+    launches: int | None  # places of the queue that a forward takes; None where it waits for the device by itself
+    gated: bool  # all of a queue waited until the last was enqueued; else the host's gaps are in gpu_ms
 
 
 class Memory(Message, frozen=True):
@@ -41,6 +54,17 @@ class Energy(Message, frozen=True):
     reason: str | None = None
 
 
+class Deployment(Message, frozen=True):
+    """An artifact in a process of its own, or the reason why there are no figures."""
+
+    cold_start_s: float | None = None  # from the start of the process to its first result, the next three within
+    import_s: float | None = None  # of the engine's packages
+    load_s: float | None = None
+    first_ms: float | None = None
+    peak_bytes: int | None = None  # of the process
+    reason: str | None = None
+
+
 class Counts(Message, frozen=True):
     """The costs of one forward, batch included, as they are counted without running it."""
 
@@ -60,10 +84,12 @@ class LaunchEnvironment(Message, frozen=True):
     involuntary_switches: int | None = None
     dropped_samples: int | None = None  # before the steady state
     clocks: Json | None = None  # of a GPU, from NVML
+    flags: Json | None = None  # of torch, as they were after timing
     measure_s: float | None = None
     lost_cpu_share: float | None = None  # of the launch's CPU time, to others
     others_cpus: float | None = None
     governor: str | None = None
+    cooled_s: float | None = None  # waited for a GPU to cool down
     built_s: float | None = None
     prepare_s: float | None = None
     wall_s: float | None = None
@@ -85,11 +111,14 @@ class Launch:
     gpu_ms: Samples | None = None
     enqueue_ms: Samples | None = None
     host_ms: Samples | None = None
+    control_ms: Samples | None = None  # of a cold case: as gpu_ms, a spin in the place of the flush
+    queued: Queued | None = None
     build_s: float | None = None
     build_cached: bool | None = None
     artifact_bytes: int | None = None
     memory: Memory | None = None
     energy: Energy | None = None
+    deployment: Deployment | None = None
     relative_error: float | None = None
     proof: Json | None = None  # of the lowering
     counts: Counts | None = None
@@ -101,7 +130,7 @@ class Launch:
         return fields
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Launch:
+    def from_json(cls, fields: Mapping[str, Any]) -> "Launch":
         """ValueError for fields that are no launch's."""
         refuse_unknown(fields, cls.__dataclass_fields__)
         return decode(fields, cls)

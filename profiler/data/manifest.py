@@ -1,7 +1,5 @@
 """The files of a run folder that are written whole: its manifest, its devices' peaks, its engines' cross-check."""
 
-from __future__ import annotations
-
 import msgspec
 
 from mixprof.data.case import Case

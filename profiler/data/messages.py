@@ -1,11 +1,13 @@
 """The messages of worker processes: how they end, and their answers with known keys."""
 
-from __future__ import annotations
+from collections.abc import Iterable
 
 import msgspec
 
+from mixprof.data.case import is_simulated
 from mixprof.data.json import Json, Message
 from mixprof.data.launch import Status
+from mixprof.data.testbed import of_devices
 
 
 class Progress(Message, frozen=True):
@@ -51,6 +53,13 @@ class NoDevice(Message, frozen=True):
     failed: bool = False  # a driver is installed and does not start, or torch cannot use the devices it offers
 
 
+class GpuProcess(Message, frozen=True):
+    """A process that computes on a GPU."""
+
+    pid: int  # as NVML numbers it
+    used_bytes: int | None = None  # None where it is not told
+
+
 class Machine(Message, frozen=True):
     """This machine, as a worker sees it."""
 
@@ -59,5 +68,25 @@ class Machine(Message, frozen=True):
     testbed: Json = msgspec.field(default_factory=dict)
     informing: Json = msgspec.field(default_factory=dict)
     no_cuda: NoDevice | None = None
+    foreign: dict[str, tuple[GpuProcess, ...]] = msgspec.field(default_factory=dict)  # device -> of others, where told
+    simulated: str | None = None  # the figures of sim:0
     status: Status = "ok"
     job_s: float | None = None
+
+    def testbed_of(self, devices: Iterable[str]) -> Json:
+        """The testbed of cases on these devices; of simulated ones what simulates them beside this machine's CPU."""
+        devices = list(devices)
+        simulated = {"simulated": self.simulated} if any(map(is_simulated, devices)) else {}
+        return {**of_devices(self.testbed, devices), **simulated}
+
+    def shared(self, devices: Iterable[str]) -> str | None:
+        """Which processes of others compute on these devices, in words; None where nobody knows of any."""
+        words = []
+        for device in sorted(set(devices) & set(self.foreign)):
+            each = ", ".join(f"{process.pid}{_mebibytes(process)}" for process in self.foreign[device])
+            words += [f"{device} (process {each})"] if each else []
+        return " and ".join(words) or None
+
+
+def _mebibytes(process: GpuProcess) -> str:
+    return "" if process.used_bytes is None else f" with {process.used_bytes / 2**20:.0f} MiB"

@@ -1,7 +1,5 @@
 """Values that people type: sizes, ranges, and names with a slip in them."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable, Sequence
@@ -35,5 +33,4 @@ def parse_range(text: str) -> tuple[int, int]:
 def nearest(name: str, names: Iterable[str]) -> str:
     """The names most like this one, for an error message."""
     names = list(names)
-    found = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    return ", ".join(found or sorted(names))
+    return ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=0.4) or sorted(names))

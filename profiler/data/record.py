@@ -1,14 +1,12 @@
 """A case's launches put together: a line of records.jsonl."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mixprof.data.case import Case
 from mixprof.data.json import Json, decode, refuse_unknown, to_builtins
-from mixprof.data.launch import Energy, Launch, LaunchEnvironment, Memory, Status
+from mixprof.data.launch import Deployment, Energy, Launch, LaunchEnvironment, Memory, Status
 
 SCHEMA = 2  # of a run folder's files
 
@@ -33,6 +31,7 @@ class Record:
     min_bytes: int | None = None
     memory: Memory | None = None  # the largest of each figure over the launches
     energy: Energy | None = None
+    deployment: Deployment | None = None  # the last launch's
     relative_error: float | None = None  # the largest
     proof: Json | None = None
     environment: LaunchEnvironment = field(default_factory=LaunchEnvironment)
@@ -42,7 +41,7 @@ class Record:
         return {"schema": SCHEMA, **to_builtins(self), "case": self.case.to_json()}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Record:
+    def from_json(cls, fields: Mapping[str, Any]) -> "Record":
         """ValueError for fields that are no record's."""
         refuse_unknown(fields, ("schema", *cls.__dataclass_fields__))
         for launch in fields["launches"]:
@@ -68,6 +67,7 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
         **({} if last.counts is None else {name: getattr(last.counts, name) for name in last.counts.__struct_fields__}),
         memory=_largest([launch.memory for launch in launches if launch.memory is not None]),
         energy=last.energy,
+        deployment=last.deployment,
         relative_error=max(errors, default=None),
         proof=(slowest or last).proof,
         environment=last.environment,

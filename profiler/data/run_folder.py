@@ -4,8 +4,6 @@ Schema 1 had no step of a case and no metrics, and left out what was not measure
 environment: absent, they are what they were then.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """`ab`: two sides measured in one job, interleaved, and what a judge makes of it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile
@@ -12,7 +10,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from mixprof.data.errors import UsageError
+from mixprof.data.errors import NotTrusted, UsageError
+from mixprof.data.messages import Machine
 from mixprof.data.pairs import Measured
 from mixprof.data.run_folder import make_folder
 from mixprof.data.testbed import testbed_key
@@ -97,16 +96,12 @@ def _checked(spec: Spec, say: Say) -> Spec:
     name = spec.base
     if name == MERGE_BASE:
         spec = replace(spec, base=merge_base("HEAD" if spec.head == HERE else spec.head))
-    if not has_settings:
-        _refuse_one_commit(name, spec)
-    return spec
-
-
-def _refuse_one_commit(name: str, spec: Spec) -> None:
-    """Two names of one commit compare nothing: `merge-base HEAD` on the default branch itself, say."""
-    if is_revision(spec.base) and is_revision(spec.head) and (commit := resolve(spec.base)) == resolve(spec.head):
+    # Two names of one commit compare nothing: `merge-base HEAD` on the default branch itself, say.
+    both = (spec.base, spec.head)
+    if not has_settings and all(map(is_revision, both)) and len({commit := resolve(side) for side in both}) == 1:
         names = f"'{name}' and '{spec.head}', which are one commit ({commit[:10]})"
         raise UsageError(f"got {names}, expected two: name another BASE, such as HEAD~1")
+    return spec
 
 
 def _say_what_is_compared(spec: Spec, say: Say) -> None:
@@ -137,26 +132,29 @@ class _Job:
             cases = self._grid(asked)
             for entry in cases.entries:
                 grid.count(entry, self.sides, *asked)
-            self._refuse_others_code(asked)
-            key = testbed_key(asked[0].machine().testbed)
+            imports = [session.server.imports for session in asked]
+            for side, imported in zip(self.sides, imports, strict=True):
+                self._ownership.refuse_strays(side, imported)
+            self._ownership.refuse_same_code(*imports)
+            key = self._testbed_key(asked[0].machine(), cases)
         make_folder(spec.out, spec.hidden)
         rounds = Rounds(self.sides, spec.measure, spec.out, check=self._ownership.refuse_strays)
         first, canary = next((entry for entry in cases.entries if entry.pair.failure is None), None), None
         if not spec.exact_only and first is not None:
             canary = Entry.itself(first.base, first.pair.case)
             look(cases.entries, canary, rounds, self.judge, Budget(spec.budget_s, start), self.say)
-        return Measured(
-            base.words,
-            head.words,
-            [entry.pair for entry in cases.entries],
-            cases.missing,
-            canary.pair.differences if canary else (),
-            cases.notes,
-            key,
-            timed=not spec.exact_only,
-            rounds_s=rounds.spent_s,
-            spent_s=time.monotonic() - start,
-        )
+        pairs, differences = [entry.pair for entry in cases.entries], canary.pair.differences if canary else ()
+        names, spent = (base.words, head.words), (rounds.spent_s, time.monotonic() - start)
+        return Measured(*names, pairs, cases.missing, differences, cases.notes, key, not spec.exact_only, *spent)
+
+    def _testbed_key(self, machine: Machine, cases: grid.Grid) -> str:
+        """The key of the devices that the cases run on. NotTrusted where others compute on one of them, unasked."""
+        devices = {entry.pair.case.device for entry in cases.entries}
+        shared = None if self.spec.exact_only else machine.shared(devices)
+        if shared and not self.spec.measure.allow_shared_gpu:
+            raise NotTrusted(f"processes of others compute on {shared}: end them, or add --allow-shared-gpu")
+        cases.notes.extend([f"measured beside processes of others on {shared}"] if shared else [])
+        return testbed_key(machine.testbed_of(devices))
 
     def _grid(self, asked: Sequence[Session]) -> grid.Grid:
         """Pair the cases of both sides. UsageError where BASE has none, or where a pattern names none."""
@@ -177,13 +175,6 @@ class _Job:
     @cached_property
     def _ownership(self) -> Ownership:
         return Ownership(self.sides)
-
-    def _refuse_others_code(self, asked: Sequence[Session]) -> None:
-        """UsageError where a side ran what is not its own, or both the same."""
-        imports = [session.server.imports for session in asked]
-        for side, imported in zip(self.sides, imports, strict=True):
-            self._ownership.refuse_strays(side, imported)
-        self._ownership.refuse_same_code(*imports)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Which commit changed something: git's own bisect, stepped by a function that judges one commit."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Why a revision cannot do what the user's own folder can: what git leaves out of a work tree."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -56,8 +54,12 @@ def _module_file(side: Side, name: str) -> Path | None:
 def _causes(side: Side, reason: str) -> Iterator[str]:
     """What is known to be amiss, the likeliest first."""
     named = list(_named(side, reason))
-    if side.revision is not None:
-        yield from (_missing(side, path) for path in named if _is_missing(side, path))
+    for path in named if side.revision is not None else ():
+        depth = len(side.folder.relative_to(side.tree).parts)
+        users = [Path.cwd(), *Path.cwd().parents][depth] / path  # in the user's own work tree
+        if users.is_file() and not (side.tree / path).exists():
+            source, folder = shlex.quote(str(users)), shlex.quote(str(path.parent))
+            yield f"'{path}' is not in this commit: --prepare \"mkdir -p {folder} && cp {source} {folder}\""
     pointers = _pointers(side.tree)
     if stubs := [str(path) for path in named if str(path) in pointers]:
         yield _of_pointers(stubs)
@@ -75,21 +77,6 @@ def _named(side: Side, reason: str) -> Iterator[Path]:
         path = Path(os.path.normpath(side.folder / word[:LONGEST]))
         if path.is_relative_to(side.tree) and path != side.tree:
             yield path.relative_to(side.tree)
-
-
-def _users(side: Side) -> Path:
-    """The top of the user's own work tree."""
-    depth = len(side.folder.relative_to(side.tree).parts)
-    return [Path.cwd(), *Path.cwd().parents][depth]
-
-
-def _is_missing(side: Side, path: Path) -> bool:
-    return (_users(side) / path).is_file() and not (side.tree / path).exists()
-
-
-def _missing(side: Side, path: Path) -> str:
-    source, folder = shlex.quote(str(_users(side) / path)), shlex.quote(str(path.parent))
-    return f"'{path}' is not in this commit: --prepare \"mkdir -p {folder} && cp {source} {folder}\""
 
 
 def _pointers(tree: Path) -> list[str]:

@@ -1,7 +1,5 @@
 """What is asked of git: commits by name, what is not committed, and work trees that are gone afterwards."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
@@ -38,13 +36,13 @@ def git(*arguments: str, folder: Path | None = None) -> str:
     done = ask(*arguments, folder=folder)
     if done.returncode == 0:
         return done.stdout.rstrip("\n")
-    said = " ".join(done.stderr.split())
-    if "dubious ownership" in said:
-        fix = said.partition("call: ")[2] or f"git config --global --add safe.directory {Path.cwd()}"
+    message = " ".join(done.stderr.split())
+    if "dubious ownership" in message:
+        fix = message.partition("call: ")[2] or f"git config --global --add safe.directory {Path.cwd()}"
         raise UsageError(f"git does not trust this repository, another user's: {fix}")
-    if "not a git repository" in said:
+    if "not a git repository" in message:
         raise UsageError(f"got '{Path.cwd()}', which is no git repository, expected one, or python:PATH sides")
-    raise UsageError(f"git {shlex.join(arguments)}: {said or f'exit code {done.returncode}'}")
+    raise UsageError(f"git {shlex.join(arguments)}: {message or f'exit code {done.returncode}'}")
 
 
 def is_shallow() -> bool:

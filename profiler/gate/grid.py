@@ -1,31 +1,22 @@
 """The cases of an `ab` job: what each side can do of the same axes, and what is exactly known of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
 from mixprof.data.imports import Imports
 from mixprof.data.pairs import Failure, Missing, Paired
-from mixprof.data.types import Case
 from mixprof.gate.causes import explain
 from mixprof.gate.rounds import Entry
 from mixprof.gate.sides import Side
 from mixprof.plan import sources
-from mixprof.plan.axes import Planned, expand
+from mixprof.plan.axes import Planned, expand, refuse_mixture
 from mixprof.plan.settings import Axes, parse_axis
 from mixprof.run.session import Session
 
-AXIS_OF = {
-    "lowering": "lowerings",
-    "device": "devices",
-    "dtype": "dtypes",
-    "layout": "layouts",
-    "mode": "modes",
-    "model": "models",
-}
+AXIS_OF = {name: f"{name}s" for name in ("lowering", "device", "dtype", "layout", "mode", "model")}
 EXACT = ("params", "macs", "predicted_peak_bytes")  # of the counts; more of them is worse
 
 
@@ -106,6 +97,7 @@ def match(
             reason = (other.reason if other else None) or broken.get(case.model) or "HEAD has no such case"
             grid.missing.append(Missing(case, reason))
         else:
+            refuse_mixture({planned.case.device, other.case.device})
             grid.entries.append(Entry(Paired(case, planned.case, other.case), planned, other))
     new = {model for model in lacking if is_new(model)}
     grid.notes.extend(
@@ -117,7 +109,7 @@ def match(
         if case.model not in lacking:
             grid.notes.append(f"{case.label()} is in HEAD alone: new, and compared with nothing")
         elif case.model not in new:
-            grid.entries.append(Entry.failed(planned, case, Failure("base", "crashed", lacking[case.model])))
+            grid.entries.append(Entry.itself(planned, case, Failure("base", "crashed", lacking[case.model])))
     return grid
 
 

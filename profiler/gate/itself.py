@@ -1,13 +1,11 @@
 """One side against itself, alike or with extra work: what a gate can tell on a machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixprof.data.case import Case
 from mixprof.data.errors import NotTrusted, UsageError
-from mixprof.data.types import Case
 from mixprof.gate import grid
 from mixprof.gate.rounds import Entry, Rounds
 from mixprof.gate.sides import Side

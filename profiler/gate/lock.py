@@ -1,7 +1,5 @@
 """One gate at a time on a machine: two at once would disturb each other."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -1,12 +1,11 @@
 """Rounds until every case is decided, the last look is over, or the budget is spent."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from mixprof.data.types import Case
+from mixprof.data.case import Case
+from mixprof.data.pairs import Timed
 from mixprof.gate.rounds import Entry
 
 FORGIVEN = 2  # failures of BASE, where the policy forgives them
@@ -25,8 +24,8 @@ class Decides(Protocol):
         """Whether a failure of BASE is tried again."""
         ...
 
-    def decide(self, differences: Mapping[Case, Sequence[float]]) -> Collection[Case]:
-        """Return the cases that need no further round."""
+    def decide(self, differences: Mapping[Timed, Sequence[float]]) -> Collection[Timed]:
+        """Return those that need no further round."""
         ...
 
     def refuse(self, names: Sequence[str]) -> None:
@@ -48,10 +47,6 @@ class Budget:
     def __init__(self, seconds: float | None, start: float):
         self.seconds, self.start = seconds, start
 
-    @property
-    def is_spent(self) -> bool:
-        return self.seconds is not None and time.monotonic() - self.start >= self.seconds
-
     def allows(self, more_s: float) -> bool:
         """Whether so many seconds more end within it."""
         return self.seconds is None or time.monotonic() - self.start + more_s <= self.seconds
@@ -62,25 +57,23 @@ def look(
 ) -> None:
     """Run rounds of these cases, in which each that is decided is measured no more."""
     forgiven: dict[Case, int] = {}
-    decided: Collection[Case] = ()
+    decided: Collection[Timed] = ()
     for number in range(1, judge.looks[-1] + 1):
-        waiting = [
-            entry
-            for entry in entries
-            if entry.pair.case not in decided and _goes_on(entry, judge.forgives_base, forgiven)
-        ]
+        open_ones = [entry for entry in entries if not set(entry.pair.timed) <= set(decided)]
+        waiting = [entry for entry in open_ones if _goes_on(entry, judge.forgives_base, forgiven)]
         done = max((len(entry.pair.differences) for entry in entries), default=0)
         if not waiting or (number > 1 and not budget.allows(rounds.spent_s / max(done, 1))):
             return
-        rounds.run(waiting, canary, lambda: budget.is_spent)
+        rounds.run(waiting, canary, lambda: not budget.allows(0.0))
         say(f"round {number} of at most {judge.looks[-1]}, {len(waiting)} case{'s' * (len(waiting) != 1)}")
         if number in judge.looks:
             decided = judge.decide(differences_of(entries))
 
 
-def differences_of(entries: Sequence[Entry]) -> dict[Case, list[float]]:
-    """The rounds of each case that has two, which a variance takes."""
-    return {entry.pair.case: entry.pair.differences for entry in entries if len(entry.pair.differences) >= 2}
+def differences_of(entries: Sequence[Entry]) -> dict[Timed, list[float]]:
+    """The rounds of each time that has two, which a variance takes."""
+    timed = {key: rounds for entry in entries for key, rounds in entry.pair.timed.items()}
+    return {key: rounds for key, rounds in timed.items() if len(rounds) >= 2}
 
 
 def _goes_on(entry: Entry, forgives_base: bool, forgiven: dict[Case, int]) -> bool:

@@ -1,7 +1,5 @@
 """The folders that a side's own code is imported from."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,9 +1,7 @@
 """Whether each side runs its own code, and not what is installed of the repository elsewhere."""
 
-from __future__ import annotations
-
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -140,7 +138,7 @@ class Ownership:
     @cached_property
     def _projects(self) -> tuple[list[Path], ...]:
         """The folders in which the projects of each side's tree keep packages."""
-        return tuple(list(_folders_of_projects(side.tree)) for side in self.sides)
+        return tuple(_folders_of_projects(side.tree) for side in self.sides)
 
     def _differs(self, path: Path) -> bool:
         """Whether a package, or a module that is none, is not the same on both sides."""
@@ -175,7 +173,7 @@ class Ownership:
         return None
 
 
-def _folders_of_projects(tree: Path) -> Iterator[Path]:
+def _folders_of_projects(tree: Path) -> list[Path]:
     files = ask("ls-files", "--", *(f"*{name}" for name in PROJECT), folder=tree).stdout.splitlines()
-    for folder in dict.fromkeys((tree / file).parent for file in files if Path(file).name in PROJECT):
-        yield from (folder / below for below in BELOW_PROJECT)
+    folders = dict.fromkeys((tree / file).parent for file in files if Path(file).name in PROJECT)
+    return [folder / below for folder in folders for below in BELOW_PROJECT]

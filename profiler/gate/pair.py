@@ -1,7 +1,5 @@
 """Two resident processes of one case, one on each side, that take samples in turn: A B B A."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math
@@ -12,14 +10,22 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from mixprof.data.launch import is_host_bound
 from mixprof.run.client import Server, ServerDied
 
 ITERATIONS = 5  # samples in a row of one side
 BLOCKS = 6  # of A B B A, at least
 BLOCK_S = 1.0  # and for as long as this
+
+
+class Taken(NamedTuple):
+    """The samples of one turn in milliseconds; a CPU has none of the second."""
+
+    ms: list[float]
+    enqueue_ms: list[float]
+    lost: float | None
 
 
 class Ended(Exception):
@@ -47,7 +53,7 @@ class Resident:
         # Opened for both ways: neither end waits for the other, and a reader is always there.
         self._asks, self._answers = (os.open(path, os.O_RDWR) for path in self._paths)
         self._buffer = b""
-        self.repeats = 1  # forwards in one sample
+        self.repeats, self.gated = 1, False  # forwards in one sample; see streams.Queue
         try:
             self.running = server.begin("resident", asks=str(self._paths[0]), answers=str(self._paths[1]), **request)
         except BaseException:
@@ -56,16 +62,17 @@ class Resident:
 
     def ready(self) -> None:
         """Wait until it is lowered and warm. Ended when it ends instead."""
-        self.repeats = self._answer()["forwards_per_sample"]
+        answer = self._answer()
+        self.repeats, self.gated = answer["forwards_per_sample"], answer.get("gated", False)
         self.server.pause()
 
-    def take(self, samples: int) -> tuple[list[float], float | None]:
+    def take(self, samples: int) -> Taken:
         """So many samples in milliseconds per forward, and the share of its CPU time that others took meanwhile."""
         self.server.resume()
         os.write(self._asks, json.dumps({"take": samples}).encode() + b"\n")
         answer = self._answer()
         self.server.pause()
-        return answer["ms"], answer["lost"]
+        return Taken(answer["ms"], answer.get("enqueue_ms", []), answer["lost"])
 
     def end(self) -> dict[str, Any]:
         """Let it end; the fields of its Launch."""
@@ -113,11 +120,27 @@ class PairSamples:
     head_ms: tuple[tuple[float, ...], ...]
     lost_share: float | None  # of the CPU time, on the worse side
     head_repeats: int = 1  # forwards in one of HEAD's samples
+    base_enqueue_ms: tuple[tuple[float, ...], ...] = ()  # none on a CPU
+    head_enqueue_ms: tuple[tuple[float, ...], ...] = ()
+    head_gated: bool = True
 
     @property
     def difference(self) -> float:
         """The log of HEAD over BASE: the median over blocks."""
         return difference(self.base_ms, self.head_ms)
+
+    @property
+    def host_difference(self) -> float | None:
+        """Of the times to enqueue a forward; None on a CPU."""
+        return difference(self.base_enqueue_ms, self.head_enqueue_ms) if self.head_enqueue_ms else None
+
+    @property
+    def host_bound(self) -> bool:
+        """Whether HEAD's forward takes as long to enqueue as to run, or its queue does not hold it."""
+        if not self.head_enqueue_ms:
+            return False
+        enqueue, run = (statistics.median(itertools.chain(*of)) for of in (self.head_enqueue_ms, self.head_ms))
+        return not self.head_gated or is_host_bound(enqueue, run)
 
 
 def difference(base: Sequence[Sequence[float]], head: Sequence[Sequence[float]]) -> float:
@@ -127,26 +150,28 @@ def difference(base: Sequence[Sequence[float]], head: Sequence[Sequence[float]])
 
 def take_turns(base: Resident, head: Resident, generator: random.Random, seconds: float = BLOCK_S) -> PairSamples:
     """Blocks of A B B A or B A A B, five samples at a time, until there are enough of them."""
-    blocks: list[tuple[list[float], list[float]]] = []
-    lost: list[float] = []
+    blocks: list[dict[Resident, list[Taken]]] = []
     start = time.monotonic()
     while len(blocks) < BLOCKS or time.monotonic() - start < seconds:
         first, second = (base, head) if generator.random() < 0.5 else (head, base)
-        taken: dict[Resident, list[float]] = {base: [], head: []}
+        blocks.append({base: [], head: []})
         for side in (first, second, second, first):
-            samples, share = side.take(1 + ITERATIONS)
-            taken[side] += samples[1:]  # the first finds caches full of the other side's
-            lost += [] if share is None else [share]
-        blocks.append((taken[base], taken[head]))
-    shares = statistics.fmean(lost) if lost else None
-    return PairSamples(tuple(tuple(a) for a, _ in blocks), tuple(tuple(b) for _, b in blocks), shares, head.repeats)
+            blocks[-1][side].append(side.take(1 + ITERATIONS))
+    shares = [turn.lost for block in blocks for turns in block.values() for turn in turns if turn.lost is not None]
+
+    def of(side: Resident, time: str) -> tuple[tuple[float, ...], ...]:
+        """By block; the first sample of a turn finds caches full of the other side's."""
+        taken = [[sample for turn in block[side] for sample in getattr(turn, time)[1:]] for block in blocks]
+        return tuple(tuple(samples) for samples in taken if samples)
+
+    return PairSamples(
+        of(base, "ms"), of(head, "ms"), statistics.fmean(shares) if shares else None, head.repeats,
+        of(base, "enqueue_ms"), of(head, "enqueue_ms"), head.gated,
+    )  # fmt: skip
 
 
 def round_of(
-    sides: dict[str, tuple[Server, dict[str, Any]]],
-    generator: random.Random,
-    timeout_s: float,
-    seconds: float = BLOCK_S,
+    sides: dict[str, tuple[Server, dict[str, Any]]], generator: random.Random, timeout_s: float, seconds: float
 ) -> tuple[PairSamples, dict[str, Any], dict[str, Any]]:
     """One round of one case: the samples, and each side's Launch. Ended or ServerDied when a side fails.
 
@@ -164,10 +189,3 @@ def round_of(
             if resident.server.busy:
                 resident.kill()
         raise
-
-
-def scratch_of(folder: Path, side: str) -> Path:
-    """Make a side's own scratch below a job's."""
-    scratch = folder / side
-    scratch.mkdir(parents=True, exist_ok=True)
-    return scratch

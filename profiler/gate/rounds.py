@@ -1,7 +1,5 @@
 """Rounds of an `ab` job: every case of the grid once on both sides, interleaved, in random order, with a canary."""
 
-from __future__ import annotations
-
 import json
 import random
 import time
@@ -10,18 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mixprof.data.case import Case, is_simulated
 from mixprof.data.imports import Imports
 from mixprof.data.pairs import Failure, Paired
-from mixprof.data.types import Case
 from mixprof.gate.causes import explain
-from mixprof.gate.pair import Ended, PairSamples, round_of, scratch_of
+from mixprof.gate.pair import BLOCK_S, Ended, PairSamples, round_of
 from mixprof.gate.sides import Side
 from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, ServerDied
 from mixprof.run.executors.local import preload
-from mixprof.run.launching import reference_of, request_of
+from mixprof.run.launching import choices_of, reference_of, request_of
 
 CANARY = "canary"  # the side that is BASE once more
 TRIES = 3  # of a round that others disturbed; then it is given up
@@ -38,13 +36,8 @@ class Entry:
     head: Planned
 
     @classmethod
-    def itself(cls, planned: Planned, case: Case) -> Entry:
-        """One side against itself."""
-        return cls(Paired(case, planned.case, planned.case), planned, planned)
-
-    @classmethod
-    def failed(cls, planned: Planned, case: Case, failure: Failure) -> Entry:
-        """A case of one side that the other one cannot even plan."""
+    def itself(cls, planned: Planned, case: Case, failure: Failure | None = None) -> "Entry":
+        """One side against itself; with a failure, a case that the other side cannot even plan."""
         return cls(Paired(case, planned.case, planned.case, failure=failure, uncounted=failure), planned, planned)
 
 
@@ -66,6 +59,7 @@ class Rounds:
         self.check = check
         self.spent_s = 0.0
         self._generator = random.Random(measure.seed)
+        self._requests = 0
 
     def run(self, entries: Sequence[Entry], canary: Entry | None, stop: Callable[[], bool]) -> None:
         """Run one round: fresh servers, the cases in random order, the canary among them."""
@@ -89,11 +83,8 @@ class Rounds:
             self.spent_s += time.monotonic() - start
 
     def _server(self, name: str, planned: Iterable[Planned]) -> Server:
-        side = self.sides[name]
-        return Server(
-            scratch_of(self.folder, name), preload(planned), self.threads, self.measure.allocator,
-            side=side.origin,
-        )  # fmt: skip
+        settings = (preload(planned), self.threads, self.measure.allocator)
+        return Server(self.folder / name, *settings, self.sides[name].origin)
 
     def _measure(self, entry: Entry, against: str, servers: dict[str, Server], stop: Callable[[], bool]) -> None:
         """Measure one case until a round of it was undisturbed, or its tries are over."""
@@ -101,7 +92,11 @@ class Rounds:
             if number and stop():  # no time to try again
                 break
             try:
-                samples, *launches = self._pair(entry, against, servers)
+                planned = {"base": entry.base, against: entry.head}
+                requests = {side: self._request(servers[side], side, planned[side]) for side in planned}
+                sides = {side: (servers[side], requests[side]) for side in planned}
+                seconds = 0.0 if is_simulated(entry.base.case.device) else BLOCK_S  # its blocks take none of ours
+                samples, *launches = round_of(sides, self._generator, self.measure.timeout, seconds)
             except Failed as failed:
                 entry.pair.failure = failed.failure
                 return
@@ -124,13 +119,6 @@ class Rounds:
                 return
         entry.pair.disturbed += 1
 
-    def _pair(
-        self, entry: Entry, against: str, servers: Mapping[str, Server]
-    ) -> tuple[PairSamples, dict[str, Any], dict[str, Any]]:
-        planned = {"base": entry.base, against: entry.head}
-        requests = {side: (servers[side], self._request(servers[side], side, planned[side])) for side in planned}
-        return round_of(requests, self._generator, self.measure.timeout)
-
     def _request(self, server: Server, side: str, planned: Planned) -> dict[str, Any]:
         """A resident process's request; its reference is made first where this side has none yet."""
         request, reference = request_of(planned), reference_of(server, planned.case)
@@ -138,7 +126,10 @@ class Rounds:
             values = server.run("prepare", self.measure.timeout, reference=str(reference), **request).values
             if values["status"] != "ok":
                 raise Failed(self._failure(side, values))
-        more = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
+        more: dict[str, Any] = {"extra_work": self.extra_work} if side == "head" and self.extra_work else {}
+        more["choices"] = choices_of(server, planned, self.settings)
+        self._requests += 1
+        more["noise"] = f"pair {self._requests}"
         return {**request, "reference": str(reference), "measure": self.settings, "max_memory": None, **more}
 
     def _failure(self, name: str, values: Mapping[str, Any]) -> Failure:
@@ -156,6 +147,10 @@ class Rounds:
             "head_forwards_per_sample": samples.head_repeats,
             "lost_share": samples.lost_share,
             "difference": samples.difference,
+            "base_enqueue_ms": samples.base_enqueue_ms,
+            "head_enqueue_ms": samples.head_enqueue_ms,
+            "host_difference": samples.host_difference,
+            "host_bound": samples.host_bound,
         }
         with (self.folder / JOURNAL).open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -164,6 +159,8 @@ class Rounds:
 def _count(pair: Paired, samples: PairSamples, proofs: Mapping[str, dict[str, Any]]) -> None:
     """Add a round that counts."""
     pair.differences.append(samples.difference)
+    pair.host_differences += [] if samples.host_difference is None else [samples.host_difference]
+    pair.host_bound |= samples.host_bound
     pair.head_ms.append([ms for block in samples.head_ms for ms in block])
     pair.head_repeats = max(samples.head_repeats, pair.head_repeats)
     pair.proofs = proofs

@@ -1,7 +1,5 @@
 """What BASE and HEAD stand for: a revision in a work tree of its own, a Python environment, or the folder as it is."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess
@@ -78,8 +76,8 @@ def side(name: str, scratch: Path, setup: Setup, overrides: dict[str, str]) -> I
         python = sys.executable if name == HERE else _python(name.removeprefix("python:"))
         tree = Path(top) if (top := ask("rev-parse", "--show-toplevel").stdout.strip()) else here
         # An environment is compared by what is installed in it: a `src` of this folder does not go before that.
-        found = roots(here, tree, setup.pythonpath, detect=name == HERE)
-        yield Side(name, here, python, overrides=overrides, path=_path(here, scratch), tree=tree, roots=found)
+        first = roots(here, tree, setup.pythonpath, detect=name == HERE)
+        yield Side(name, here, python, overrides=overrides, path=_path(here, scratch), tree=tree, roots=first)
         return
     commit = resolve(name)
     below = here.relative_to(git("rev-parse", "--show-toplevel"))
@@ -90,20 +88,23 @@ def side(name: str, scratch: Path, setup: Setup, overrides: dict[str, str]) -> I
         folder.mkdir(parents=True, exist_ok=True)
         environment = _prepared(tree, scratch, setup.prepare) if setup.prepare else None
         python = str(environment / "bin" / "python") if environment else sys.executable
-        found = roots(folder, tree, setup.pythonpath, detect=not _installs(environment, tree))
-        yield Side(name, folder, python, commit, overrides, _path(tree, scratch), tree, found, environment)
+        # Whether --prepare installed something of the tree: with what it built, it then comes before the tree's `src`.
+        packages = environment.glob("lib/python*/site-packages") if environment is not None else ()
+        installs = any(True for each in packages for _ in installed_from([tree.resolve(), tree], each))
+        first = roots(folder, tree, setup.pythonpath, detect=not installs)
+        yield Side(name, folder, python, commit, overrides, _path(tree, scratch), tree, first, environment)
 
 
 def _python(path: str) -> str:
     """The interpreter of an environment's folder, or the interpreter itself. UsageError where it cannot be one."""
-    found = Path(path).expanduser()
-    found = found / "bin" / "python" if found.is_dir() else found
-    if not os.access(found, os.X_OK) or found.is_dir():
+    named = Path(path).expanduser()
+    python = named / "bin" / "python" if named.is_dir() else named
+    if not os.access(python, os.X_OK) or python.is_dir():
         raise UsageError(f"got python:{path}, expected an environment's folder or its interpreter")
     needs = ("torch", "numpy", "scipy", "msgspec")
     ask = f"import importlib.util as u; print('lacks', *(n for n in {needs} if not u.find_spec(n)))"
     try:
-        done = subprocess.run([found, "-c", ask], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([python, "-c", ask], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"got python:{path}, which does not run ({error}), expected an interpreter") from None
     word, *lacks = done.stdout.split() or [""]
@@ -111,15 +112,14 @@ def _python(path: str) -> str:
         raise UsageError(f"got python:{path}, which is no Python, expected an environment's folder or its interpreter")
     if lacks:
         raise UsageError(f"got python:{path}, which lacks {', '.join(lacks)}, expected an environment that has them")
-    return str(found.absolute())
+    return str(python.absolute())
 
 
 def _prepared(tree: Path, scratch: Path, command: str) -> Path:
     """Run the user's command in a work tree, its own environment first on the path; that environment."""
     environment = scratch / "environment"
-    made = subprocess.run(
-        [sys.executable, "-m", "venv", "--system-site-packages", environment], capture_output=True, text=True
-    )
+    make = [sys.executable, "-m", "venv", "--system-site-packages", str(environment)]
+    made = subprocess.run(make, capture_output=True, text=True)
     if made.returncode:
         last = (made.stdout or made.stderr).strip().splitlines()[-1:] or ["nothing said"]
         raise UsageError(f"--prepare: no environment could be made with `python -m venv`: {last[0]}")
@@ -134,12 +134,6 @@ def _prepared(tree: Path, scratch: Path, command: str) -> Path:
     return environment
 
 
-def _installs(environment: Path | None, tree: Path) -> bool:
-    """Whether --prepare installed something of the tree: with what it built, it then comes before the tree's `src`."""
-    packages = environment.glob("lib/python*/site-packages") if environment is not None else ()
-    return any(True for folder in packages for _ in installed_from([tree.resolve(), tree], folder))
-
-
 def has_registered(tree: Path) -> bool:
     """Whether registered models come from a tree: it is a checkout of this project."""
     return (tree / "models" / "specialization.py").exists() and (tree / "src" / "mixprof").exists()
@@ -150,11 +144,9 @@ def _path(tree: Path, scratch: Path) -> tuple[str, ...]:
 
     In a checkout of this project its `models` too: registered models are the side's.
     """
-    folder = scratch / "path"
-    package = folder / "mixprof"
+    package = scratch / "path" / "mixprof"
     package.mkdir(parents=True, exist_ok=True)
-    ours = Path(__file__).parents[1]
-    for part in ours.iterdir():
+    for part in Path(__file__).parents[1].iterdir():
         source = (tree / "models").resolve() if part.name == "models" and has_registered(tree) else part
         (package / part.name).symlink_to(source)
-    return (str(folder),)
+    return (str(package.parent),)

@@ -1,10 +1,10 @@
 """Submodules of a work tree, which git leaves empty: filled from what this machine has of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mixprof.gate.git import ask
 
@@ -27,8 +27,15 @@ class Submodule:
 def fill(tree: Path) -> None:
     """Write the files of every submodule whose commit the user's own clone has: nothing is fetched, no hook is run."""
     for submodule in _submodules(tree):
-        if submodule.is_empty and submodule.clone.is_dir():
-            _check_out(submodule)
+        if not submodule.is_empty or not submodule.clone.is_dir():
+            continue
+        submodule.folder.mkdir(parents=True, exist_ok=True)
+        index = submodule.folder.with_name(f".{submodule.folder.name}.mixprof-index")  # the clone's stays as it is
+        git = partial(ask, "--git-dir", str(submodule.clone), "--work-tree", str(submodule.folder))
+        where: dict[str, Any] = {"folder": submodule.folder, "variables": {"GIT_INDEX_FILE": str(index)}}
+        if git("read-tree", submodule.commit, **where).returncode == 0:
+            git("checkout-index", "--all", **where)
+        index.unlink(missing_ok=True)
 
 
 def empty(tree: Path) -> list[str]:
@@ -62,14 +69,3 @@ def _name(tree: Path, path: str) -> str:
     lines = ask("config", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$", folder=tree).stdout
     names = {key_path[1]: key_path[0] for line in lines.splitlines() if (key_path := line.split(" ", 1))}
     return names.get(path, f"submodule.{path}.path").removeprefix("submodule.").removesuffix(".path")
-
-
-def _check_out(submodule: Submodule) -> None:
-    """Write a commit's files through an index of its own: the clone's stays as it is."""
-    submodule.folder.mkdir(parents=True, exist_ok=True)
-    index = submodule.folder.with_name(f".{submodule.folder.name}.mixprof-index")
-    places = ("--git-dir", str(submodule.clone), "--work-tree", str(submodule.folder))
-    variables = {"GIT_INDEX_FILE": str(index)}
-    if ask(*places, "read-tree", submodule.commit, folder=submodule.folder, variables=variables).returncode == 0:
-        ask(*places, "checkout-index", "--all", folder=submodule.folder, variables=variables)
-    index.unlink(missing_ok=True)

@@ -17,11 +17,19 @@ from mixprof.data.parsing import nearest, parse_bytes, parse_range
 if TYPE_CHECKING:
     import torch
 
-    from mixprof.machine.streams import Stream
+    from mixprof.lowerings.cold import Cold
+    from mixprof.machine.devices import Device
 
 Proof = dict[str, Any]  # JSON: each lowering's own
 Values = tuple[str, ...] | Callable[[str], object]  # of an option: () for a bare one, or a parser of them
 LAYOUTS = ("contiguous", "channels_last")
+
+
+def _count(value: str) -> int:
+    """A whole number from 1 up; ValueError, with what is expected."""
+    if not value.isdigit() or int(value) < 1:
+        raise ValueError("a whole number from 1 up")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -51,10 +59,11 @@ class Lowered:
     proof: Proof = field(default_factory=dict)
     compilations: Callable[[], int] = lambda: 0  # so far in this process: growth among samples is a recompile
     runs_in_torch: bool = True  # its memory comes from torch's allocator
-    stream: Stream | None = None  # it enqueues on; None: a CPU, or torch's current stream
+    device: Device | None = None  # its own; None: the case's as torch has it
     layer_times: Callable[[int], list[tuple[str, float]]] | None = None  # forwards -> (layer, milliseconds)
     close: Callable[[], None] = lambda: None  # frees what it holds on the device
     read_all: Callable[[], list[torch.Tensor]] | None = None  # like `read`, every output
+    cold: Cold | None = None  # how a process that deploys its artifact loads it; None: no such process
 
     def outputs(self) -> list[torch.Tensor]:
         """Run one forward; every output tensor on the CPU."""
@@ -78,6 +87,7 @@ class Entry:
     layouts: tuple[str, ...] = ()  # memory formats that mean something to it; () where the runtime chooses
     fuses: bool = False  # makes kernels of its own out of several operators
     form: str | None = None  # the arrangement of models that suits it, by a lowering's name; None: its own name's
+    chooses: bool = False  # the formulations of a model are raced in it before a case; else the usual ones run
     build_s: float = 0.0  # assumed of a case that nobody has built yet
 
 
@@ -110,6 +120,7 @@ LOWERINGS: dict[str, Entry] = {
         layers="operators",
         inference_mode=True,
         layouts=LAYOUTS,
+        chooses=True,
     ),
     "compile": Entry(
         module="mixprof.lowerings.compiled",
@@ -120,15 +131,45 @@ LOWERINGS: dict[str, Entry] = {
         compiles=True,
         layouts=LAYOUTS,
         fuses=True,
+        chooses=True,
         build_s=20.0,
+    ),
+    "aot": Entry(
+        module="mixprof.lowerings.aot",
+        requires=("torch",),
+        install="pip install torch",
+        options={"max-autotune": ()},
+        preload=("torch", "torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.package"),
+        compiles=True,
+        layouts=LAYOUTS,
+        fuses=True,
+        form="compile",
+        build_s=40.0,
     ),
     "onnxruntime": Entry(
         module="mixprof.lowerings.onnxruntime",
         requires=("onnx", "onnxscript", "onnxruntime"),
-        install="pip install onnx onnxscript onnxruntime",
-        options={"opt": ("disable", "basic", "extended", "all")},
+        install="pip install 'mixprof[onnxruntime]', or 'mixprof[onnxruntime-gpu]' for CUDA",
+        options={"opt": ("disable", "basic", "extended", "all"), "fallback": ("cpu",)},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
+        chooses=True,
+        build_s=5.0,
+    ),
+    "openvino": Entry(
+        module="mixprof.lowerings.openvino",
+        requires=("onnx", "onnxscript", "openvino"),
+        install="pip install 'mixprof[openvino]'",
+        options={
+            "hint": ("latency", "throughput"),
+            "streams": _count,
+            "precision": ("f32", "bf16", "f16", "device"),
+        },
+        preload=("torch", "torch.onnx", "onnxscript", "openvino"),
+        files=(".onnx",),
+        layers="own",
+        fuses=True,
+        form="onnxruntime",
         build_s=5.0,
     ),
     "tensorrt": TENSORRT,
@@ -211,6 +252,8 @@ def missing(name: str) -> str | None:
     absent = [package for package in entry.requires if not is_installed(package)]
     if absent:
         reason = f"lowering '{name}': {', '.join(absent)} is not installed: {entry.install}"
+        if "onnxruntime" in absent and entry is not LOWERINGS["onnxruntime"]:
+            reason += f" and {LOWERINGS['onnxruntime'].install}"
         others = [other for other, its in LOWERINGS.items() if entry.engine and its.engine and _is_there(its)]
         return reason + "".join(
             f"; {one} is installed here, and is another lowering: --lowerings {one}" for one in others

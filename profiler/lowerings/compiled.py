@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mixprof.data.errors import Unavailable, Unsupported
 from mixprof.lowerings import Lowered, Target
 from mixprof.lowerings.eager import of_function, place
+from mixprof.machine import devices
 
 
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
@@ -20,7 +21,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     from torch._dynamo.utils import counters
     from torch._inductor import metrics
 
-    _refuse_noexec(Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()))
+    refuse_noexec("compile", Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()))
     module, inputs = place(module, inputs, target)
     mode = next(iter(target.options), "default")
     counters.clear()
@@ -28,8 +29,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     compiled = torch.compile(module, dynamic=False, mode=mode)
     for _ in range(3):  # the second and third settle autotuning and CUDA graphs
         compiled(*inputs)
-    if target.device != "cpu":
-        torch.cuda.synchronize(target.device)
+    devices.of(target.device).synchronize()
     build_s = time.perf_counter() - start
     if not counters["stats"]["unique_graphs"]:
         raise Unsupported("lowering 'compile': torch.compile captured no graph, so this would be eager under its name")
@@ -53,11 +53,11 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     )
 
 
-def _refuse_noexec(folder: Path) -> None:
+def refuse_noexec(name: str, folder: Path) -> None:
     """Raise Unavailable where nothing that inductor builds could be loaded: Docker mounts such a /tmp."""
     place = next(each for each in (folder, *folder.parents) if each.exists())
     if os.statvfs(place).f_flag & os.ST_NOEXEC:
         raise Unavailable(
-            f"lowering 'compile': '{place}' is mounted noexec, and what is compiled is loaded from there: "
+            f"lowering '{name}': '{place}' is mounted noexec, and what is compiled is loaded from there: "
             "set TMPDIR to a folder elsewhere, or of a sweep --out"
         )

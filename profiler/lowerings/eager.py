@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mixprof.data.errors import Unsupported
 from mixprof.lowerings import Lowered, Target, cast, convert
 from mixprof.lowerings.trees import tensors_of
+from mixprof.machine import devices
 from mixprof.machine.process import torch_dtype
 
 SDPA = {
@@ -81,21 +82,19 @@ def of_function(run: Callable[[], object], build_s: float, **details: Any) -> Lo
 
 
 def _graphed(run: Callable[[], object], target: Target, start: float) -> Lowered:
-    if target.device == "cpu":
-        raise Unsupported("lowering 'eager:graph=on': CUDA graphs need a CUDA device")
-    for _ in range(3):
-        run()
-    torch.cuda.synchronize(target.device)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = tensors_of(run())
+    outputs: list[Tensor] = []
+
+    def keep() -> None:
+        outputs[:] = tensors_of(run())
+
+    replay = devices.of(target.device).capture(keep)
 
     def read_all() -> list[Tensor]:
         for output in outputs:
             if output.is_floating_point():
                 output.fill_(float("nan"))
-        graph.replay()
+        replay()
         return [output.cpu() for output in outputs]
 
     build_s = time.perf_counter() - start
-    return Lowered(graph.replay, lambda: read_all()[0], build_s, proof={"cuda_graph": True}, read_all=read_all)
+    return Lowered(replay, lambda: read_all()[0], build_s, proof={"cuda_graph": True}, read_all=read_all)

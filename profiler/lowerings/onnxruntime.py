@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
+import sys
+import tempfile
 import time
-import warnings
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,53 +18,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory, root_cause
-from mixprof.lowerings import Lowered, Target, cast, convert
+from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory
+from mixprof.lowerings import Lowered, Target
+from mixprof.lowerings.cold import Cold, order
+from mixprof.lowerings.onnx_export import OPSET, exported
 from mixprof.lowerings.onnx_graph import TYPES as ELEMENT_TYPES
 from mixprof.machine.process import torch_dtype
 
-OPSET = 20
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CODES: dict[torch.dtype, int] = {getattr(torch, name): code for code, name in ELEMENT_TYPES.items()}
 NAMES = {torch.float32: "float", torch.float64: "double"}  # where onnxruntime's differ from torch's
 TYPES = {f"tensor({NAMES.get(dtype, str(dtype).removeprefix('torch.'))})": dtype for dtype in CODES}
+# Both packages are the module `onnxruntime`: the one installed last overwrites the other.
+OF_GPU = "pip uninstall onnxruntime, then pip install 'mixprof[onnxruntime-gpu]'"
 LEVELS = {"disable": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED"}
-
-
-def export(
-    module: nn.Module, inputs: tuple[Tensor, ...], path: Path, dynamic: tuple[dict[int, Any], ...] | None = None
-) -> None:
-    """Write an ONNX graph of the module at `path`, whole or not at all. Unsupported when it cannot be exported.
-
-    dynamic: which axes of each input vary. Source lines are left out, so that equal graphs are equal files.
-    """
-    temporary = path.with_name(f"{os.getpid()}.{path.name}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module, inputs, dynamo=True, opset_version=OPSET, verbose=False, dynamic_shapes=dynamic
-            )
-        assert program is not None
-        for node in program.model.graph:
-            node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
-        program.save(str(temporary), external_data=False)
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise Unsupported(f"torch.onnx.export: {first_line(root_cause(error))}") from error
-    os.replace(temporary, path)
 
 
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
     """Export, or take this run's export of an earlier launch, and load it. Option `opt=` bounds graph optimisation."""
     start = time.perf_counter()
-    dtype = torch_dtype(target.dtype)
-    inputs = tuple(cast(x, dtype).contiguous() for x in inputs)
-    path = target.cache / f"{target.key}.onnx"
-    cached = path.exists()
-    if not cached:
-        export(convert(module, dtype), inputs, path)
+    path, inputs, cached = exported(module, inputs, target, torch_dtype(target.dtype))
     lowered = lower_file(path, inputs, target, start)
     return replace(lowered, build_cached=cached, proof={**lowered.proof, "opset": OPSET})
 
@@ -73,6 +51,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         "onnx_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "provider": session.get_providers()[0],
         "layout": "chosen by onnxruntime",
+        **({} if target.device == "cpu" else {"nodes": _nodes(session)}),
     }
     settings = _run_options(target)
 
@@ -92,7 +71,16 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         proof=proof,
         runs_in_torch=False,
         read_all=read_all,
+        cold=_cold(path, inputs, target),
     )
+
+
+def _cold(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Cold | None:
+    """How a process deploys the graph on the CPU; None on a GPU, and for what numpy does not have."""
+    if target.device != "cpu" or any(x.dtype == torch.bfloat16 for x in inputs):
+        return None
+    level = LEVELS.get(target.options.get("opt", "all"), "ORT_ENABLE_ALL")
+    return order("onnxruntime", path, inputs, target.threads, {"level": level})
 
 
 def _session(path: Path, target: Target) -> Any:
@@ -105,31 +93,86 @@ def _session(path: Path, target: Target) -> Any:
         "user_compute_stream": str(torch.cuda.current_stream().cuda_stream),
         "use_tf32": str(int(target.dtype == "tf32")),
     }
-    return session_of(path, kind, target.threads, level, settings)
+    return session_of(path, kind, target.threads, level, settings, falls_back="fallback" in target.options)
 
 
-def session_of(path: Path, kind: str, threads: int, level: str = "all", settings: dict[str, str] | None = None) -> Any:
-    """A session of the graph at `path` on "cpu" or "cuda". Unsupported, in its own words, where it refuses it."""
+def session_of(
+    path: Path, kind: str, threads: int, level: str = "all", settings: dict[str, str] | None = None,
+    *, falls_back: bool = False,
+) -> Any:  # fmt: skip
+    """A session of the graph at `path` on "cpu" or "cuda". Unsupported, in its own words, where it refuses it.
+
+    falls_back: nodes that the device has no kernel for may run on the CPU, with copies there and back.
+    """
     import onnxruntime
 
-    if PROVIDERS[kind] not in onnxruntime.get_available_providers():
-        raise Unavailable(f"lowering 'onnxruntime' on {kind}: pip install onnxruntime-gpu")
+    provider = PROVIDERS[kind]
+    if provider not in onnxruntime.get_available_providers():
+        raise Unavailable(f"lowering 'onnxruntime' on {kind}: this build has no {provider}: {OF_GPU}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4
+    options.log_severity_level = 4 if kind == "cpu" else 2
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    if kind != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", str(int(not falls_back)))
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS.get(level, "ORT_ENABLE_ALL"))
-    provider: Any = (PROVIDERS[kind], settings) if settings else PROVIDERS[kind]
+    log: list[str] = []
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        with _standard_error(log):
+            providers = [(provider, settings or {})]
+            # Left on, its own fallback would make the session anew on the CPU, and say so on standard output alone.
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime raises classes of its own, one for each status code
         if is_out_of_memory(error):
             raise
-        raise Unsupported(f"onnxruntime: {first_line(error)}") from error
-    if session.get_providers()[0] != PROVIDERS[kind]:
-        raise Unavailable(f"lowering 'onnxruntime' on {kind}: {PROVIDERS[kind]} does not load on this machine")
+        if _does_not_load(provider, log):  # what remains is the CPU, which the error is about
+            raise Unavailable(f"lowering 'onnxruntime' on {kind}: {provider} does not load: {_reason(log)}") from error
+        to_do = "; `onnxruntime:fallback=cpu` allows it" if "fallback to CPU EP" in str(error) else ""
+        raise Unsupported(f"onnxruntime: {first_line(error)}{to_do}") from error
+    if session.get_providers()[0] != provider:
+        raise Unavailable(f"lowering 'onnxruntime' on {kind}: {provider} does not load: {_reason(log)}")
     return session
+
+
+@contextlib.contextmanager
+def _standard_error(lines: list[str]) -> Iterator[None]:
+    """What is written to standard error meanwhile, by libraries too: afterwards it is in `lines`, and there."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
+            lines += text.splitlines()
+            sys.stderr.write(text)
+
+
+def _does_not_load(provider: str, log: list[str]) -> bool:
+    return any(f"Failed to create {provider}" in line for line in log)
+
+
+def _reason(log: list[str]) -> str:
+    """Why a provider does not load: the first error in a log of onnxruntime's, without its place in the source."""
+    errors = [line for line in log if "[E:onnxruntime" in line] or log[-1:]
+    plain = re.sub(r"\x1b\[[\d;]*m", "", errors[0]).strip() if errors else "it does not say why"
+    return plain.rpartition("with error: ")[2]
+
+
+def _nodes(session: Any) -> dict[str, int]:
+    """How many nodes run by each provider; nothing from an onnxruntime that does not tell."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return {}
+    counts: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] += len(part.get_nodes())
+    return dict(counts)
 
 
 def _run_options(target: Target) -> Any:

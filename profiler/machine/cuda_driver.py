@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from mixprof.data.messages import NoDevice
@@ -113,3 +115,19 @@ def version() -> str | None:
     if library is None or library.cuDriverGetVersion(ctypes.byref(number)) != 0:
         return None
     return f"{number.value // 1000}.{number.value % 1000 // 10}"
+
+
+@contextlib.contextmanager
+def current(index: int) -> Iterator[None]:
+    """The device that CUDA counts as `index` is this thread's while the block runs; RuntimeError where it cannot be."""
+    library, device, context = _driver(), ctypes.c_int(0), ctypes.c_void_p()
+    if library is None or library.cuDeviceGet(ctypes.byref(device), index) != 0:
+        raise RuntimeError(f"got device {index}, expected one below {device_count()}")
+    if code := library.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
+        raise RuntimeError(f"device {index} has no context: cuDevicePrimaryCtxRetain returned {code}")
+    library.cuCtxPushCurrent_v2(context)
+    try:
+        yield
+    finally:
+        library.cuCtxPopCurrent_v2(ctypes.byref(context))
+        library.cuDevicePrimaryCtxRelease_v2(device)

@@ -8,9 +8,13 @@ import os
 import platform
 from pathlib import Path
 
-from mixprof.machine.process import CUDNN_FLAGS, default_threads
+from mixprof.machine.flags import CUDNN_FLAGS
+from mixprof.machine.process import default_threads, recorded_variables, stripped_variables
 
-PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt-rtx", "triton", "mixprof")
+PACKAGES = (
+    *("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino"),
+    *("tensorrt", "tensorrt-rtx", "triton", "mixprof"),
+)
 
 
 def devices() -> list[str]:
@@ -44,7 +48,8 @@ def testbed(threads: int, allocator: str) -> dict[str, object]:
         "allocator": allocator,
         "libc": " ".join(platform.libc_ver()),
     }
-    return {**machine, **_gpu()}
+    variables = recorded_variables()
+    return {**machine, **({"variables": variables} if variables else {}), **_gpu()}
 
 
 def informing() -> dict[str, object]:
@@ -54,6 +59,7 @@ def informing() -> dict[str, object]:
         "hostname_hash": hashlib.sha256(platform.node().encode()).hexdigest()[:8],
         "governor": governor(),
         "memory_bytes": total_memory_bytes(),
+        "stripped_variables": stripped_variables(),
     }
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.lowerings import Lowered
+from mixprof.machine import devices
+from mixprof.machine.devices import Device
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +32,10 @@ class Subject:
     differentiates: bool = False  # its forward takes gradients: inference mode is not for it
 
     @property
+    def device(self) -> Device:
+        return self.lowered.device or devices.of(self.case.device)
+
+    @property
     def forward(self) -> Callable[[], object]:
         assert self.lowered.forward is not None, "built only: there is nothing to run"
         return self.lowered.forward
@@ -46,6 +52,7 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "memory": Metric("mixprof.metrics.memory", own_field=True),
+    "deployment": Metric("mixprof.metrics.deployment", own_field=True),
     "energy": Metric("mixprof.metrics.energy", asked_by="energy", own_field=True),
 }
 

@@ -5,8 +5,6 @@ What leaves the dispatcher (a kernel launched by an extension's own binding, Num
 as a pointwise multiplication and a sum costs nothing here, so count the matrix-product formulation.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator

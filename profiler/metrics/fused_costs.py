@@ -3,8 +3,6 @@
 Shapes as `operator_costs` gives them: tensors by their sizes, the rest as it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from math import prod
 

@@ -6,8 +6,6 @@ its last tensor is gone. Kernels also take workspaces that no tensor shows: `WOR
 prediction is of tensors alone: what cuDNN takes is its own choice, made on the device.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any

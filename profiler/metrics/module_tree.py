@@ -1,7 +1,5 @@
 """A forward's costs by module: parameters, MACs, bytes of outputs, milliseconds, each with all that lies within."""
 
-from __future__ import annotations
-
 import contextlib
 import weakref
 from collections.abc import Iterable, Iterator, Mapping

@@ -4,8 +4,6 @@ An operator that is neither in FORMULAS nor in LIGHT is named by who counts. Of 
 whose cost depends on values (experts, caches that are shared, sparse attention) have no formula on purpose.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod

@@ -4,8 +4,6 @@ As in `flops`, an operator that is neither known to be light nor has a formula i
 whose shapes nothing tells. Bodies count as often as they run: a Loop's in every trip, an If's branch that is taken.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any

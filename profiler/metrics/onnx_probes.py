@@ -4,8 +4,6 @@ A probe is a vector of RANK whole numbers, a shape and then END; NOT_RUN all ove
 within a loop has an axis in front for its trips. What lies between is not kept: a run takes the memory of the graph.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count

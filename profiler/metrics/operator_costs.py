@@ -3,8 +3,6 @@
 An operator that is neither there nor in LIGHT is unknown: its cost is not 0, it is not known.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any

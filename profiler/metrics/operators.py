@@ -4,11 +4,8 @@ Counts are of the form that really runs (a specialised module), bytes of the ten
 a tensor repeats is read once, a view costs nothing, a fused attention is one operator. Nothing is known of caches.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -20,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixprof.lowerings.roles import ROLE_OF_CLASS
+from mixprof.machine import devices
 from mixprof.metrics import memory_plan
 from mixprof.metrics.flops import Counts, decompose, tensors_of
 from mixprof.metrics.operator_costs import FORMULAS, macs_of, runs_on
@@ -107,10 +105,11 @@ def timed(forward: Callable[[], object], watch: Watch, device: str, forwards: in
     Each is called by itself and waited for: that slows a forward down. On CUDA never run yet.
     """
 
+    on = devices.of(device)
+
     def clock() -> float:
-        if device != "cpu":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
+        on.synchronize()
+        return on.clock()
 
     runs = []
     for _ in range(forwards + 1):
@@ -118,6 +117,13 @@ def timed(forward: Callable[[], object], watch: Watch, device: str, forwards: in
             forward()
         runs.append(mode.found)
     return runs[1:]
+
+
+def dispatched(forward: Callable[[], object]) -> list[Operator]:
+    """The operators of one forward, of whatever it is made: their roles are unknown."""
+    with _Trace(Watch(nn.Module(), declared=False)) as mode:
+        forward()
+    return mode.found
 
 
 def breakdown(runs: Iterable[list[Operator]]) -> list[Share]:

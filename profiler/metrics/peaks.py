@@ -5,8 +5,6 @@ best, not a data sheet's figure. A depth-wise convolution does not run on matrix
 one of its own. The CUDA half has never run on a GPU.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +14,7 @@ from typing import TypedDict
 import torch
 import torch.nn.functional as F
 
-from mixprof.machine import cpu_contention
+from mixprof.machine import cpu_contention, devices
 from mixprof.machine.process import torch_dtype
 from mixprof.metrics.flops import Counts
 
@@ -49,12 +47,7 @@ class Peaks(TypedDict):
 
 def measure(device: str, dtype: str) -> Peaks:
     """FLOP/s and bytes/s of a device that is prepared for the dtype; a copy counts what it reads and writes."""
-    kind = device.split(":")[0]
-
-    def synchronize() -> None:
-        if kind == "cuda":
-            torch.cuda.synchronize(device)
-
+    kind, synchronize = device.split(":")[0], devices.of(device).synchronize
     element, before = torch_dtype(dtype), cpu_contention.read()
     with torch.inference_mode():
         matrix = _best(_matrix(device, kind, element), synchronize)

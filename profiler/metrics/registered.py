@@ -1,7 +1,5 @@
 """Formulas for operators of one's own: what a user's module registers when it is imported, here or in a worker."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

@@ -9,8 +9,6 @@ Its operands and its result, each tensor once. What lies between such operators 
 - indices cost nothing: a kernel can compute them.
 """
 
-from __future__ import annotations
-
 import itertools
 import weakref
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ Kernels that are not in `WORKSPACES` take nothing worth the name. Which kernel a
 asked of the installed torch itself, on stand-ins of the same shape that own next to no memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any

@@ -1,7 +1,5 @@
 """anchor_v1: a fixed piece of work that every sweep times, so that runs can be compared as ratios to it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

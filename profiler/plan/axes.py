@@ -1,15 +1,13 @@
 """Axes to cases. Runs nothing, imports no model."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mixprof import lowerings
+from mixprof.data.case import Case, is_simulated
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case
 from mixprof.plan import files
 from mixprof.plan.given import Fed, sizes_of
 from mixprof.plan.settings import SIDES, USUAL_LAYOUT, USUAL_LOWERING, Axes, usual_dtype
@@ -61,7 +59,16 @@ def expand(groups: Iterable[Axes], describe: Callable[[str], Source], devices: S
         reasons = [entry.reason for entry in planned.values() if entry.case.model == model]
         if all(reasons):
             raise UsageError(f"{model}: no valid case is left: {reasons[0]}")
+    refuse_mixture({case.device for case in planned})
     return list(planned.values())
+
+
+def refuse_mixture(devices: set[str]) -> None:
+    """UsageError for simulated devices beside real ones: a run of both would compare with no machine."""
+    simulated = set(filter(is_simulated, devices))
+    if simulated and simulated != devices:
+        others = ", ".join(sorted(devices - simulated))
+        raise UsageError(f"got {', '.join(simulated)} beside {others}, expected simulated devices alone: use two runs")
 
 
 def plan_case(case: Case, source: Source, *, layout_is_default: bool = True) -> Planned:

@@ -8,35 +8,19 @@ free axes are one picture, of batch 1. A file without such an input has the firs
 its batch, and [1, second axis] as its resolution: a sequence of positions, one row high.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case
 from mixprof.plan.given import PICTURES, Fed
-from mixprof.plan.pictures import Axes, of_pictures
+from mixprof.plan.pictures import Axes, Input, Size, of_pictures
 
 ENGINES = (".plan", ".engine")
 SUFFIXES = (".onnx", *ENGINES)
 MODULES = (".pt", ".pt2")  # TorchScript, and an exported program: they become modules
 ENDINGS = (*SUFFIXES, *MODULES)
 UNKNOWN = "unknown"  # the element type of an engine's input, where there is no device to ask
-
-Size = int | str | None  # of an axis: a number, a name that it shares with other axes, or nothing at all
-
-
-@dataclass(frozen=True)
-class Input:
-    """One input of a file."""
-
-    name: str
-    dtype: str  # torch's name of its element type
-    declared: tuple[Size, ...]  # as the graph has it
-    given: tuple[int, ...] | None = None  # by --shape or --inputs
-    values: str = ""  # what it will hold, in words
 
 
 @dataclass(frozen=True)
@@ -55,15 +39,6 @@ class Artifact:
     @property
     def is_engine(self) -> bool:
         return self.path.endswith(ENGINES)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Artifact:
-        def one(each: Mapping[str, Any]) -> Input:
-            given = None if each["given"] is None else tuple(each["given"])
-            return Input(each["name"], each["dtype"], tuple(each["declared"]), given, each["values"])
-
-        listed = {"inputs": tuple(map(one, fields["inputs"])), "lowerings": tuple(fields["lowerings"])}
-        return cls(**{**fields, **listed})
 
 
 @dataclass(frozen=True)
@@ -111,9 +86,9 @@ def with_shapes(artifact: Artifact, shapes: Mapping[str, tuple[int, ...]]) -> Ar
                     f"{artifact.inputs_file} is {_words(each.given or ())}, expected the same: leave out --shape"
                 )
         inputs.append(replace(each, given=shape))
-    found = replace(artifact, inputs=tuple(inputs))
-    _names(found)
-    return found
+    shaped = replace(artifact, inputs=tuple(inputs))
+    _names(shaped)
+    return shaped
 
 
 def _check_shape(path: str, each: Input, shape: tuple[int, ...]) -> None:
@@ -136,18 +111,18 @@ def _words(sizes: Iterable[Size]) -> str:
 
 def _names(artifact: Artifact) -> dict[str, int]:
     """The size of each named axis, as given; UsageError where one name is given two sizes."""
-    found: dict[str, tuple[int, str]] = {}
+    names: dict[str, tuple[int, str]] = {}
     for each in artifact.inputs:
         for size, declared in zip(each.given or (), each.declared, strict=False):
             if not isinstance(declared, str):
                 continue
-            known, where = found.setdefault(declared, (size, each.name))
+            known, where = names.setdefault(declared, (size, each.name))
             if known != size:
                 raise UsageError(
                     f"{artifact.path}: got {size} for axis '{declared}' of input '{each.name}' and {known} in "
                     f"'{where}', expected one size: the graph says that they are the same axis"
                 )
-    return {name: size for name, (size, _) in found.items()}
+    return {name: size for name, (size, _) in names.items()}
 
 
 def lead(artifact: Artifact) -> tuple[Input, Axes]:
@@ -187,15 +162,15 @@ def shapes_of(artifact: Artifact, batch: int, resolution: tuple[int, int]) -> di
         declared = first.declared[axis]
         if isinstance(declared, str):
             names.setdefault(declared, size)
-    found = {}
+    shapes = {}
     for each in artifact.inputs:
         sizes = [_size(each, axis, names) for axis in range(len(each.declared))]
         if each is first:
             sizes = [filling.get(axis) if size is None else size for axis, size in enumerate(sizes)]
         if None in sizes:
             raise _free(artifact, each, sizes)
-        found[each.name] = tuple(size for size in sizes if size is not None)
-    return found
+        shapes[each.name] = tuple(size for size in sizes if size is not None)
+    return shapes
 
 
 def _free(artifact: Artifact, each: Input, sizes: Sequence[int | None]) -> UsageError:

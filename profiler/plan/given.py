@@ -1,7 +1,5 @@
 """Inputs that the command line gives a model, `--input name:1x77:int64`: what they are, and the case that they make."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

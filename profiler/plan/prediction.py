@@ -4,24 +4,19 @@ An operator takes the longer of its arithmetic and its memory traffic, each at t
 and every kernel a fixed overhead. (Williams, Waterman, Patterson 2009, applied to each operator and summed.)
 """
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
+from mixprof.data.json import digest
 from mixprof.data.manifest import Peaks
 from mixprof.data.parsing import nearest
-from mixprof.data.types import Case, digest
 from mixprof.plan.axes import Planned, Source
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 TABLE = Path(__file__).with_name("hardware.toml")
 KERNEL_S = 3e-6  # assumed of each kernel on a GPU, work queued ahead: start, ramp and tail
@@ -64,7 +59,7 @@ class Prediction:
 
 def on(name: str, dtype: str) -> Hardware:
     """A data sheet's device. UsageError for an unknown one and for a dtype that it does not have."""
-    table = tomllib.loads(TABLE.read_text())
+    table: dict[str, Any] = msgspec.toml.decode(TABLE.read_text())
     if name not in table:
         raise UsageError(f"--on: got '{name}', expected {nearest(name, table)}; profiler/plan/hardware.toml lists all")
     row = table[name]
@@ -76,15 +71,9 @@ def on(name: str, dtype: str) -> Hardware:
 
 def here(peaks: Peaks) -> Hardware:
     """This machine's own device, from its measured peaks."""
-    return Hardware(
-        f"{peaks.device} here",
-        peaks.matrix_flops_per_s,
-        peaks.vector_flops_per_s,
-        peaks.copy_bytes_per_s,
-        peaks.overhead_s or 0.0,
-        peaks.cached_copy_bytes_per_s or 0.0,
-        peaks.cache_bytes or 0,
-    )
+    rates = (peaks.matrix_flops_per_s, peaks.vector_flops_per_s, peaks.copy_bytes_per_s)
+    cached = (peaks.cached_copy_bytes_per_s or 0.0, peaks.cache_bytes or 0)
+    return Hardware(f"{peaks.device} here", *rates, peaks.overhead_s or 0.0, *cached)
 
 
 def operator_s(
@@ -140,15 +129,12 @@ def _predicted(
     listed = operators(entry.case, entry.source)
     if listed["status"] != "ok":
         return Prediction(None, listed["reason"])
-    seconds = latency_s(listed["operators"], hardware)
-    memory_s = latency_s([one for one in listed["operators"] if _memory_bound(one, hardware)], hardware)
-    kernels = len(listed["operators"])
-    return Prediction(1000 * seconds, None, entry.case.batch / seconds, memory_s / seconds, kernels)
-
-
-def _memory_bound(operator: Operator, hardware: Hardware) -> bool:
-    moved = operator["read_bytes"] + operator["written_bytes"]
-    return bool(moved / hardware.bytes_per_s > _arithmetic_s(operator, hardware, Efficiency()))
+    every: list[Operator] = listed["operators"]
+    moved_s = [(one["read_bytes"] + one["written_bytes"]) / hardware.bytes_per_s for one in every]
+    arithmetic_s = [_arithmetic_s(one, hardware, Efficiency()) for one in every]
+    by_memory = [one for one, moved, counted in zip(every, moved_s, arithmetic_s, strict=True) if moved > counted]
+    seconds, memory_s = latency_s(every, hardware), latency_s(by_memory, hardware)
+    return Prediction(1000 * seconds, None, entry.case.batch / seconds, memory_s / seconds, len(every))
 
 
 def as_text(device: str, predictions: Mapping[Case, Prediction]) -> str:

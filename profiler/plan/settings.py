@@ -4,14 +4,14 @@ The command line's options, the keys of a sweep file, the keywords of `mixprof.s
 follow from the fields of `Axes` and `Measure`.
 """
 
-from __future__ import annotations
-
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from mixprof.data.errors import UsageError
+from mixprof.lowerings import LOWERINGS
 from mixprof.plan.values import (
     BYTES,
+    DEGREES,
     DEVICE,
     NAME,
     RESOLUTION,
@@ -76,7 +76,7 @@ class Axes:
         (), NAME, "names, timm:NAME, package.module:factory, net.onnx, net.pt, net.pt2 or net.plan", "none"
     )
     lowerings: tuple[str, ...] | None = setting(
-        None, NAME, "eager, compile, onnxruntime, tensorrt or tensorrt_rtx, options after colons", USUAL_LOWERING
+        None, NAME, f"{', '.join(LOWERINGS)}, options after colons", USUAL_LOWERING
     )
     devices: tuple[str, ...] | None = setting(None, DEVICE, "where it runs", "the first CUDA device, else cpu")
     dtypes: tuple[str, ...] | None = setting(
@@ -123,7 +123,16 @@ class Measure:
     seed: int = setting(0, whole_number(0), "of the order of cases")
     threads: int | None = setting(None, whole_number(1), "of the CPU, for every lowering", "one for each core")
     allocator: str = setting("pinned", one_of("pinned", "system"), "pinned keeps its memory between samples")
+    formulations: str = setting(
+        "measured", one_of("measured", "usual"), "of our models: the fastest here, found before a case, or a table's"
+    )
     energy: bool = setting(False, SWITCH, "joules per image, some seconds more a launch", scope="launches")
+    thermal_headroom: float | None = setting(
+        None,
+        DEGREES,
+        "wait before a launch until the GPU is so far below where it slows down, two minutes at most",
+        "no waiting",
+    )
     layers: bool = setting(
         False,
         SWITCH,
@@ -135,6 +144,7 @@ class Measure:
         None, BYTES, "that a case may use beyond an idle worker, on the CPU", "this machine's memory", "launches"
     )
     require_device: bool = setting(False, SWITCH, "a CUDA device must work here: an error, and no CPU in its place")
+    allow_shared_gpu: bool = setting(False, SWITCH, "compare though processes of others compute on the GPU")
 
     @property
     def rounds(self) -> int:
@@ -142,23 +152,14 @@ class Measure:
 
 
 def _table(declared: type[Axes] | type[Measure]) -> dict[str, Setting]:
-    return {
-        each.name: Setting(
-            each.name,
-            each.metadata["kind"],
-            each.metadata["help"],
-            each.metadata["words"] or _in_words(each.default),
-            each.metadata["scope"],
-        )
-        for each in fields(declared)
-        if each.default is not MISSING
-    }
-
-
-def _in_words(default: object) -> str:
-    if isinstance(default, bool):
-        return "no"
-    return f"{default[0] if isinstance(default, tuple) else default:{'g' if isinstance(default, float) else ''}}"
+    table = {}
+    for axis in fields(declared):
+        if axis.default is not MISSING:
+            first = axis.default[0] if isinstance(axis.default, tuple) and axis.default else axis.default
+            words = "no" if first is False else f"{first:g}" if isinstance(first, float) else str(first)
+            metadata = {**axis.metadata, "default": axis.metadata["words"] or words}
+            table[axis.name] = Setting(axis.name, *(metadata[name] for name in ("kind", "help", "default", "scope")))
+    return table
 
 
 AXES: dict[str, Setting] = _table(Axes)

@@ -1,7 +1,5 @@
 """What a name stands for: one of ours, `timm:NAME`, `package.module:factory`, `call:module:function`, or a file."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,8 +7,9 @@ from pathlib import PurePath
 from typing import Any, Protocol
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case
+from mixprof.data.json import decode
 from mixprof.plan import files
 from mixprof.plan.axes import Source
 
@@ -66,15 +65,9 @@ def _registered(name: str, registry: Registry) -> Source:
         return registry.check(name, resolution=resolution, window=window, channels=channels)
 
     # The package's own functions by their names: a worker imports them, this process does not.
-    return Source(
-        "mixprof.models:build",
-        {"name": name},
-        tuple(sorted(accepts)),
-        registry.kind(name),
-        "mixprof.models:specialize",
-        check=check,
-        facts=registry.facts(name),
-    )
+    kind, facts, specialize = registry.kind(name), registry.facts(name), "mixprof.models:specialize"
+    build, own = "mixprof.models:build", {"name": name}
+    return Source(build, own, tuple(sorted(accepts)), kind, specialize, check=check, facts=facts)
 
 
 def _options(name: str, texts: Iterable[str], form: str) -> dict[str, str]:
@@ -124,17 +117,13 @@ def takes_inputs(source: Source) -> bool:
 
 def anchor_cases(cases: list[Case]) -> list[Case]:
     """The anchor's case for each lowering, device and dtype among these."""
-    return list(
-        dict.fromkeys(
-            Case("anchor_v1", case.lowering, case.device, case.dtype, "channels_last", "hot", 1, (56, 56), None, None)
-            for case in cases
-        )
-    )
+    settings = dict.fromkeys((case.lowering, case.device, case.dtype) for case in cases)
+    return [Case("anchor_v1", *setting, "channels_last", "hot", 1, (56, 56), None, None) for setting in settings]
 
 
-def of_file(name: str, given: files.Given, found: dict[str, Any]) -> Source:
-    """The source of a file. found: what a worker read of it (`artifacts.work.inspect`)."""
-    read = {part: found[part] for part in ("sha256", "dtype", "inputs", "inputs_sha256")}
+def of_file(name: str, given: files.Given, inspected: dict[str, Any]) -> Source:
+    """The source of a file. inspected: what a worker read of it (`worker.graphs.inspect`)."""
+    read = {part: inspected[part] for part in ("sha256", "dtype", "inputs", "inputs_sha256")}
     if name.endswith(files.ENGINES) and given.inputs is None:
         read["inputs"] = [
             {"name": each, "dtype": files.UNKNOWN, "declared": shape, "given": shape, "values": ""}
@@ -146,9 +135,7 @@ def of_file(name: str, given: files.Given, found: dict[str, Any]) -> Source:
                 "an engine does not tell them without its device"
             )
     usual = lowerings.usual_for(name)
-    artifact = files.Artifact.from_json(
-        {"path": name, **read, "lowerings": lowerings.taking(name), "default_lowering": usual,
-         "inputs_file": given.inputs}
-    )  # fmt: skip
+    more = {"path": name, "lowerings": lowerings.taking(name), "default_lowering": usual, "inputs_file": given.inputs}
+    artifact = decode({**read, **more}, files.Artifact)
     files.check_dtypes(artifact, given.fed)
     return Source("", {}, (), "file", artifact=files.with_shapes(artifact, given.sizes))

@@ -1,22 +1,16 @@
 """Sweep files, values given beside them, or both: groups of axes and measuring settings."""
 
-from __future__ import annotations
-
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mixprof.data.errors import UsageError
 from mixprof.data.parsing import nearest
 from mixprof.plan.settings import AXES, MEASURE, Axes, Measure, parse_axis
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DEFAULT = Path(__file__).with_name("default_sweep.toml")
 
@@ -45,10 +39,10 @@ def read_sweep(path: Path, overrides: Mapping[str, tuple[Any, ...]]) -> tuple[li
     """The groups and measuring settings of a sweep file; axes in `overrides` replace those of every group."""
     try:
         text = path.read_text()
-        content = tomllib.loads(text)
+        content: dict[str, Any] = msgspec.toml.decode(text)
     except OSError as error:
         raise UsageError(f"got '{path}', expected a readable sweep file ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: got invalid TOML ({error}); see docs/axes.md, 'Sweep files'") from error
     _refuse_unknown(content, ("group", "measure"), path, text)
     groups, measure = content.get("group", []), content.get("measure", {})

@@ -1,7 +1,5 @@
 """Kinds of values that people type, in an option or a sweep file: what is expected, and how it is read."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,9 +64,10 @@ def _switch(value: object) -> bool:
 
 
 NAME = matching(r"(?s).+", "a name")
-DEVICE = matching(r"cpu|cuda:\d+", "cpu or cuda:N")
+DEVICE = matching(r"cpu|cuda:\d+|sim:0", "cpu, cuda:N or sim:0")
 SWITCH = Kind("true or false", _switch)
 SECONDS = number("a number of seconds above 0", lambda value: 0 < value < 1e9)
+DEGREES = number("degrees above 0", lambda value: 0 < value < 1e3)
 SHARE = number("a share from 0 to 1", lambda value: 0 <= value <= 1)
 RESOLUTION = Kind("a side like 224 or a height by width like 800x1333", parse_resolution)
 BYTES = Kind("bytes, like 512MiB or 2GiB", parse_bytes)

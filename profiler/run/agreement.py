@@ -1,7 +1,5 @@
 """Whether two ways of timing one engine agree: the order of their turns, the verdict, the table. Pure functions."""
 
-from __future__ import annotations
-
 import math
 import random
 import statistics
@@ -10,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from mixprof.data.manifest import Checked, CrossCheck
-from mixprof.data.types import Record
+from mixprof.data.record import Record
 
 AGREED, DISAGREED, UNCHECKED = "agreed", "disagreed", "not checked"
 TOLERANCE = 0.02
@@ -46,16 +44,9 @@ def unchecked(record: Record, reason: str) -> Checked:
 def checked(record: Record, blocks: Sequence[Block], command: str) -> Checked:
     """The entry of a record whose engine both sides timed."""
     mark, ratio = verdict(blocks)
-    medians = {side: statistics.median(ms for block in blocks for of, ms in block if of == side) for side in SIDES}
-    return msgspec.structs.replace(
-        _entry(record),
-        mark=mark,
-        ratio=ratio,
-        ours_ms=medians[OURS],
-        trtexec_ms=medians[THEIRS],
-        times_ms=tuple(tuple(block) for block in blocks),
-        command=command,
-    )
+    ours, theirs = (statistics.median(ms for block in blocks for of, ms in block if of == side) for side in SIDES)
+    more = {"mark": mark, "ratio": ratio, "ours_ms": ours, "trtexec_ms": theirs, "command": command}
+    return msgspec.structs.replace(_entry(record), times_ms=tuple(map(tuple, blocks)), **more)
 
 
 def _entry(record: Record) -> Checked:

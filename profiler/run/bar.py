@@ -1,14 +1,13 @@
 """Progress on a terminal: a bar, counts of outcomes, the case that runs, the slowest so far; failures stay above it."""
 
-from __future__ import annotations
-
 from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from mixprof.data.types import Case, Launch
+from mixprof.data.case import Case
+from mixprof.data.launch import Launch
 from mixprof.run.tally import Tally
 
 COLOURS = {"ok": "green", "unsupported": "yellow", "unavailable": "yellow", "built": "cyan"}  # red for any other

@@ -1,7 +1,5 @@
 """The parent's side of a fork server: start it, send it a job, wait, end what overruns."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json
@@ -21,7 +19,7 @@ from mixprof.data.imports import Imports
 from mixprof.data.json import Json, line
 from mixprof.data.messages import Progress
 from mixprof.machine.cpu_contention import oom_kills
-from mixprof.machine.process import worker_environment
+from mixprof.machine.process import inherited, worker_environment
 from mixprof.plan.axes import Source
 from mixprof.worker.imports import ROOTS
 
@@ -76,29 +74,18 @@ class Server:
         """preload: modules imported once; side: whose interpreter and code, this process's own by default."""
         side = side or Origin()
         scratch.mkdir(parents=True, exist_ok=True)
-        scratch = scratch.resolve()  # the server's current folder is another one
-        self.scratch = scratch
-        self.threads = threads
-        self.allocator = allocator
-        self.folder = side.folder
+        self.scratch = scratch = scratch.resolve()  # the server's current folder is another one
+        self.threads, self.allocator, self.folder = threads, allocator, side.folder
         self.imports: set[Imports] = set()  # of the models of users that its jobs have run
         self._number = itertools.count()
         self._pid: int | None = None
         self._errors = (scratch / "server.log").open("ab")
+        command = [side.python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)]
+        environment = {**inherited(), **_module_path(side.path), ROOTS: os.pathsep.join(side.roots)}
+        environment |= worker_environment(threads, allocator, scratch / "cache")
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
         # The scratch folder as current folder: nothing of the user's can shadow a module of ours.
-        self._process = subprocess.Popen(
-            [side.python, "-m", "mixprof.worker.server", "--serve", "--preload", ",".join(preload)],
-            cwd=scratch,
-            env={
-                **_inherited(),
-                **_module_path(side.path),
-                ROOTS: os.pathsep.join(side.roots),
-                **worker_environment(threads, allocator, scratch / "cache"),
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-        )
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(command, cwd=scratch, env=environment, **pipes)
         self._buffer = b""
         try:
             if self._answer(START_TIMEOUT_S) is None:
@@ -115,16 +102,8 @@ class Server:
         """Start one job in a process of its own. The next one waits for its `finish`."""
         name = self.scratch / f"job-{os.getpid()}-{next(self._number)}"
         result, log = name.with_suffix(".json"), name.with_suffix(".log")
-        fields = {
-            "job": job,
-            "result": str(result),
-            "log": str(log),
-            "cwd": str(self.folder or os.getcwd()),
-            "threads": self.threads,
-            "allocator": self.allocator,
-            "cache": str(self.scratch / "cache"),
-            **request,
-        }
+        fields = {"job": job, "result": str(result), "log": str(log), "cwd": str(self.folder or os.getcwd()), **request}
+        fields |= {"threads": self.threads, "allocator": self.allocator, "cache": str(self.scratch / "cache")}
         running = Running(result, log, time.perf_counter(), oom_kills())
         try:
             assert self._process.stdin is not None
@@ -202,9 +181,7 @@ class Server:
 
     def kill_job(self) -> None:
         """End the job that runs now, with everything it started."""
-        if self._pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._pid, signal.SIGKILL)
+        self._signal_job(signal.SIGKILL)
 
     def _answer(self, timeout_s: float) -> Progress | None:
         """The server's next line, or None when none came in time."""
@@ -233,18 +210,11 @@ class Server:
                     pipe.close()
         self._errors.close()
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> "Server":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _inherited() -> dict[str, str]:
-    """The user's environment without what would turn a lowering into another one."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("TORCHDYNAMO_", "TORCH_COMPILE_"))
-    }
 
 
 def _module_path(path: tuple[str, ...]) -> dict[str, str]:

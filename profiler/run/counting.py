@@ -1,7 +1,5 @@
 """What one forward of one model costs, counted on the `meta` device; and its formulas."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,19 +59,9 @@ def count(axes: Axes, registry: Registry, given: Given, *, tree: bool = False) -
         raise UsageError(f"got '{entry.case.model}' with --tree, expected a model that is made of modules")
     if counts.status != "ok":
         raise UsageError(counts.reason)
-    assert counts.macs is not None
-    assert counts.flops is not None
-    return entry.case.label(), Counted(
-        model=entry.case.model,
-        params=counts.params,
-        macs=counts.macs,
-        flops=counts.flops,
-        macs_by_op=counts.macs_by_op or {},
-        min_bytes=counts.min_bytes,
-        uncounted_ops=list(counts.uncounted_ops or ()),
-        tree=counts.tree,
-        counted_on=counts.counted_on,
-    )
+    same = {name: getattr(counts, name) for name in ("params", "macs", "flops", "min_bytes", "tree", "counted_on")}
+    by_op, uncounted = counts.macs_by_op or {}, list(counts.uncounted_ops or ())
+    return entry.case.label(), Counted(entry.case.model, macs_by_op=by_op, uncounted_ops=uncounted, **same)
 
 
 def formulas(model: str, registry: Registry, given: Given) -> Formulas:

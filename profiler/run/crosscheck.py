@@ -1,7 +1,5 @@
 """Time a run's engines again, in turns with trtexec: one engine, the same conditions. Never run on a GPU yet."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re
@@ -17,9 +15,10 @@ from typing import Any
 from mixprof import lowerings
 from mixprof.data import cache, run_folder
 from mixprof.data.errors import Unsupported, UsageError
+from mixprof.data.launch import Launch
 from mixprof.data.manifest import Checked, CrossCheck, Manifest
 from mixprof.data.messages import Machine
-from mixprof.data.types import Launch, Record
+from mixprof.data.record import Record
 from mixprof.lowerings.tensorrt import trtexec
 from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Planned
@@ -43,7 +42,7 @@ def programs(given: Sequence[str]) -> dict[str, str]:
     """
     if not given:
         return {flavour: path for flavour, name in trtexec.NAMES.items() if (path := shutil.which(name))}
-    found: dict[str, str] = {}
+    named: dict[str, str] = {}
     for name in given:
         flavour = "tensorrt_rtx" if "rtx" in Path(name).name.lower() else "tensorrt"
         path = shutil.which(name)
@@ -52,10 +51,10 @@ def programs(given: Sequence[str]) -> dict[str, str]:
                 f"got --with '{name}', which is no program that can be run here, expected {trtexec.NAMES[flavour]} or "
                 f"its path: {trtexec.INSTALL[flavour]}"
             )
-        if flavour in found:
-            raise UsageError(f"got --with '{found[flavour]}' and '{name}', expected one program for {flavour}")
-        found[flavour] = path
-    return found
+        if flavour in named:
+            raise UsageError(f"got --with '{named[flavour]}' and '{name}', expected one program for {flavour}")
+        named[flavour] = path
+    return named
 
 
 def check(
@@ -154,12 +153,7 @@ def _timed(
 
 
 def block_times(
-    sides: Sequence[str],
-    planned: Planned,
-    record: Record,
-    measure: Measure,
-    scratch: Path,
-    theirs: Callable[[], float],
+    sides: Sequence[str], planned: Planned, record: Record, measure: Measure, scratch: Path, theirs: Callable[[], float]
 ) -> list[tuple[str, float]]:
     """Milliseconds of each turn of a block, ours from processes of a server of its own, as in a round of a sweep."""
     threads = measure.threads or default_threads()
@@ -167,11 +161,8 @@ def block_times(
     with Server(scratch, local.preload([planned]), threads, measure.allocator) as server:
         bench = launching.Bench(server, measure)
         for side in sides:
-            if side == OURS:
-                launch = launching.launch_case(planned, bench)
-                taken.append((side, median_ms(launch, record)))
-            else:
-                taken.append((side, theirs()))
+            ms = median_ms(launching.launch_case(planned, bench), record) if side == OURS else theirs()
+            taken.append((side, ms))
     return taken
 
 

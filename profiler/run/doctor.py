@@ -1,7 +1,5 @@
 """What works on this machine and, for what does not, why and what to install."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,11 +9,11 @@ from mixprof import lowerings
 from mixprof.data import cache
 from mixprof.data.errors import UsageError
 from mixprof.data.messages import Machine
-from mixprof.machine import cpu_contention, quota
+from mixprof.machine import cpu_contention, nvml, quota
 from mixprof.machine.process import allowed_cores, default_threads
 
 OPTIONAL = {
-    **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if entry.engine},
+    **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if name in entry.requires},
     "pycuda": "pip install 'mixprof[cuda]'",
     "pynvml": "pip install 'mixprof[cuda]'",
     "zeus": "pip install 'mixprof[energy]'",
@@ -90,6 +88,7 @@ def _sensors(no_cuda: str | None) -> dict[str, str | None]:
     peak = os.access("/proc/self/clear_refs", os.W_OK)
     return {
         "cuda events": no_cuda and "no CUDA device",
+        "clocks, power and processes (NVML)": "no CUDA device" if no_cuda else nvml.trouble(),
         "process peak memory": None if peak else "/proc/self/clear_refs is not writable: needs Linux",
         "cpu energy (RAPL)": None if os.access(energy, os.R_OK) else f"{energy} is not readable here",
         "steal and waiting time": None
@@ -98,19 +97,14 @@ def _sensors(no_cuda: str | None) -> dict[str, str | None]:
     }
 
 
-def _threads(threads: Mapping[str, float | None]) -> str:
-    share = threads["quota"]
-    bound = "" if share is None else f", {share:.3g} of the control group's quota"
-    return f"{threads['default']} by default: {threads['allowed']} cores{bound}"
-
-
 def as_text(examination: Examination) -> str:
     """The examination for a person."""
     versions = ", ".join(f"{name} {version}" for name, version in examination.versions.items())
-    devices = examination.devices
+    devices, threads = examination.devices, examination.threads
     lines = [f"devices      {', '.join(devices)} (default: {devices[-1]})", f"versions     {versions}"]
-    lines.append(f"threads      {_threads(examination.threads)}")
+    bound = "" if threads["quota"] is None else f", {threads['quota']:.3g} of the control group's quota"
+    lines.append(f"threads      {threads['default']} by default: {threads['allowed']} cores{bound}")
     for part, findings in examination.parts.items():
         lines.append(part)
-        lines += [f"  {name:24} {'works' if each.works else each.reason}" for name, each in findings.items()]
+        lines += [f"  {name:34} {'works' if each.works else each.reason}" for name, each in findings.items()]
     return "\n".join(lines)

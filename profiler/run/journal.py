@@ -1,7 +1,5 @@
 """The journal of a run: its launches and records so far. An added launch is on disk when the call returns."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +21,7 @@ class Journal:
     layers: bool = False  # what was timed and has layers gets one more launch, for these, before its record
 
     @classmethod
-    def open(cls, run: Path, rounds: int, layers: bool = False) -> Journal:
+    def open(cls, run: Path, rounds: int, layers: bool = False) -> "Journal":
         """Go on with a run folder, which may be empty."""
         launches: dict[Case, list[Launch]] = {}
         for case, launch in run_folder.read_launches(run):

@@ -1,14 +1,15 @@
 """One launch of a case on a server: counts and reference first, where no earlier case needed the same."""
 
-from __future__ import annotations
-
+import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import msgspec
 
+from mixprof import lowerings
 from mixprof.data.case import Case
+from mixprof.data.choices import Choices
 from mixprof.data.files import write_whole
 from mixprof.data.json import Json, decode
 from mixprof.data.launch import Counts, Launch
@@ -27,6 +28,7 @@ class Bench:
     server: Server
     measure: Measure
     profile: bool = False  # times of layers, in the place of the forward's
+    round: int = 0
 
     @property
     def settings(self) -> Json:
@@ -50,6 +52,28 @@ def reference_of(server: Server, case: Case) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (server.scratch / "cache").mkdir(exist_ok=True)
     return folder / f"{case.reference_key}.pt"
+
+
+def choices_of(server: Server, entry: Planned, settings: Json) -> Json | None:
+    """The formulations that every launch of a case runs, found once on its server's machine; None: the usual ones.
+
+    Where they cannot be found, the usual ones, and the reason is kept with them.
+    """
+    case = entry.case
+    chooses = lowerings.entry_of(case.lowering).chooses and entry.source.specialize is not None
+    if not chooses or settings["formulations"] != "measured":
+        return None
+    reference = reference_of(server, case)
+    path = reference.with_name(f"{case.key}.choices.json")
+    if not path.exists():
+        request = {**request_of(entry), "reference": str(reference), "measure": settings}
+        values = server.run("choose", settings["timeout"], **request).values
+        if values["status"] != "ok":
+            values = {"reason": f"{values['status']}: {values['reason']}"}
+        kept = {name: values[name] for name in Choices.__struct_fields__ if name in values}
+        write_whole(path, json.dumps(kept).encode())
+    fields: Json = json.loads(path.read_bytes())
+    return fields
 
 
 def steady_launch(entry: Planned, bench: Bench) -> Launch:
@@ -84,8 +108,9 @@ def launch_case(entry: Planned, bench: Bench) -> Launch:
         if prepared["status"] != "ok":
             return Launch(prepared["status"], prepared["reason"], counts=counts)
     prepare_s = time.perf_counter() - start
-    more = {"reference": str(reference), "measure": bench.settings, "max_memory": bound}
-    outcome = server.run("launch", timeout_s, **request, **more)
+    choices = choices_of(server, entry, bench.settings)
+    more = {"reference": str(reference), "measure": bench.settings, "max_memory": bound, "choices": choices}
+    outcome = server.run("launch", timeout_s, noise=str(bench.round), **request, **more)
     job_s = outcome.values.pop("job_s", None)
     launch = Launch.from_json(outcome.values)
     environment = msgspec.structs.replace(

@@ -1,7 +1,5 @@
 """What a sweep would run: costs, predicted memory and a rough duration of each case. Runs nothing."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +14,7 @@ from mixprof.symbolic.derive import Formulas, values_at
 from mixprof.symbolic.formula import Point
 
 # For a duration before anything was measured: orders of magnitude, and said to be so.
-MACS_PER_S = {"cpu": 2e10, "cuda": 1e13}  # per core, per device
+MACS_PER_S = {"cpu": 2e10, "cuda": 1e13, "sim": 2e10}  # per core, per device
 START_S = 1.0
 COUNTED = 64  # experiments at most that a plan counts one by one
 Count = Callable[[Case, Source], Counted]

@@ -1,7 +1,5 @@
 """The peaks of this machine's devices: measured once per testbed, kept in the user's cache, copied into each run."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -73,7 +71,7 @@ def _measure(device: str, dtype: str, asked: Asked) -> tuple[Peaks, bool]:
 
 
 def _path(device: str, dtype: str, machine: Machine) -> Path:
-    key = digest([VERSION, machine.testbed, machine.versions.get("torch"), device, dtype])
+    key = digest([VERSION, machine.testbed_of([device]), machine.versions.get("torch"), device, dtype])
     return cache.folder() / "peaks" / f"{key}.json"
 
 

@@ -1,13 +1,12 @@
 """What a person sees while a sweep runs: a bar on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol, TextIO
 
-from mixprof.data.types import Case, Launch
+from mixprof.data.case import Case
+from mixprof.data.launch import Launch
 from mixprof.run.tally import Tally
 
 
@@ -64,8 +63,7 @@ class Lines:
 
     def end(self, case: Case, launch: Launch) -> None:
         outcome = self.tally.add(case, launch)
-        print(
-            f"[{self.tally.done}/{self.tally.launches}] {self.tally.clock()}  {outcome}", file=self.stream, flush=True
-        )
+        lines = [f"[{self.tally.done}/{self.tally.launches}] {self.tally.clock()}  {outcome}"]
         if note := self.tally.note(case, launch):
-            print(f"mixprof: {note}", file=self.stream, flush=True)
+            lines.append(f"mixprof: {note}")
+        print("\n".join(lines), file=self.stream, flush=True)

@@ -1,7 +1,5 @@
 """What the command line asks before a sweep: models, machine, cases, and whether a stored run may go on."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import sys
@@ -14,12 +12,12 @@ from types import MappingProxyType
 from typing import Any
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import NotTrusted, UsageError
 from mixprof.data.json import Json, decode, digest
 from mixprof.data.manifest import Content, Environment, Manifest, Sweep
 from mixprof.data.messages import Counted, Machine
 from mixprof.data.parsing import nearest
-from mixprof.data.types import Case
 from mixprof.machine.process import default_threads
 from mixprof.plan import sources
 from mixprof.plan.axes import Planned, Source, expand
@@ -32,7 +30,7 @@ from mixprof.symbolic import shelf
 from mixprof.symbolic.derive import Formulas
 
 ASK_TIMEOUT_S = 300.0
-FREE = ("timeout", "require_device")  # settings that a run which is resumed may change
+FREE = ("timeout", "require_device", "allow_shared_gpu")  # settings that a run which is resumed may change
 PRELOAD = ("torch", "sympy", "mixprof.worker.jobs")
 
 
@@ -89,10 +87,14 @@ class Session:
     def _machine(self) -> Machine:
         """This machine. NotTrusted where a CUDA device is required and there is none; a driver that fails is said."""
         machine = decode(self.ask("environment"), Machine)
+        if stripped := machine.informing.get("stripped_variables"):
+            print(f"mixprof: {', '.join(stripped)} not passed on: it would change which kernels run", file=sys.stderr)
         if machine.no_cuda is not None and self.require_device:
             raise NotTrusted(f"--require-device: {machine.no_cuda.reason}")
         if machine.no_cuda is not None and machine.no_cuda.failed:
             print(f"mixprof: no CUDA device, the default is the CPU: {machine.no_cuda.reason}", file=sys.stderr)
+        if shared := machine.shared(machine.devices):
+            print(f"mixprof: processes of others compute on {shared}: times there are not its own", file=sys.stderr)
         return machine
 
     def formulas(self, source: Source) -> tuple[Formulas | None, str | None]:
@@ -182,7 +184,7 @@ def manifest_of(
     return Manifest(
         sweep=Sweep(len(cases), digest(cases)),
         measure={**asdict(measure), "launches": measure.rounds},
-        environment=Environment(machine.testbed, machine.informing),
+        environment=Environment(machine.testbed_of({entry.case.device for entry in planned}), machine.informing),
         versions=machine.versions,
         artifacts=_contents(planned, code),
         models={entry.case.model: {"kind": entry.source.kind, **entry.source.facts} for entry in planned},

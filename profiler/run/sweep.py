@@ -1,7 +1,5 @@
 """A sweep from its axes to a run folder, whoever asks for it: the command line or a Python function."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import tempfile
@@ -13,9 +11,9 @@ from msgspec import structs
 
 from mixprof import lowerings
 from mixprof.data import run_folder
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
 from mixprof.data.manifest import Manifest
-from mixprof.data.types import Case
 from mixprof.plan.axes import Planned, plan_case
 from mixprof.plan.files import Given
 from mixprof.plan.place import Place

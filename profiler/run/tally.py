@@ -1,11 +1,10 @@
 """How far a sweep has come: counts of outcomes, the slowest case, the time that is left."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 
-from mixprof.data.types import Case, Launch
+from mixprof.data.case import Case
+from mixprof.data.launch import Launch
 
 
 class Tally:
@@ -35,8 +34,7 @@ class Tally:
     def note(self, case: Case, launch: Launch) -> str | None:
         """What to say once of a model: another layout than the default, or outputs that nothing can be told from."""
         proof = launch.proof or {}
-        reference = str(proof.get("reference") or "")
-        notes = []
+        reference, notes = str(proof.get("reference") or ""), []
         if "layout_reason" in proof:
             notes.append(f"{case.model} runs in {proof['layout']}, not in {case.layout}: {proof['layout_reason']}")
         if reference.startswith("random"):

@@ -7,8 +7,6 @@ compared with counts at points that were not used: small maps, wide windows, and
 rounded size takes. A point that refutes them joins those that they are read off, and others are drawn.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence

@@ -11,8 +11,6 @@ is an area, named by a letter, a divisor d and an offset o, which are 1 and 0 wh
 A chain of strides and paddings always leaves such sides: dividing and rounding one up or down gives another.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -53,7 +51,7 @@ class Area:
     offset: int = 0
 
     @classmethod
-    def of(cls, name: str) -> Area:
+    def of(cls, name: str) -> "Area":
         divisor, _, offset = name[1:].partition("_")
         return cls(name[0], int(divisor or 1), int(offset or 0))
 
@@ -113,7 +111,7 @@ class Formula:
     terms: tuple[tuple[Fraction, Powers], ...]
 
     @classmethod
-    def of(cls, terms: Iterable[tuple[Fraction, Powers]]) -> Formula:
+    def of(cls, terms: Iterable[tuple[Fraction, Powers]]) -> "Formula":
         """The sum with equal monomials put together, the highest powers first."""
         summed: dict[Powers, Fraction] = {}
         for coefficient, powers in terms:
@@ -156,7 +154,7 @@ class Formula:
         return [[str(coefficient), dict(powers)] for coefficient, powers in self.terms]
 
     @classmethod
-    def from_json(cls, terms: list[Any]) -> Formula:
+    def from_json(cls, terms: list[Any]) -> "Formula":
         return cls(tuple((Fraction(coefficient), tuple(powers.items())) for coefficient, powers in terms))
 
 

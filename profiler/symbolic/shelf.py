@@ -5,8 +5,6 @@ they were it is taken as it is; after any edit it is compared with counts at a f
 it is refuted. A user's own module can import anything, so its formulas are not kept.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -18,7 +16,7 @@ from typing import Any
 
 from mixprof.data import cache
 from mixprof.data.files import write_whole
-from mixprof.data.types import digest
+from mixprof.data.json import digest
 from mixprof.plan.axes import Source
 from mixprof.symbolic.derive import COSTS, Formulas
 from mixprof.symbolic.formula import Formula

@@ -1,7 +1,5 @@
 """A model's formulas for a person, and for a program."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mixprof.symbolic.derive import COSTS, Formulas

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from mixprof.data.errors import Unsupported
-from mixprof.data.types import Launch
+from mixprof.data.launch import Launch
 from mixprof.lowerings import Lowered, roles
 from mixprof.metrics import flops, module_tree, operators
 from mixprof.metrics.operators import Watch

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import Unsupported, one_line
-from mixprof.data.types import Case
 from mixprof.lowerings import cast
 from mixprof.machine.process import torch_dtype
 from mixprof.metrics import flops, memory_plan, module_tree

@@ -9,23 +9,25 @@ import torch
 
 from mixprof.data.errors import Unsupported
 from mixprof.machine import streams
-from mixprof.machine.streams import Stream, TorchStream
+from mixprof.machine.devices import Device
+from mixprof.machine.devices.cpu import Cpu
+from mixprof.machine.devices.simulated import Simulated
+from mixprof.machine.devices.torch_cuda import TorchCuda
 
 SIDE = 32  # of the matrices that are multiplied: a few microseconds
 SAMPLES = 15
+UNIT_US = 3.0  # of a simulated kernel
 
 
-def slowed(forward: Callable[[], object], share: float, on: str, stream: Stream | None) -> Callable[[], object]:
+def slowed(forward: Callable[[], object], share: float, device: Device) -> Callable[[], object]:
     """The forward, and after it so many small matrix products that it takes `share` longer in the mean.
 
     What is owed adds up over forwards, so a product that is longer than the share of one forward runs at every
     second one. On CUDA the products go to torch's own stream: never run on a GPU yet.
     """
-    if stream is not None and not isinstance(stream, TorchStream):
-        raise Unsupported("work is injected beside a forward that runs in torch: use eager or compile to calibrate")
-    product = _product(on)
-    owed_each = share * _typical_ms(forward, stream)
-    unit_ms = _typical_ms(product, stream)
+    product = device.work(UNIT_US) if isinstance(device, Simulated) else _product(device)
+    owed_each = share * _typical_ms(forward, device)
+    unit_ms = _typical_ms(product, device)
     owed_ms = 0.0
 
     def run() -> object:
@@ -40,14 +42,18 @@ def slowed(forward: Callable[[], object], share: float, on: str, stream: Stream 
     return run
 
 
-def _product(on: str) -> Callable[[], object]:
-    left = torch.full((SIDE, SIDE), 0.5, device=on)
+def _product(device: Device) -> Callable[[], object]:
+    if not isinstance(device, (Cpu, TorchCuda)):
+        raise Unsupported("work is injected beside a forward that runs in torch: use eager or compile to calibrate")
+    left = torch.full((SIDE, SIDE), 0.5, device=device.name)
     out = torch.empty_like(left)
     return lambda: torch.mm(left, left, out=out)
 
 
-def _typical_ms(forward: Callable[[], object], stream: Stream | None) -> float:
+def _typical_ms(forward: Callable[[], object], device: Device) -> float:
     """The median time of one call, over samples of at least a millisecond."""
-    repeats = streams.forwards_per_sample(forward, stream)
-    take = streams.host_sampler(forward, repeats) if stream is None else streams.gpu_sampler(forward, repeats, stream)
+    if device.queue:
+        take = streams.gpu_sampler(forward, streams.queue_of(forward, device), device)
+    else:
+        take = streams.host_sampler(forward, streams.forwards_per_sample(forward, device), device)
     return statistics.median(take() for _ in range(SAMPLES))

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from mixprof.data.case import Case
 from mixprof.data.errors import Unsupported
-from mixprof.data.types import Case, digest
+from mixprof.data.json import digest
 from mixprof.metrics import accuracy
 from mixprof.worker import inputs
 from mixprof.worker.trees import Example

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import Unsupported, is_out_of_memory, one_line
-from mixprof.data.types import Case, digest
+from mixprof.data.json import decode, digest
 from mixprof.lowerings import Lowered, Target, onnx_files, onnx_graph, onnx_weights
 from mixprof.metrics import accuracy
 from mixprof.plan.files import UNKNOWN, Artifact, Input, shapes_of
@@ -62,7 +63,7 @@ def _inspect_inputs(
 
 def _case(request: Mapping[str, Any]) -> tuple[Artifact, Case, Shapes]:
     """The file, the case and the shape of each input in it."""
-    artifact, case = Artifact.from_json(request["source"]["artifact"]), Case.from_json(request["case"])
+    artifact, case = decode(request["source"]["artifact"], Artifact), Case.from_json(request["case"])
     return artifact, case, shapes_of(artifact, case.batch, case.resolution)
 
 

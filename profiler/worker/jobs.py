@@ -6,21 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 from mixprof.data.json import to_builtins
-from mixprof.machine import process, testbed, torch_cuda
-from mixprof.worker import counting, feeds, graphs, launch, modules, reference, resident
+from mixprof.machine import cuda_driver, nvml, process, simulation, testbed, torch_cuda
+from mixprof.worker import choosing, counting, feeds, graphs, launch, modules, reference, resident
 
 Job = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def environment(request: dict[str, Any]) -> dict[str, Any]:
     """Devices, versions and the testbed of this machine."""
+    # Asked first, before torch makes this process one of those that NVML lists.
+    foreign = {f"cuda:{index}": nvml.foreign(index) for index in range(cuda_driver.device_count())}
     return {
         "status": "ok",
+        "foreign": {device: to_builtins(of) for device, of in foreign.items() if of is not None},
         "no_cuda": to_builtins(torch_cuda.no_cuda()),
         "devices": testbed.devices(),
         "versions": testbed.versions(),
         "testbed": testbed.testbed(request["threads"], request["allocator"]),
         "informing": testbed.informing(),
+        "simulated": simulation.configured().words,
     }
 
 
@@ -57,6 +61,7 @@ JOBS: dict[str, Job] = {
     "derive": counting.derive,
     "operators": counting.operators,
     "peaks": peaks,
+    "choose": choosing.choose,
     "prepare": _of_either(reference.prepare, graphs.prepare),
     "launch": launch.launch,
     "resident": resident.resident,

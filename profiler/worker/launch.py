@@ -14,15 +14,18 @@ import msgspec
 import torch
 
 from mixprof import lowerings, metrics, sampling
+from mixprof.data.case import Case, is_simulated
+from mixprof.data.choices import Choices
 from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_line
-from mixprof.data.launch import LaunchEnvironment, Status
-from mixprof.data.types import Case, Launch, digest
+from mixprof.data.json import digest
+from mixprof.data.launch import Launch, LaunchEnvironment, Status
 from mixprof.lowerings import Lowered, Target
-from mixprof.machine import cpu_contention, cuda_driver, process, testbed
+from mixprof.machine import cpu_contention, cuda_driver, flags, process, testbed, thermal
 from mixprof.metrics import Subject, accuracy, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
-from mixprof.worker import breakdown, graphs, modules
+from mixprof.models import specialization
+from mixprof.worker import breakdown, graphs, modules, pin, simulated
 from mixprof.worker.reference import Reference
 
 
@@ -51,10 +54,7 @@ def lower(request: Mapping[str, Any]) -> Ready:
     start = time.perf_counter()
     source, case, settings = request["source"], Case.from_json(request["case"]), request["measure"]
     entry, options = lowerings.parse(case.lowering)
-    if entry.engine:
-        process.prepare_cpu(settings["threads"])
-    else:
-        process.prepare(case.device, case.dtype, settings["threads"])
+    pin.prepare(case, settings["threads"])
     if settings.get("profile"):
         options = {name: value for name, value in options.items() if name != "graph"}  # a graph has no layers
     reference = Reference.read(Path(request["reference"]))
@@ -84,26 +84,38 @@ def _module(
     source = request["source"]
     on_meta = source["specialize"] is not None  # registered: built without drawing weights
     built = modules.build(source, case, "meta" if on_meta else "cpu")
+    pin.prepare(case, target.threads)  # again: what was imported may have set flags, threads or the current device
     modules.load_state(built.module, reference.state)
-    module = modules.specialize(source, built.module, case.lowering)
-    names = {str(part.formulation) for part in module.modules() if hasattr(part, "formulation")}
+    choices = Choices(**request.get("choices") or {})
+    module = modules.specialize(source, built.module, case.lowering, choices.formulations)
     module = lowerings.convert(module, process.torch_dtype(case.dtype))
     bytes_of_weights = weights_bytes(module)
     bound, target = built.example.bind(module), replace(target, images=built.example.images)
     may_fall_back = bool(request.get("layout_is_default"))
-    lowered = _lowered(case, bound, tuple(reference.inputs), target, may_fall_back)
+    inputs = tuple(reference.inputs)
+    if is_simulated(case.device):
+        lowered = simulated.lower(case, bound, inputs, target, request.get("noise", ""))
+    else:
+        lowered = _lowered(case, bound, inputs, target, may_fall_back)
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
     subject = Subject(
-        case, lowered, expected, reference.tolerance, reference.of_ends, tuple(sorted(names)), bytes_of_weights
+        case, lowered, expected, reference.tolerance, reference.of_ends, _formulations(source, module), bytes_of_weights
     )
     subject = replace(subject, differentiates=reference.differentiates)
-    if may_fall_back and "layout" not in lowered.proof and _reads_strides(subject, source):
+    if may_fall_back and lowered.device is None and "layout" not in lowered.proof and _reads_strides(subject, source):
         lowered = _contiguous(case, bound, tuple(reference.inputs), target, "its outputs are right in contiguous alone")
         subject = replace(subject, lowered=lowered)
-    if reference.note is not None:
-        lowered = replace(lowered, proof={**lowered.proof, "reference": reference.note})
-        subject = replace(subject, lowered=lowered)
+    noted = {**choices.proof(), **({} if reference.note is None else {"reference": reference.note})}
+    if noted:
+        subject = replace(subject, lowered=replace(subject.lowered, proof={**subject.lowered.proof, **noted}))
     return subject, module
+
+
+def _formulations(source: Mapping[str, Any], module: torch.nn.Module) -> tuple[str, ...]:
+    """What a lowered module runs: of ours, every formulation that is in it; of another, what it says."""
+    if source["specialize"] is not None:
+        return tuple(specialization.formulations_in(module))
+    return tuple(sorted({str(part.formulation) for part in module.modules() if hasattr(part, "formulation")}))
 
 
 def _reads_strides(subject: Subject, source: Mapping[str, Any]) -> bool:
@@ -168,6 +180,8 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
         measured = _built(subject)
     else:
         with ready.running():
+            if request["measure"].get("profile") and is_simulated(subject.case.device):
+                raise Unsupported("layers are not simulated: sim:0 has the time of a whole forward alone")
             if ready.watch is not None:
                 measured = breakdown.of_operators(subject.lowered, ready.watch, subject.case.device)
             elif request["measure"].get("profile"):
@@ -242,19 +256,27 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
     if settings["seconds"] is not None:
         cap_samples = min(budget.cap_samples, sampling.STEADY_SAMPLES)
         budget = replace(budget, cap_s=settings["seconds"], cap_samples=cap_samples)
+    values = pin.flags_of(case, settings["threads"])
+    flags.apply(values)  # once more: a first forward may have imported more
+    headroom = settings.get("thermal_headroom")
+    cooled_s = None if headroom is None else thermal.cool(subject.device, headroom)
     before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
-    times = latency.measure(subject.lowered, case.device, case.mode, budget)
+    times = latency.measure(subject.lowered, subject.device, case.mode, budget)
     after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     taken: dict[str, Any] = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
     own = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}
+    changed = pin.changed_flags(values)
+    doubted: Status = "throttled" if times.throttled else "unstable" if times.unsteady else "ok"
     return replace(
         checked,
-        status="throttled" if times.throttled else "unstable" if times.unsteady else "ok",
-        reason=times.throttled or times.unsteady,
+        status="unsupported" if changed else doubted,
+        reason=changed or times.throttled or times.unsteady,
         proof={**(checked.proof or {}), "recompiles": times.recompiles},
         gpu_ms=times.gpu_ms,
         enqueue_ms=times.enqueue_ms,
         host_ms=times.host_ms,
+        control_ms=times.control_ms,
+        queued=times.queued,
         **own,
         metrics={name: value for name, value in taken.items() if name not in own},
         environment=LaunchEnvironment(
@@ -262,9 +284,11 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
             involuntary_switches=after.ru_nivcsw - before.ru_nivcsw,
             dropped_samples=times.dropped,
             clocks=times.clocks,
+            flags=flags.read(values) or None,
             measure_s=time.perf_counter() - start,
             lost_cpu_share=cpu_contention.lost_share(contention, contended),
             others_cpus=cpu_contention.others_cpus(contention, contended),
             governor=testbed.governor(),
+            cooled_s=cooled_s,
         ),
     )

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from mixprof import lowerings
+from mixprof.data.case import Case
 from mixprof.data.errors import Unsupported, one_line
-from mixprof.data.types import Case
+from mixprof.lowerings import aot
 from mixprof.worker import feeds, options
 from mixprof.worker.imports import roots
 from mixprof.worker.trees import Example
@@ -211,14 +212,16 @@ def to_meta(module: nn.Module) -> nn.Module:
     return module
 
 
-def specialize(source: Mapping[str, Any], module: nn.Module, lowering: str) -> nn.Module:
-    """The module in its form for a lowering, if its source knows one."""
+def specialize(
+    source: Mapping[str, Any], module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None
+) -> nn.Module:
+    """The module in its form for a lowering, if its source knows one. formulations: of its parts, by their paths."""
     if source["specialize"] is None:
         return module
     name, _, attribute = source["specialize"].partition(":")
     arrange: Callable[..., nn.Module] = getattr(importlib.import_module(name), attribute)
     try:
-        return arrange(module, lowerings.form_of(lowering))
+        return arrange(module, lowerings.form_of(lowering), formulations)
     except ValueError as error:
         raise Unsupported(f"lowering '{lowering}': {error}") from error
 
@@ -250,13 +253,16 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def load_file(path: str, sha256: str) -> nn.Module:
-    """A module from `net.pt`, a TorchScript archive, or `net.pt2`, an exported program. Nothing in it is unpickled.
+    """A module from `net.pt`, a TorchScript archive, or `net.pt2`, an exported program or a package of AOTInductor.
 
+    Nothing in it is unpickled.
     Unsupported for what torch cannot load, and for a file of other content than the hash says.
     """
     content = Path(path).read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise Unsupported(f"{path} was changed after this began: begin anew with the file as it is now")
+    if aot.is_package(Path(path)):
+        return aot.Packaged(str(Path(path).resolve()))
     try:
         with torch.device("cpu"):
             if Path(path).suffix == ".pt2":

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mixprof import sampling
-from mixprof.data.types import Launch
-from mixprof.machine import cpu_contention, streams
-from mixprof.machine.streams import Stream
-from mixprof.metrics import Subject, latency
-from mixprof.worker import extra_work, launch
+from mixprof.data.launch import Launch
+from mixprof.machine import cpu_contention, flags, streams, thermal
+from mixprof.machine.devices import Device
+from mixprof.metrics import Subject
+from mixprof.worker import extra_work, launch, pin
 
 WARM_UP = sampling.Budget(min_work_s=0.2, window_s=0.05, drift=0.05, steady_cap_s=2.0)
 
@@ -28,47 +28,59 @@ def resident(request: dict[str, Any]) -> dict[str, Any]:
         return Launch("built", f"{subject.case.device} is not there: nothing to time").to_json()
     with ready.running():
         checked = launch.check(subject)
-        if checked.status == "ok":
-            _serve(subject, request)
+        if checked.status == "ok" and (changed := _serve(subject, request)):
+            return replace(checked, status="unsupported", reason=changed).to_json()
     return checked.to_json()
 
 
-def _serve(subject: Subject, request: dict[str, Any]) -> None:
-    """Take samples on request until the other side is done."""
-    forward, device = subject.forward, subject.case.device
-    stream = latency.stream_of(subject.lowered, device)
+def _serve(subject: Subject, request: dict[str, Any]) -> str | None:
+    """Take samples on request until the other side is done; without any, why they would not be of the case."""
+    flags.apply(values := pin.flags_of(subject.case, request["measure"]["threads"]))
+    forward, device = subject.forward, subject.device
     if share := request.get("extra_work"):  # a slow-down that is known: `mixprof calibrate`
-        forward = extra_work.slowed(forward, share, device, stream)
-    flusher = streams.cpu_flusher if stream is None else stream.flusher
-    flush = flusher() if subject.case.mode == "cold" else None
-    repeats = 1 if flush else streams.forwards_per_sample(forward, stream)
-    settle(_sampler(forward, repeats, stream, flush))
+        forward = extra_work.slowed(forward, share, device)
+    flush = device.flusher() if subject.case.mode == "cold" else None
+    if headroom := request["measure"].get("thermal_headroom"):
+        thermal.cool(device, headroom)
+    sampler, queue = _sampler(forward, device, flush)
+    enqueue = streams.enqueue_sampler(forward, device, queue.forwards)
+    settle(sampler(), device)
+    if changed := pin.changed_flags(values):
+        return changed
     with open(request["asks"]) as asks, open(request["answers"], "w", buffering=1) as answers:
-        answers.write(json.dumps({"ready": True, "forwards_per_sample": repeats}) + "\n")
+        answers.write(json.dumps({"ready": True, **_as_told(queue)}) + "\n")
         for line in asks:
             message = json.loads(line)
             if "take" not in message:
-                return
-            # A sampler of each turn's own: what a GPU's has queued ahead would be of the turn before.
-            take = _sampler(forward, repeats, stream, flush)
+                break
+            take = sampler()
             before = cpu_contention.read()
             samples = [take() for _ in range(message["take"])]
+            host = [enqueue() for _ in range(message["take"] * bool(device.queue))]
             lost = cpu_contention.lost_share(before, cpu_contention.read())
-            answers.write(json.dumps({"ms": samples, "lost": lost}) + "\n")
+            answers.write(json.dumps({"ms": samples, "enqueue_ms": host, "lost": lost}) + "\n")
+    return None
+
+
+def _as_told(queue: streams.Queue) -> dict[str, object]:
+    return {"forwards_per_sample": queue.forwards, "gated": queue.gated}
 
 
 def _sampler(
-    forward: Callable[[], object], repeats: int, stream: Stream | None, flush: Callable[[], object] | None
-) -> Callable[[], float]:
-    if stream is None:
-        return streams.host_sampler(forward, repeats, None, flush)
-    return streams.gpu_sampler(forward, repeats, stream, flush)
+    forward: Callable[[], object], device: Device, flush: Callable[[], object] | None
+) -> tuple[Callable[[], Callable[[], float]], streams.Queue]:
+    """What makes a sampler for each turn, since what a GPU's has queued ahead would be of the turn before."""
+    if device.queue:
+        queue = streams.queue_of(forward, device, flush)
+        return (lambda: streams.gpu_sampler(forward, queue, device, flush)), queue
+    repeats = 1 if flush else streams.forwards_per_sample(forward, device)
+    return (lambda: streams.host_sampler(forward, repeats, device, flush)), streams.Queue(repeats, 1)
 
 
-def settle(take: Callable[[], float]) -> None:
+def settle(take: Callable[[], float], device: Device) -> None:
     """Run until the time no longer drifts, or for some seconds: the pair is interleaved, what drifts drifts in both."""
-    start, samples = time.perf_counter(), list[float]()
-    while not sampling.is_steady(samples, time.perf_counter() - start, WARM_UP):
-        if time.perf_counter() - start > WARM_UP.steady_cap_s:
+    start, samples = device.clock(), list[float]()
+    while not sampling.is_steady(samples, device.clock() - start, WARM_UP):
+        if device.clock() - start > WARM_UP.steady_cap_s:
             return
         samples.append(take())

@@ -1,19 +1,17 @@
 """The answers of a report, computed once: figures, text and page are rendered from them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pandas as pd
 
 from mixprof.reports.answers.breakdown import breakdown
 from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
+from mixprof.reports.answers.engines import engines
 from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.answers.exponents import exponents
-from mixprof.reports.answers.gains import gains
-from mixprof.reports.answers.ratios import Pair, pairs, ratios
-from mixprof.reports.answers.roofline import rooflines
+from mixprof.reports.answers.ratios import Pair, gains, pairs, ratios
 from mixprof.reports.answers.slices import places
+from mixprof.reports.frame import ANCHOR
 
 
 @dataclass(frozen=True)
@@ -26,13 +24,19 @@ class Answers:
     exponents: pd.DataFrame
     crossovers: pd.DataFrame
     comparable: bool  # whether any two models were measured at two places or more of one axis
-    rooflines: pd.DataFrame
+    rooflines: pd.DataFrame  # the cases that have a place under a roof
     breakdown: pd.DataFrame
+    engines: pd.DataFrame
 
     @property
     def only_built(self) -> bool:
         """Whether engines were built and no case was timed."""
         return bool((self.cases["status"] == "built").any() and not (self.cases["status"] == "ok").any())
+
+    @property
+    def simulated(self) -> bool:
+        """Whether these are times of a simulated device; none of them is beside measured ones."""
+        return bool(self.cases["simulated"].any())
 
     @property
     def several_runs(self) -> bool:
@@ -43,6 +47,8 @@ def answers(frame: pd.DataFrame) -> Answers:
     """All answers to the records of a frame, or of any subset of its rows."""
     cases = with_derived(frame)
     compared = {pair: ratios(cases, pair) for pair in pairs(cases)}
+    under_roofs = cases[["attainable_share", "intensity", "latency_ms"]].notna().all(axis=1)
+    under_roofs &= (cases["status"] == "ok") & (cases["model"] != ANCHOR)
     return Answers(
         cases=cases,
         ratios={pair: rows for pair, rows in compared.items() if len(rows)},
@@ -50,8 +56,9 @@ def answers(frame: pd.DataFrame) -> Answers:
         exponents=exponents(cases),
         crossovers=crossovers(cases),
         comparable=next(pairings(comparable(cases)), None) is not None,
-        rooflines=rooflines(cases),
+        rooflines=cases[under_roofs],
         breakdown=breakdown(cases),
+        engines=engines(cases),
     )
 
 
@@ -62,7 +69,9 @@ def with_derived(frame: pd.DataFrame) -> pd.DataFrame:
     if cases["run"].nunique() > 1:
         derived.append(gains(cases, "run", cases["run"].iloc[0]).add_prefix("run_"))
     images = 1000 * cases["batch"].astype(float)
+    pace = cases["host_bound"].map({True: "host-bound", False: "device-bound"})
     return pd.concat(derived, axis=1).assign(
+        pace=pace.astype(object).where(pace.notna(), None),
         side=places(cases, "resolution"),
         gflops_per_s=cases["flops"].astype(float) / cases["latency_ms"] / 1e6,
         images_per_s_low=images / cases["latency_high_ms"],

@@ -1,7 +1,5 @@
 """Where an eager forward's time, multiply-accumulates and bytes go: by role, stage by stage."""
 
-from __future__ import annotations
-
 import json
 
 import pandas as pd

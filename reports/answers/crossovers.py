@@ -7,8 +7,6 @@ of the log ratio, interpolated in log-log between the points measured. Its inter
 interval of that ratio, from its neighbours' errors, holds 1 (Fieller's argument, 1954).
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass

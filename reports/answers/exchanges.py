@@ -1,7 +1,5 @@
 """One network with its own mixer and with another: latencies, parameters, MACs and memory compared."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from mixprof.reports.answers.ratios import beside
@@ -12,7 +10,16 @@ SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolu
 COUNTED = ("params", "macs", "allocator_peak_bytes")
 COLUMNS = [
     *(*SAME, "window", "network", "own", "other", "status", "own_ms", "other_ms"),
-    *("ratio", "ratio_low", "ratio_high", "difference_ms", "difference_low_ms", "difference_high_ms", "interval"),
+    *(
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+        "difference_ms",
+        "difference_low_ms",
+        "difference_high_ms",
+        "interval",
+        "host_bound",
+    ),
     *COUNTED,
 ]
 

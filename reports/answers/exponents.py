@@ -1,7 +1,5 @@
 """How cost grows: log-log slopes along resolution, batch and window, with intervals over launches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +44,7 @@ class Measured:
     counts: np.ndarray
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, metric: str) -> Measured:
+    def of(cls, frame: pd.DataFrame, metric: str) -> "Measured":
         column, counted = METRICS[metric]
         values, counts = (frame[name].to_numpy(dtype=float, na_value=np.nan) for name in (column, counted))
         good = usable(frame).to_numpy(dtype=bool) & (values > 0)

@@ -1,15 +1,15 @@
 """The comparisons the suite is for: attention over convolution in one setting, with an interval for the ratio."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from mixprof.reports.latencies import ratio
+from mixprof.reports.latencies import RATIO, ratio
 
+IDENTITY = ["run", "model", "lowering", "device", "dtype", "layout", "mode", "batch", "height", "width", "window"]
+IDENTITY += ["channels"]
 SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution", "height", "width", "window"]
 SAME += ["channels", "kind"]
 
@@ -60,6 +60,20 @@ def ratios(frame: pd.DataFrame, pair: Pair) -> pd.DataFrame:
     faster = np.where(compared["ratio_low"] > 1, pair.convolution, faster)
     compared["faster"] = pd.Series(faster, dtype=object).where(compared["interval"].notna(), None)
     return pd.concat([both[SAME], compared], axis=1)
+
+
+def gains(frame: pd.DataFrame, column: str, base: str) -> pd.DataFrame:
+    """`gain`, `gain_low`, `gain_high` for each row of the frame: the latency of `base` over the row's own.
+
+    How many times as fast a case is as the same case with `base` in `column`. Missing for the bases themselves and
+    where either was not measured; the bounds are missing where either has no interval.
+    """
+    rows = frame.reset_index(drop=True)
+    both = beside(rows[rows[column] == base], rows[rows[column] != base], [n for n in IDENTITY if n != column])
+    gained = pd.DataFrame(np.nan, index=rows.index, columns=["gain", "gain_low", "gain_high"])
+    compared = ratio(rows, both["top"].to_numpy(), both["bottom"].to_numpy())
+    gained.loc[both["bottom"]] = compared[list(RATIO[:3])].to_numpy()
+    return gained.set_axis(frame.index)
 
 
 def beside(top: pd.DataFrame, bottom: pd.DataFrame, same: list[str]) -> pd.DataFrame:

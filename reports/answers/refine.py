@@ -1,13 +1,11 @@
 """Which cases to add so that crossovers are known more closely: bisection between the points that hold them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.reports.answers.crossovers import Pairing, comparable, decided, pairings
 
 CLOSE = 1.05  # beyond over below: where bisection ends

@@ -12,8 +12,6 @@ break lies between two points, exactly that slope (Hudson 1966), so that the int
 points, covers the break's own uncertainty as well.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 

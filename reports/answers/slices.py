@@ -1,7 +1,5 @@
 """Which cases share a figure: along one axis, every other setting is fixed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Where time, MACs and bytes go: stacked bars by role."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Clouds of cases: the roofline, and throughput against published accuracy."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

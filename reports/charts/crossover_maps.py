@@ -1,14 +1,14 @@
 """Where two models swap places, over two axes at once: every setting measured, and the crossovers between them."""
 
-from __future__ import annotations
-
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+from mixprof.data.parsing import parse_resolution
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.ratios import Pair, ratios
 from mixprof.reports.answers.slices import FIXED, in_words, places
@@ -25,15 +25,14 @@ def crossover_maps(answers: Answers) -> Iterator[Chart]:
     crossings = answers.crossovers
     pairs = Counter(tuple(sorted(names)) for names in zip(crossings["first"], crossings["second"], strict=True))
     ordered = sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
-    yield from itertools.islice((chart for (one, other), _ in ordered for chart in _charts(answers, one, other)), MOST)
+    yield from itertools.islice((chart for models, _ in ordered for chart in _charts(answers, models)), MOST)
 
 
-def _charts(answers: Answers, one: str, other: str) -> Iterator[Chart]:
-    compared, crossings = ratios(answers.cases, Pair(one, other, "")), answers.crossovers
-    both = crossings["first"].isin([one, other]) & crossings["second"].isin([one, other])
-    for axes in OVER:
-        if chart := _chart(compared, crossings[both], axes):
-            yield chart
+def _charts(answers: Answers, models: tuple[str, ...]) -> Iterator[Chart]:
+    (one, other), crossings = models, answers.crossovers
+    compared = ratios(answers.cases, Pair(one, other, ""))
+    both = crossings["first"].isin(models) & crossings["second"].isin(models)
+    yield from filter(None, (_chart(compared, crossings[both], axes) for axes in OVER))
 
 
 def _chart(compared: pd.DataFrame, crossings: pd.DataFrame, axes: tuple[str, str]) -> Chart | None:
@@ -84,13 +83,8 @@ def _spans(marks: pd.DataFrame, axes: tuple[str, str]) -> Iterator[Trace]:
     """A line across the interval of each crossover, at the place that it has along the other axis."""
     for mark in marks.to_dict("records"):
         other = axes[1 - axes.index(mark["axis"])]
-        span, across = [mark["low"], mark["place"], mark["high"]], [_place(mark, other)] * 3
+        is_side = other == "resolution"
+        place = math.sqrt(math.prod(parse_resolution(mark["resolution"]))) if is_side else float(mark[other])
+        span, across = [mark["low"], mark["place"], mark["high"]], [place] * 3
         x, y = (span, across) if mark["axis"] == axes[0] else (across, span)
         yield Trace("crossover", x, y, shape="span")
-
-
-def _place(mark: dict[Any, Any], axis: str) -> float:
-    if axis != "resolution":
-        return float(mark[axis])
-    height, _, width = str(mark["resolution"]).partition("x")
-    return float((float(height) * float(width or height)) ** 0.5)

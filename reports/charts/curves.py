@@ -1,7 +1,5 @@
 """Each quantity along each axis: a line a model, a panel a lowering (and run), logarithmic both ways."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -77,19 +75,12 @@ def _view(chosen: Slice, axis: str, quantity: Quantity) -> View | None:
     for row, run, lowering, model in zip(rows.index, rows["run"], rows["lowering"], rows["model"], strict=True):
         names = (*[run] * several, *[lowering] * quantity.measured)
         lines.setdefault(names, {}).setdefault(model, []).append(int(row))
-    return View(
-        chosen.label(),
-        [
-            Panel(list(names), [_trace(model, line, axis, quantity) for model, line in sorted(lines[names].items())])
-            for names in sorted(lines, key=lambda names: [lowering_order(name) for name in names])
-        ],
-        _note(chosen.rows, rows, quantity),
-    )
-
-
-def _trace(model: str, line: list[int], axis: str, quantity: Quantity) -> Trace:
-    x = "side" if axis == "resolution" else axis
-    return Trace(model, x, quantity.column, line, quantity.low, quantity.high, axis, quantity.divisor)
+    x, more = "side" if axis == "resolution" else axis, (quantity.low, quantity.high, axis, quantity.divisor)
+    shown = [
+        Panel(list(names), [Trace(model, x, quantity.column, line, *more) for model, line in sorted(by_model.items())])
+        for names, by_model in sorted(lines.items(), key=lambda line: [lowering_order(name) for name in line[0]])
+    ]
+    return View(chosen.label(), shown, _note(chosen.rows, rows, quantity))
 
 
 def _shown(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:

@@ -1,7 +1,5 @@
 """One view of a chart as a figure: a panel a lowering (and run), which share their axes."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -57,7 +55,9 @@ def _size(chart: Chart, view: View, names: list[str], cases: pd.DataFrame) -> tu
     if chart.y.scale == "linear":
         return WIDTH, AROUND + BAR * len(names)
     width = AROUND + MARK * len(names) * max(len(panel.traces) for panel in view.panels)
-    return max(WIDTH, width), max(HEIGHT, AROUND + DECADE * _decades(view, cases))
+    values = np.concatenate([trace.numbers("y", cases) for panel in view.panels for trace in panel.traces])
+    decades = float(np.ptp(np.log10(values[values > 0]))) if (values > 0).any() else 0.0
+    return max(WIDTH, width), max(HEIGHT, AROUND + DECADE * decades)
 
 
 def finish(figure: Figure, chart: Chart, view: View, styles: Styles, note: str = "") -> Figure:
@@ -80,14 +80,9 @@ def _draw_panel(panel: Axes, content: Panel, names: list[str], cases: pd.DataFra
     left = np.zeros(len(names))
     for number, trace in enumerate(content.traces):
         if trace.shape == "bar":
-            panel.barh(
-                range(len(names)),
-                trace.numbers("y", cases),
-                left=left,
-                label=trace.name,
-                color=styles[trace.name]["color"],
-            )
-            left += trace.numbers("y", cases)
+            widths, colour = trace.numbers("y", cases), styles[trace.name]["color"]
+            panel.barh(range(len(names)), widths, left=left, label=trace.name, color=colour)
+            left += widths
             continue
         shift = SPREAD * ((number + 0.5) / len(content.traces) - 0.5)
         where = [names.index(name) + shift for name in read(trace.x, trace.rows, cases)] if names else None
@@ -104,12 +99,6 @@ def _draw_trace(panel: Axes, trace: Trace, where: list[float] | None, cases: pd.
         look |= {"linestyle": "none", "alpha": 0.8}
     spread = np.abs([trace.numbers(end, cases) - y for end in ("low", "high")]) if trace.low else None
     panel.errorbar(x, y, yerr=spread, label=trace.name, capsize=2, elinewidth=0.8, **look)
-
-
-def _decades(view: View, cases: pd.DataFrame) -> float:
-    """The powers of ten that a view spans along y."""
-    values = np.concatenate([trace.numbers("y", cases) for panel in view.panels for trace in panel.traces])
-    return float(np.ptp(np.log10(values[values > 0]))) if (values > 0).any() else 0.0
 
 
 def _set_x_ticks(axes: list[Axes], chart: Chart, view: View, cases: pd.DataFrame) -> None:

@@ -1,8 +1,7 @@
 """All figures of a report, each as PNG and SVG."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -24,7 +23,8 @@ ON_PAGE = (ratio_curves, curves, gains, crossover_maps, roofline, breakdown, acc
 
 def charts(answers: Answers) -> list[Chart]:
     """Every chart that there is data for. A new one is a function of the answers and a place in ON_PAGE."""
-    return [chart for make in ON_PAGE for chart in make(answers)]
+    drawn = [chart for make in ON_PAGE for chart in make(answers)]
+    return [replace(chart, title=f"Simulated: {chart.title}") for chart in drawn] if answers.simulated else drawn
 
 
 def write_figures(answers: Answers, charts: Sequence[Chart], folder: Path) -> list[Path]:
@@ -41,6 +41,14 @@ def figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 
 
 def all_figures(answers: Answers, charts: Sequence[Chart]) -> Iterator[tuple[str, Figure]]:
+    """Every figure; across one that shows no measurement it says so."""
+    for name, figure in _drawn(answers, charts):
+        if answers.simulated:
+            figure.text(0.5, 0.5, "simulated", size=48, color="grey", alpha=0.3, rotation=30, ha="center", va="center")
+        yield name, figure
+
+
+def _drawn(answers: Answers, charts: Sequence[Chart]) -> Iterator[tuple[str, Figure]]:
     """The first view of each chart that is a file, too; then what only a file shows."""
     styles = styles_of(answers.cases)
     for chart in charts:

@@ -1,7 +1,5 @@
 """How many times faster convolution is than attention, over two axes at once."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -31,7 +29,8 @@ def draw(compared: pd.DataFrame, pair: Pair) -> Figure | None:
         return None
     axis, split = OTHER_AXIS[rows["kind"].iloc[0]]
     panels = sorted(rows.groupby(["run", "lowering", split], dropna=False), key=_panel_order)
-    places_x, places_y = _columns(rows), sorted(rows[axis].dropna().unique())
+    by_size = np.argsort(places(rows, "resolution"), kind="stable")
+    places_x, places_y = rows["resolution"].iloc[by_size].unique().tolist(), sorted(rows[axis].dropna().unique())
     abreast = columns_for(len(panels), rows["lowering"].nunique())
     wide = rows["ratio"].isna().any()  # room for a status
     size = 0.3 + (1.4 if wide else 1) * CELL[0] * len(places_x), 0.8 + CELL[1] * len(places_y)
@@ -55,11 +54,6 @@ def draw(compared: pd.DataFrame, pair: Pair) -> Figure | None:
 def _panel_order(panel: tuple[Any, Any]) -> tuple[Any, ...]:
     run, lowering, split = panel[0]
     return run, lowering_order(lowering), 0 if pd.isna(split) else split
-
-
-def _columns(rows: pd.DataFrame) -> list[str]:
-    """The resolutions from small to large."""
-    return list(dict.fromkeys(rows["resolution"].iloc[np.argsort(places(rows, "resolution"), kind="stable")]))
 
 
 def _draw_panel(panel: Axes, rows: pd.DataFrame, axis: str, columns: list[str], lines: list[Any], reach: float) -> Any:

@@ -1,7 +1,5 @@
 """Fitted exponents, drawn and written at the lines of a figure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A chart as data, which the figures of a report and its page both draw."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

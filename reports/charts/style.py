@@ -1,7 +1,5 @@
 """How a figure looks: one style a model, plain numbers on log axes, panels on a grid, PNG and SVG files."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re
@@ -70,11 +68,8 @@ def _styles() -> Iterable[dict[str, Any]]:
     """Endless; coprime periods, so that the first 770 differ in at least one way and neighbours in all three."""
     palette = seaborn.color_palette("colorblind")
     for number in itertools.count():
-        yield {
-            "color": palette[number % len(palette)],
-            "marker": MARKERS[number % len(MARKERS)],
-            "linestyle": LINES[number % len(LINES)],
-        }
+        lists = {"color": palette, "marker": MARKERS, "linestyle": LINES}
+        yield {name: values[number % len(values)] for name, values in lists.items()}
 
 
 def panel_grid(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
@@ -126,20 +121,15 @@ def wrapped(figure: Figure, text: str) -> str:
 
 
 def legend(figure: Figure, axes: Iterable[Axes], styles: Styles, note: str) -> None:
-    """One legend below all panels, in the order of the styles, under the note as its title."""
+    """One legend below all panels, for which the figure grows, in the order of the styles, under the note as title."""
     handles = {bars.get_label(): bars[0] for panel in axes for bars in panel.containers}
     shown = [name for name in styles if name in handles]
     entry = 0.67 + LETTER * max(map(len, shown))  # a line, its name and the gap to the next column
     columns = max(1, min(len(shown), int((figure.get_figwidth() + 0.22) / entry)))
-    add_legend(figure, [handles[name] for name in shown], shown, columns, note)
-
-
-def add_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int, note: str) -> None:
-    """A legend below all panels, for which the figure grows."""
     title = wrapped(figure, note)
-    grow(figure, math.ceil(len(names) / columns) + 1 + title.count("\n"))
+    grow(figure, math.ceil(len(shown) / columns) + 1 + title.count("\n"))
     look: Any = {"loc": "outside lower left", "alignment": "left", "title_fontsize": 7, "handlelength": 3.2}
-    figure.legend(handles, names, ncols=columns, title=title, **look)
+    figure.legend([handles[name] for name in shown], shown, ncols=columns, title=title, **look)
 
 
 def file_stem(name: str) -> str:

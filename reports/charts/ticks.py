@@ -1,7 +1,5 @@
 """Labels along logarithmic axes: plain numbers, at least three a decade, none over another."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -53,9 +51,11 @@ def measured_ticks(axes: Sequence[Axes], side: str, places: Mapping[float, str],
 
 def set_ticks(axes: Sequence[Axes], side: str, labels: Mapping[float, str], length: float) -> None:
     """Ticks at exactly these places, written as given; slanted along x where they would not fit side by side."""
-    crowded = side == "x" and _crowded(labels, length, axes[0].get_xlim())
-    if crowded:
-        slanted(axes, max(map(len, labels.values())), 60)
+    low, high = getattr(axes[0], f"get_{side}lim")()
+    places, widths = np.log(list(labels)), np.array([len(label) for label in labels.values()])
+    gaps = np.diff(places) / np.log(high / low) * 0.8 * length
+    if side == "x" and (gaps < LETTER * (1 + (widths[:-1] + widths[1:]) / 2)).any():
+        slanted(axes, int(widths.max()), 60)
     for panel in axes:
         axis = getattr(panel, f"{side}axis")
         axis.set_major_locator(FixedLocator(list(labels)))
@@ -77,12 +77,6 @@ def slanted(axes: Sequence[Axes], letters: int, angle: float) -> None:
         panel.xaxis.set_tick_params(labelrotation_mode="xtick")
     figure = axes[0].figure
     figure.set_figheight(figure.get_figheight() + LETTER * letters * math.sin(math.radians(angle)))  # type: ignore
-
-
-def _crowded(labels: Mapping[float, str], length: float, limits: tuple[float, float]) -> bool:
-    where, widths = np.log(list(labels)), np.array([len(label) for label in labels.values()])
-    gaps = np.diff(where) / np.log(limits[1] / limits[0]) * 0.8 * length
-    return bool((gaps < LETTER * (1 + (widths[:-1] + widths[1:]) / 2)).any())
 
 
 def spread(heights: Sequence[float], gap: float) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Baselines: what stored runs expect of a run, from a run, a history, or a text file to commit."""
 
-from __future__ import annotations
-
 import json
 import math
 import statistics
@@ -11,8 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from mixprof.data.case import Case
 from mixprof.data.errors import NotTrusted, UsageError
-from mixprof.data.types import Case, digest
+from mixprof.data.json import digest
 from mixprof.reports.gate.comparable import compare
 from mixprof.reports.gate.history import Level, level
 from mixprof.reports.gate.stored import EXACT, Kept, Stored

@@ -3,8 +3,6 @@
 A pool holds one case's log differences between two sides of the same code, or of code with a known slow-down.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,9 +35,9 @@ class Share:
         return {**asdict(self), "share": self.share}
 
     @classmethod
-    def of_verdicts(cls, verdicts: Sequence[Verdict]) -> Share:
+    def of_verdicts(cls, verdicts: Sequence[Verdict]) -> "Share":
         """How many are regressed."""
-        hits = sum(each.verdict == "regressed" for each in verdicts)
+        hits = sum(verdict.verdict == "regressed" for verdict in verdicts)
         return cls(hits, len(verdicts), *wilson(hits, len(verdicts)))
 
 
@@ -51,39 +49,38 @@ def play(
     differences: LOOKS[-1] rounds of each case.
     """
     decided: dict[Key, Verdict] = {}
-    found: dict[Key, Verdict] = {}
+    verdicts: dict[Key, Verdict] = {}
     for look in LOOKS:
         rounds = {key: decided[key].rounds if key in decided else look for key in differences}
-        found = {**judge({key: each[: rounds[key]] for key, each in differences.items()}, threshold), **decided}
-        decided |= {key: verdict for key, verdict in found.items() if not verdict.open}
-    return found
+        verdicts = {**judge({key: pool[: rounds[key]] for key, pool in differences.items()}, threshold), **decided}
+        decided |= {key: verdict for key, verdict in verdicts.items() if not verdict.open}
+    return verdicts
 
 
 def false_alarms(pools: Mapping[Key, Sequence[float]], generator: np.random.Generator, jobs: int = JOBS) -> Share:
     """How many comparisons of the same code the real rule calls regressed: A/A rounds drawn with random signs."""
-    verdicts = [each for _ in range(jobs) for each in play(_drawn(pools, generator, signs=True)).values()]
-    return Share.of_verdicts(verdicts)
+    return _regressed(pools, generator, jobs, signs=True)
 
 
 def power(pools: Mapping[Key, Sequence[float]], generator: np.random.Generator, jobs: int = JOBS) -> Share:
     """How many comparisons with a slow-down the real rule calls regressed: its rounds drawn as they are."""
-    verdicts = [each for _ in range(jobs) for each in play(_drawn(pools, generator, signs=False)).values()]
+    return _regressed(pools, generator, jobs, signs=False)
+
+
+def _regressed(pools: Mapping[Key, Sequence[float]], generator: np.random.Generator, jobs: int, signs: bool) -> Share:
+    """Of jobs with as many rounds of each case as the last look takes. signs: either side could have been BASE."""
+    verdicts: list[Verdict] = []
+    for _ in range(jobs):
+        drawn = {key: generator.choice(np.asarray(pool), LOOKS[-1]) for key, pool in pools.items()}
+        if signs:
+            drawn = {key: pool * generator.choice((-1.0, 1.0), len(pool)) for key, pool in drawn.items()}
+        verdicts += play({key: pool.tolist() for key, pool in drawn.items()}).values()
     return Share.of_verdicts(verdicts)
-
-
-def _drawn(
-    pools: Mapping[Key, Sequence[float]], generator: np.random.Generator, signs: bool
-) -> dict[Key, Sequence[float]]:
-    """As many rounds as the last look takes of each case. With signs, since either side could have been BASE."""
-    drawn = {key: generator.choice(np.asarray(pool), LOOKS[-1]) for key, pool in pools.items()}
-    if signs:
-        drawn = {key: each * generator.choice((-1.0, 1.0), len(each)) for key, each in drawn.items()}
-    return {key: each.tolist() for key, each in drawn.items()}
 
 
 def deviation(pool: Sequence[float]) -> float:
     """s_d: the standard deviation of a round's difference, around 0, which is what A/A is."""
-    return math.sqrt(statistics.fmean(each**2 for each in pool))
+    return math.sqrt(statistics.fmean(difference**2 for difference in pool))
 
 
 def summary(pools: Mapping[Key, Sequence[float]], generator: np.random.Generator, jobs: int = JOBS) -> dict[str, Any]:
@@ -100,7 +97,7 @@ def summary(pools: Mapping[Key, Sequence[float]], generator: np.random.Generator
         "rounds": LOOKS[-1],
         "detectable": smallest_detectable(s_d, LOOKS[-1]),
         "detectable_after": {str(look): smallest_detectable(s_d, look) for look in LOOKS},
-        "detectable_by_case": {key: smallest_detectable(each, LOOKS[-1]) for key, each in deviations.items()},
+        "detectable_by_case": {key: smallest_detectable(value, LOOKS[-1]) for key, value in deviations.items()},
         "false_alarms": false_alarms(pools, generator, jobs).to_json(),
         "power": None,
     }
@@ -110,7 +107,7 @@ def injected(
     pools: Mapping[Key, Sequence[float]], share: float, generator: np.random.Generator, jobs: int = JOBS
 ) -> dict[str, Any]:
     """What a slow-down that is known was found as. `measured` is the mean over all its rounds."""
-    mean = statistics.fmean(each for pool in pools.values() for each in pool)
+    mean = statistics.fmean(difference for pool in pools.values() for difference in pool)
     return {"injected": share, "measured": math.expm1(mean), **power(pools, generator, jobs).to_json()}
 
 
@@ -120,6 +117,5 @@ def pooled(jobs: Iterable[Mapping[str, Any]], key: str) -> list[float]:
     For machines that live for one job: a canary is the baseline against itself. Jobs of another testbed, and those
     that were written without their rounds, give none.
     """
-    return [
-        float(each) for job in jobs if job.get("testbed_key") == key for each in job.get("canary_differences") or ()
-    ]
+    own = [job for job in jobs if job.get("testbed_key") == key]
+    return [float(difference) for job in own for difference in job.get("canary_differences") or ()]

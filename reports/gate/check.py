@@ -1,15 +1,13 @@
 """The verdicts of a run against a baseline, as an Outcome of kind "check"."""
 
-from __future__ import annotations
-
 import math
 import shlex
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
-from mixprof.data.types import Case
 from mixprof.reports.gate import history
 from mixprof.reports.gate.baseline import Baseline
 from mixprof.reports.gate.comparable import compare
@@ -21,28 +19,14 @@ from mixprof.reports.gate.verdicts import Verdict
 
 DEFAULT_THRESHOLDS = Thresholds()
 COMPARES = ("ok", "built")  # statuses that a comparison starts from
-AXES = {
-    "model": "models",
-    "lowering": "lowerings",
-    "device": "devices",
-    "dtype": "dtypes",
-    "layout": "layouts",
-    "mode": "modes",
-    "batch": "batches",
-    "resolution": "resolutions",
-    "window": "windows",
-    "channels": "channels",
-}
+AXES = {name: f"{name}s" for name in ("model", "lowering", "device", "dtype", "layout", "mode")}  # field -> option
+AXES |= {"batch": "batches", "resolution": "resolutions", "window": "windows", "channels": "channels"}
 
 
 def check(
-    name: str,
-    head: Stored,
-    base: Baseline,
-    under_test: Collection[str] = (),
-    thresholds: Thresholds = DEFAULT_THRESHOLDS,
-    exact_only: bool = False,
-) -> Outcome:
+    name: str, head: Stored, base: Baseline, under_test: Collection[str] = (),
+    thresholds: Thresholds = DEFAULT_THRESHOLDS, exact_only: bool = False,
+) -> Outcome:  # fmt: skip
     """Every case of the newest stored run, judged. UsageError when run and baseline share no case."""
     expected = {case: kept for case, kept in base.newest.cases.items() if kept.status in COMPARES}
     if not set(expected) & set(head.cases):
@@ -61,9 +45,8 @@ def check(
     verdicts = history.judge(timed, present, {case: thresholds.of(case.label()) for case in timed})
     cases = [_of_case(kept, head.cases.get(case), base, verdicts, exact_only) for case, kept in expected.items()]
     judged = [timed[case] for case in verdicts]
-    found = statistics.median(history.detectable(level) for level in judged) if judged else None
-    notes += _confirm(cases, under_test)
-    return Outcome("check", base.name, name, cases, detectable=found, notes=notes)
+    detectable = statistics.median(map(history.detectable, judged)) if judged else None
+    return Outcome("check", base.name, name, cases, detectable=detectable, notes=[*notes, *_confirm(cases, under_test)])
 
 
 def _ratio(run: Stored, case: Case) -> float | None:
@@ -82,8 +65,8 @@ def _of_case(
     if now.status not in (*COMPARES, *MACHINE_FAULTS) or (kept.status, now.status) == COMPARES:
         return _judged(case, "missing", f"{now.status}: {now.reason}", kept, now)
     if worse or exact_only:
-        said = "regressed" if worse else "improved" if exact else "same"
-        return _judged(case, said, exact_words(exact) or None, kept, now)
+        verdict = "regressed" if worse else "improved" if exact else "same"
+        return _judged(case, verdict, exact_words(exact) or None, kept, now)
     if now.status in MACHINE_FAULTS:
         return _judged(case, "inconclusive", f"{now.status}: {now.reason}", kept, now)
     if case in verdicts:
@@ -94,17 +77,13 @@ def _of_case(
 def _timed(kept: Kept, now: Kept, level: Level, verdict: Verdict) -> Judged:
     z = history.z_score(now.log_ratio or 0.0, level, now.error)
     exact = differing(kept, now)
-    said = [exact_words(exact)]
+    reasons = [exact_words(exact)]
     if verdict.verdict == "regressed" and history.creeps(level, z):
         cusum = history.accumulate(level.cusum, z)
-        said.append(f"a creep over the last runs: CUSUM {cusum:.1f}, alarm at {history.ALARM:g}")
+        reasons.append(f"a creep over the last runs: CUSUM {cusum:.1f}, alarm at {history.ALARM:g}")
     if verdict.open:
-        said.append("stored runs vary too much to tell: `mixprof ab` compares within one job")
-    more: dict[str, Any] = {
-        "exact": exact,
-        "case": kept.case,
-        "reason": "; ".join(filter(None, said)) or None,
-    }
+        reasons.append("stored runs vary too much to tell: `mixprof ab` compares within one job")
+    more: dict[str, Any] = {"exact": exact, "case": kept.case, "reason": "; ".join(filter(None, reasons)) or None}
     return Judged.of(kept.case.label(), verdict, confirmed=verdict.verdict != "regressed", **more)
 
 
@@ -117,12 +96,11 @@ def _untimed(kept: Kept, now: Kept, base: Baseline) -> Judged:
         where = "the run" if now.log_ratio is None else "the baseline"
         anchor = f"anchor_v1 {kept.case.lowering} {kept.case.device} {kept.case.dtype}"
         return _judged(kept.case, "incomparable", f"{where} has no time of {anchor} to relate to", kept, now)
-    reason = f"{level.runs} of the {LEAST_RUNS} stored runs that a verdict on time takes"
-    shift = _relative(now.log_ratio - level.center)
-    exact = differing(kept, now)
-    said = "; ".join(filter(None, [exact_words(exact), reason]))
-    details: dict[str, Any] = {"change": shift, "rounds": level.runs, "reason": said, "exact": exact}
-    return Judged.of_case(kept.case, "inconclusive", **details)
+    runs = f"{level.runs} of the {LEAST_RUNS} stored runs that a verdict on time takes"
+    change, exact = math.expm1(now.log_ratio - level.center), differing(kept, now)
+    reason = "; ".join(filter(None, [exact_words(exact), runs]))
+    more: dict[str, Any] = {"change": change, "rounds": level.runs, "reason": reason, "exact": exact}
+    return Judged.of_case(kept.case, "inconclusive", **more)
 
 
 def differing(before: Kept, now: Kept) -> dict[str, tuple[int, int]]:
@@ -136,21 +114,14 @@ def _judged(case: Case, verdict: str, reason: str | None, kept: Kept, now: Kept 
     return Judged.of_case(case, verdict, reason=reason, exact=exact)
 
 
-def _relative(shift: float) -> float:
-    return math.expm1(shift)
-
-
 def _models(cases: Iterable[Case]) -> str:
     return ", ".join(sorted({case.model for case in cases})) or "none"
 
 
 def _new(head: Stored, base: Stored) -> list[str]:
-    new = [case.label() for case, kept in head.cases.items() if kept.status == "ok" and not _was_fine(base, case)]
+    compared = {case for case, kept in base.cases.items() if kept.status in COMPARES}
+    new = [case.label() for case, kept in head.cases.items() if kept.status == "ok" and case not in compared]
     return [f"new, compared with nothing: {'; '.join(new)}"] if new else []
-
-
-def _was_fine(base: Stored, case: Case) -> bool:
-    return case in base.cases and base.cases[case].status in COMPARES
 
 
 def _confirm(cases: Sequence[Judged], under_test: Collection[str]) -> list[str]:
@@ -166,11 +137,8 @@ def axes_of(cases: Sequence[Case]) -> str:
     """The options of a product of axes that holds these cases."""
     words = []
     for name, option in AXES.items():
-        values = [_option(value) for case in cases if (value := getattr(case, name)) is not None]
-        if values:
-            words += [f"--{option}", shlex.quote(",".join(dict.fromkeys(values)))]
+        values = [value for case in cases if (value := getattr(case, name)) is not None]
+        texts = ["x".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values]
+        if texts:
+            words += [f"--{option}", shlex.quote(",".join(dict.fromkeys(texts)))]
     return " ".join(words)
-
-
-def _option(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

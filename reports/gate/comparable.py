@@ -1,7 +1,5 @@
 """Whether two runs may be compared: the machine, how it is set, and the software that was not declared under test."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -3,17 +3,15 @@
 Each value is one run's x = log(T / T_anchor_v1) of a case, oldest first. Positive shifts are slower.
 """
 
-from __future__ import annotations
-
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixprof.reports.gate.verdicts import THRESHOLD, Verdict, same_below, word
-from mixprof.reports.statistics import Key, discoveries, half_width, t_chance, t_quantile
+from mixprof.reports.gate.verdicts import THRESHOLD, Shift, Verdict, decide
+from mixprof.reports.statistics import Key, t_quantile
 
 LEAST_RUNS = 8  # stored, before a time has a verdict
 WINDOW = 30  # the last runs that a level is taken of
@@ -46,9 +44,9 @@ def level(values: Sequence[float], errors: Sequence[float]) -> Level:
     cusum = 0.0
     for index in range(LEAST_RUNS, len(since)):
         cusum = accumulate(cusum, z_score(since[index], _level(since[:index]), errors[began + index]))
-    found = _level(since)
-    step = found.center - float(np.median(before[-WINDOW:])) if change else None
-    return Level(found.center, found.spread, found.runs, cusum, began, step)
+    now = _level(since)
+    step = now.center - float(np.median(before[-WINDOW:])) if change else None
+    return replace(now, cusum=cusum, began=began, step=step)
 
 
 def _level(values: Sequence[float]) -> Level:
@@ -59,15 +57,11 @@ def _level(values: Sequence[float]) -> Level:
 
 def z_score(value: float, level: Level, error: float) -> float:
     """How many standard deviations a run lies above a level whose median is itself uncertain."""
-    return _ratio(value - level.center, _deviation(level, error))
+    return Shift(value - level.center, _deviation(level, error), level.runs).t
 
 
 def _deviation(level: Level, error: float) -> float:
     return max(level.spread, error) * math.sqrt(1 + 1.57 / level.runs)
-
-
-def _ratio(shift: float, deviation: float) -> float:
-    return shift / deviation if deviation > 0 else math.copysign(math.inf, shift) if shift else 0.0
 
 
 def accumulate(cusum: float, z: float) -> float:
@@ -87,28 +81,13 @@ def judge(
 
     present: x and its standard error. A slow creep that no single run shows is regressed by its CUSUM.
     """
-    judged = {key: level for key, level in levels.items() if key in present and level.runs >= LEAST_RUNS}
-    z = {key: z_score(*_split(present[key], level)) for key, level in judged.items()}
-    slower = {key: float(t_chance(level.runs - 1, -z[key])) for key, level in judged.items()}
-    faster = {key: float(t_chance(level.runs - 1, z[key])) for key, level in judged.items()}
-    regressed, improved = discoveries(slower, RATE), discoveries(faster, RATE)
-    found = {}
-    for key, level in judged.items():
-        value, error = present[key]
-        share = threshold[key] if isinstance(threshold, Mapping) else threshold
-        least = math.log1p(share)
-        shift, deviation = value - level.center, _deviation(level, error)
-        upper = shift + float(half_width(deviation, level.runs - 1, 0.95))
-        slow = (key in regressed and shift > least) or creeps(level, z[key])
-        said = word(slow, key in improved and -shift > least, upper < same_below(share))
-        half = float(half_width(deviation, level.runs - 1))
-        interval = math.expm1(shift - half), math.expm1(shift + half)
-        found[key] = Verdict(said, math.expm1(shift), *interval, level.runs, slower[key])
-    return found
-
-
-def _split(present: tuple[float, float], level: Level) -> tuple[float, Level, float]:
-    return present[0], level, present[1]
+    shifts = {}
+    for key, level in levels.items():
+        if key in present and level.runs >= LEAST_RUNS:
+            value, error = present[key]
+            shift = Shift(value - level.center, _deviation(level, error), level.runs)
+            shifts[key] = replace(shift, creeps=creeps(level, shift.t))
+    return decide(shifts, RATE, threshold)
 
 
 def creeps(level: Level, z: float) -> bool:
@@ -143,11 +122,11 @@ def changes(values: Sequence[float], least: int = LEAST_RUNS) -> list[int]:
             cost = best[start] + costs[start][end - start] + (penalty if start else 0.0)
             if cost < best[end]:
                 best[end], before[end] = cost, start
-    found, end = [], before[runs]
+    starts, end = [], before[runs]
     while end:
-        found.append(end)
+        starts.append(end)
         end = before[end]
-    return found[::-1]
+    return starts[::-1]
 
 
 def _costs(values: Sequence[float]) -> list[float]:

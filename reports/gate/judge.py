@@ -1,15 +1,13 @@
 """A judge of an `ab` job: verdicts at each look, and the outcome of the whole."""
 
-from __future__ import annotations
-
 import datetime
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixprof.data.pairs import Difference, Measured, Paired
-from mixprof.data.types import Case
+from mixprof.data.case import Case
+from mixprof.data.pairs import Difference, Measured, Paired, Timed
 from mixprof.reports.gate import times, verdicts
 from mixprof.reports.gate.outcome import Judged, Outcome, Policy, counted, exact_words
 from mixprof.reports.gate.policy import refuse_unused_patterns, waived
@@ -24,7 +22,7 @@ class Judge:
     """Judges one job by a policy. A case that is decided stays so."""
 
     policy: Policy = field(default_factory=Policy)
-    decided: dict[Case, Verdict] = field(default_factory=dict)
+    decided: dict[Timed, Verdict] = field(default_factory=dict)
 
     @property
     def looks(self) -> Sequence[int]:
@@ -38,15 +36,18 @@ class Judge:
         """Raise UsageError for a threshold or limit that fits none of these labels."""
         refuse_unused_patterns(self.policy, names)
 
-    def decide(self, differences: Mapping[Case, Sequence[float]]) -> Collection[Case]:
-        """Take a look; the cases that are decided by now."""
-        self.decided = {case: verdict for case, verdict in self.verdicts(differences).items() if not verdict.open}
+    def decide(self, differences: Mapping[Timed, Sequence[float]]) -> Collection[Timed]:
+        """Take a look; what is decided by now."""
+        self.decided = {key: verdict for key, verdict in self.verdicts(differences).items() if not verdict.open}
         return self.decided
 
-    def verdicts(self, differences: Mapping[Case, Sequence[float]]) -> dict[Case, Verdict]:
-        """Judge cases of at least two rounds, those that are decided as they were."""
-        thresholds = {case: self._threshold(case) for case in differences}
-        return {**(verdicts.judge(differences, thresholds) if differences else {}), **self.decided}
+    def verdicts(self, differences: Mapping[Timed, Sequence[float]]) -> dict[Timed, Verdict]:
+        """Judge times of at least two rounds, those that are decided as they were; the host's among themselves."""
+        thresholds = {key: self._threshold(key.case) for key in differences}
+        judged: dict[Timed, Verdict] = {}
+        for time in dict.fromkeys(key.time for key in differences):
+            judged |= verdicts.judge({key: each for key, each in differences.items() if key.time == time}, thresholds)
+        return {**judged, **self.decided}
 
     def _threshold(self, case: Case) -> float:
         return self.policy.thresholds.of(case.label())
@@ -59,9 +60,14 @@ class Judge:
             return Outcome(
                 "exact", measured.base, measured.head, [*cases, *lost], spent_s=measured.spent_s, notes=measured.notes
             )
-        enough = {pair.case: pair.differences for pair in measured.cases if len(pair.differences) >= 2}
-        last = self.verdicts(enough)
-        cases = [self._judged(pair, last.get(pair.case), measured) for pair in measured.cases]
+        timed = {key: rounds for pair in measured.cases for key, rounds in pair.timed.items()}
+        last = self.verdicts({key: rounds for key, rounds in timed.items() if len(rounds) >= 2})
+        cases = [
+            self._judged(pair, key, last.get(key), measured)
+            for pair in measured.cases
+            for key in pair.timed
+            if not key.time or pair.failure is None
+        ]
         return self._whole(measured, [*cases, *lost])
 
     def _whole(self, measured: Measured, cases: list[Judged]) -> Outcome:
@@ -81,17 +87,19 @@ class Judge:
             )
             if several
             else None,
-            notes=measured.notes,
+            notes=(*measured.notes, *_other_formulations(measured.cases)),
             testbed_key=measured.testbed_key,
             canary_differences=canary,
         )  # fmt: skip
 
-    def _judged(self, pair: Paired, verdict: Verdict | None, measured: Measured) -> Judged:
-        """Judge one case that was timed."""
-        details: dict[str, Any] = {
-            "exact": {**pair.exact, **_differing_proofs(pair)},
-            "times": times.of_rounds(pair.head_ms, pair.head_repeats == 1, pair.head.device),
-        }
+    def _judged(self, pair: Paired, key: Timed, verdict: Verdict | None, measured: Measured) -> Judged:
+        """Judge one time of a case. Counts and limits go with the latency."""
+        details: dict[str, Any] = {"time": key.time or None, "host_bound": pair.host_bound}
+        if not key.time:
+            details |= {
+                "exact": {**pair.exact, **_differing_proofs(pair)},
+                "times": times.of_rounds(pair.head_ms, pair.head_repeats == 1, pair.head.device),
+            }
         if pair.failure is not None:
             word = "missing" if pair.failure.side == "head" else "incomparable"
             reason = f"{pair.failure.side}: {pair.failure.status}: {pair.failure.reason}"
@@ -104,16 +112,16 @@ class Judge:
             )
             return Judged.of_case(pair.case, "inconclusive", base=pair.base, reason=reason, **details)
         if verdict.open:
-            details |= self._to_decide(pair, verdict, measured)
-        return Judged.of(pair.case.label(), verdict, case=pair.base, **details)
+            details |= self._to_decide(key, pair.timed[key], verdict, measured)
+        return Judged.of(key.label(), verdict, case=pair.base, **details)
 
-    def _to_decide(self, pair: Paired, verdict: Verdict, measured: Measured) -> dict[str, Any]:
+    def _to_decide(self, key: Timed, rounds: Sequence[float], verdict: Verdict, measured: Measured) -> dict[str, Any]:
         """Say how many rounds and seconds more would decide an open verdict."""
-        deviation = statistics.stdev(pair.differences)
-        wanted = verdicts.rounds_to_decide(verdict, deviation, self._threshold(pair.case))
+        deviation = statistics.stdev(rounds)
+        wanted = verdicts.rounds_to_decide(verdict, deviation, self._threshold(key.case))
         if wanted is None:
             return {"reason": "a thousand rounds would not decide it: it varies too much here"}
-        round_s = measured.rounds_s / max(len(pair.differences), 1) / len(measured.cases)
+        round_s = measured.rounds_s / max(len(rounds), 1) / len(measured.cases)
         return {"more_rounds": wanted - verdict.rounds, "more_s": (wanted - verdict.rounds) * round_s}
 
     def _many(self, name: str, pairs: Sequence[Paired]) -> Judged:
@@ -144,6 +152,17 @@ def _differing_proofs(pair: Paired) -> dict[str, Difference]:
     base, head = pair.proofs.values()
     both = {name: (base.get(name), head.get(name)) for name in IN_PROOFS}
     return {name: (a, b) for name, (a, b) in both.items() if a is not None and b is not None and a != b}
+
+
+def _other_formulations(pairs: Sequence[Paired]) -> list[str]:
+    """A note for each case whose sides ran different formulations of our models."""
+    ran = {pair.case.label(): [proof.get("formulation") for proof in pair.proofs.values()] for pair in pairs}
+    return [
+        f"{label}: BASE ran {', '.join(both[0] or ['none'])}, HEAD {', '.join(both[1] or ['none'])}: each side's own "
+        "choice by measurement; --formulations usual leaves it to a table"
+        for label, both in ran.items()
+        if len(both) == 2 and both[0] != both[1]
+    ]
 
 
 def _families(pairs: Collection[Paired]) -> dict[str, list[Paired]]:

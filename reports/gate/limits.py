@@ -1,7 +1,5 @@
 """Absolute limits of HEAD's times: `host_p99<=8ms` for every case, `swin_t*:host_p99<=8ms` for some."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,15 +1,13 @@
 """The outcome of a gate job: verdicts of cases, families, grid and canary, and the exit code that they come to."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
+from mixprof.data.case import Case
 from mixprof.data.pairs import Difference
-from mixprof.data.types import Case
 from mixprof.reports.gate.limits import Limit
 from mixprof.reports.gate.thresholds import Thresholds
 from mixprof.reports.gate.times import Time
@@ -39,13 +37,15 @@ class Judged:
     times: Mapping[str, Time] = field(default_factory=dict)  # of HEAD: metric -> milliseconds, or why there are none
     confirmed: bool = True  # False: an alarm against stored runs, which `ab` would confirm
     case: Case | None = None  # of BASE
+    time: str | None = None  # "host": the time to enqueue a forward of a GPU's case; None: its latency
+    host_bound: bool = False  # HEAD's forwards wait for the host, so that the latency is not what one meets
 
     @classmethod
-    def of(cls, name: str, verdict: Verdict, **details: Any) -> Judged:
+    def of(cls, name: str, verdict: Verdict, **details: Any) -> "Judged":
         return cls(name, verdict.verdict, verdict.change, verdict.low, verdict.high, verdict.rounds, **details)
 
     @classmethod
-    def of_case(cls, case: Case, verdict: str, *, base: Case | None = None, **details: Any) -> Judged:
+    def of_case(cls, case: Case, verdict: str, *, base: Case | None = None, **details: Any) -> "Judged":
         """A case without a verdict on its time. base: as BASE ran it, where that differs."""
         return cls(case.label(), verdict, case=base or case, **details)
 

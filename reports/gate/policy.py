@@ -1,7 +1,5 @@
 """A policy applied to what was measured: absolute limits, then waivers. The exit code follows from what comes out."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -31,29 +29,24 @@ def apply(outcome: Outcome, policy: Policy, today: datetime.date) -> Outcome:
     cases = [_waive(_limited(each, policy.limits), passing) for each in outcome.cases]
     families = [_waive(each, passing) for each in outcome.families]
     grid = _waive(outcome.grid, passing) if outcome.grid else None
-    verdicts = {each.name: each.verdict for each in [*cases, *families, *([grid] if grid else [])]}
-    notes = [*outcome.notes, *waivers.notes(policy.waivers, verdicts, today)]
-    return replace(outcome, cases=cases, families=families, grid=grid, notes=notes)
+    applied = replace(outcome, cases=cases, families=families, grid=grid)
+    verdicts = {judged.name: judged.verdict for judged in applied.judged}
+    return replace(applied, notes=[*outcome.notes, *waivers.notes(policy.waivers, verdicts, today)])
 
 
 def _limited(judged: Judged, of_all: Iterable[limits.Limit]) -> Judged:
     """Over a limit is regressed; where that is not known, a case is at best inconclusive."""
-    if judged.verdict in ("missing", "incomparable"):
+    if judged.time is not None or judged.verdict in ("missing", "incomparable"):
         return judged
     for limit in of_all:
         if not limit.fits(judged.name):
             continue
-        found, words = limits.judge(limit, judged.times)
-        if found != limits.WITHIN:
-            reason = f"{judged.reason}; {words}" if judged.reason else words
-            judged = replace(judged, verdict=_worse(judged.verdict, found), reason=reason)
+        answer, words = limits.judge(limit, judged.times)
+        if answer != limits.WITHIN:
+            at_best = "inconclusive" if judged.verdict in ("same", "improved") else judged.verdict
+            verdict = "regressed" if answer == limits.EXCEEDED else at_best
+            judged = replace(judged, verdict=verdict, reason="; ".join(filter(None, [judged.reason, words])))
     return judged
-
-
-def _worse(verdict: str, found: str) -> str:
-    if found == limits.EXCEEDED:
-        return "regressed"
-    return "inconclusive" if verdict in ("same", "improved") else verdict
 
 
 def _waive(judged: Judged, passing: dict[str, str]) -> Judged:

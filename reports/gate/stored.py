@@ -1,7 +1,5 @@
 """What is kept of a run to compare later ones with: exact metrics, and log ratios of times to the anchor's."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
+from mixprof.data.record import Record
 from mixprof.data.run_folder import read_manifest
 from mixprof.data.testbed import SOFTWARE, flatten, hardware, testbed_key
-from mixprof.data.types import Case, Record
 from mixprof.reports.frame import ANCHOR, load, records_of
 from mixprof.reports.gate.times import Time, of_rounds
 from mixprof.reports.latencies import points
@@ -70,7 +69,7 @@ class Stored:
         return {"schema": SCHEMA, **parts, "cases": cases}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Stored:
+    def from_json(cls, fields: Mapping[str, Any]) -> "Stored":
         """ValueError, KeyError or TypeError for what is none."""
         if fields["schema"] != SCHEMA:
             raise ValueError(f"schema {fields['schema']}, expected {SCHEMA}")
@@ -100,7 +99,7 @@ def of_run(run: Path) -> Stored:
     return Stored(created, hardware(testbed), versions, informing, {each.case: each for each in kept})
 
 
-def times_of_run(run: Path) -> dict[Case, dict[str, Time]]:
+def times_of_run(run: Path) -> dict[Case | None, dict[str, Time]]:
     """Read the times of every case of a run folder, as limits judge them."""
     rows = load(run)[["latency_ms", "latency_low_ms", "latency_high_ms"]].to_numpy()
     return {record.case: _times(record, *row) for record, row in zip(records_of(run), rows, strict=True)}

@@ -1,33 +1,28 @@
 """Verdicts in words and numbers, and as a table for a terminal."""
 
-from __future__ import annotations
-
 from mixprof.reports.gate.outcome import Judged, Outcome
 from mixprof.reports.text.markdown import plain_table
 
 
 def as_text(outcome: Outcome) -> str:
     """One aligned line a case, family and the grid."""
-    found = rows(outcome)
-    return "\n".join([plain_table(found) if found else "no case", *outcome.notes])
+    table = rows(outcome)
+    return "\n".join([plain_table(table) if table else "no case", *outcome.notes])
 
 
 def rows(outcome: Outcome) -> list[dict[str, str]]:
     """Cases, families, grid and canary, in columns of equal names."""
-    return [_row(judged) for judged in [*outcome.judged, *([outcome.canary] if outcome.canary else [])]]
-
-
-def _row(judged: Judged) -> dict[str, str]:
-    return {
-        "case": judged.name,
-        "verdict": judged.verdict
-        + (" (unconfirmed)" if not judged.confirmed else "")
-        + (" (waived)" if judged.waived else ""),
-        "change": change_of(judged),
-        "95 % interval": interval_of(judged),
-        "rounds": str(judged.rounds or ""),
-        "what else": what_else(judged),
-    }
+    return [
+        {
+            "case": judged.name,
+            "verdict": judged.verdict + " (unconfirmed)" * (not judged.confirmed) + " (waived)" * bool(judged.waived),
+            "change": change_of(judged),
+            "95 % interval": interval_of(judged),
+            "rounds": str(judged.rounds or ""),
+            "what else": what_else(judged),
+        }
+        for judged in [*outcome.judged, *([outcome.canary] if outcome.canary else [])]
+    ]
 
 
 def change_of(judged: Judged) -> str:
@@ -42,12 +37,13 @@ def interval_of(judged: Judged) -> str:
 
 def what_else(judged: Judged) -> str:
     """The reason, or the counts that differ; and what would decide an open verdict."""
-    said = [judged.reason] if judged.reason else []
-    if not judged.reason:
-        said += [f"{name} {base:,} -> {head:,}" for name, (base, head) in judged.exact.items()]
+    counts = [f"{name} {base:,} -> {head:,}" for name, (base, head) in judged.exact.items()]
+    parts = [judged.reason] if judged.reason else counts
+    if judged.host_bound and judged.time is None:
+        parts.append("host-bound: forwards wait for the host")
     if judged.more_rounds is not None and judged.more_s is not None:
-        said.append(f"about {judged.more_rounds} more rounds, {judged.more_s:.0f} s, would decide it")
-    return "; ".join(said)
+        parts.append(f"about {judged.more_rounds} more rounds, {judged.more_s:.0f} s, would decide it")
+    return "; ".join(parts)
 
 
 def in_words(judged: Judged) -> str:

@@ -1,7 +1,5 @@
 """How much slower is too much: a share for all cases, and others for the cases that a pattern names."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

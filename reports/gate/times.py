@@ -1,12 +1,11 @@
 """Times of one side in milliseconds, for limits and for exporters: estimates with intervals over rounds or launches."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mixprof.data.case import is_gpu
 from mixprof.reports.statistics import half_width, over_launches
 
 PERCENTILES = {"host_p50": 50, "host_p95": 95, "host_p99": 99}
@@ -35,7 +34,7 @@ def of_rounds(rounds: Sequence[Sequence[float]], single_requests: bool, device: 
     found = {"latency": _latency(filled)}
     for name, percent in PERCENTILES.items():
         count, least = sum(map(len, filled)), SAMPLES_FOR.get(name, 1)
-        if device.startswith("cuda"):
+        if is_gpu(device):
             found[name] = Time(None, reason="device times were taken, no single requests: a sweep's run has these")
         elif not single_requests:
             found[name] = Time(None, reason="a sample is the mean of several forwards, each too short to time alone")

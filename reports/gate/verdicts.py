@@ -3,8 +3,6 @@
 A difference d_k is the log of HEAD's time over BASE's in round k, one for each case and round. Positive is slower.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,35 +42,48 @@ def judge(
     A variance is never taken below the grid's: with few rounds, the smallest of many is small by chance.
     """
     errors = _errors(differences)
-    means = {key: float(np.mean(values)) for key, values in differences.items()}
-    freedom = {key: len(values) - 1 for key, values in differences.items()}
-    slower = {key: float(t_chance(freedom[key], -_t(means[key], errors[key]))) for key in differences}
-    faster = {key: float(t_chance(freedom[key], _t(means[key], errors[key]))) for key in differences}
-    regressed, improved = discoveries(slower, RATE), discoveries(faster, RATE)
-    found = {}
-    for key, mean in means.items():
+    shifts = {key: Shift(float(np.mean(values)), errors[key], len(values)) for key, values in differences.items()}
+    return decide(shifts, RATE, threshold)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far a case's times moved, in log units, and the standard error of that over so many rounds or runs."""
+
+    mean: float
+    error: float
+    rounds: int
+    creeps: bool = False  # regressed whatever the shift
+
+    @property
+    def t(self) -> float:
+        """How many standard errors the shift is."""
+        return self.mean / self.error if self.error > 0 else math.copysign(math.inf, self.mean) if self.mean else 0.0
+
+
+def decide(
+    shifts: Mapping[Key, Shift], rate: float, threshold: float | Mapping[Key, float] = THRESHOLD
+) -> dict[Key, Verdict]:
+    """The verdict of each shift, at a false discovery rate over all of them; the worst one where several hold."""
+    slower = {key: float(t_chance(shift.rounds - 1, -shift.t)) for key, shift in shifts.items()}
+    faster = {key: float(t_chance(shift.rounds - 1, shift.t)) for key, shift in shifts.items()}
+    regressed, improved = discoveries(slower, rate), discoveries(faster, rate)
+    verdicts = {}
+    for key, shift in shifts.items():
         share = threshold[key] if isinstance(threshold, Mapping) else threshold
-        least = math.log1p(share)
-        upper = mean + float(half_width(errors[key], freedom[key], 0.95))
-        said = word(key in regressed and mean > least, key in improved and -mean > least, upper < same_below(share))
-        half = float(half_width(errors[key], freedom[key]))
+        mean, least = shift.mean, math.log1p(share)
+        half, to_upper = (float(half_width(shift.error, shift.rounds - 1, chance)) for chance in (0.975, 0.95))
+        is_same = "same" if mean + to_upper < same_below(share) else "inconclusive"
+        word = "improved" if key in improved and -mean > least else is_same
+        word = "regressed" if (key in regressed and mean > least) or shift.creeps else word
         low, high = math.expm1(mean - half), math.expm1(mean + half)
-        found[key] = Verdict(said, math.expm1(mean), low, high, len(differences[key]), slower[key])
-    return found
-
-
-def word(slower: bool, faster: bool, same: bool) -> str:
-    """The verdict, where several hold the worst one."""
-    return "regressed" if slower else "improved" if faster else "same" if same else "inconclusive"
+        verdicts[key] = Verdict(word, math.expm1(mean), low, high, shift.rounds, slower[key])
+    return verdicts
 
 
 def same_below(threshold: float) -> float:
     """Where the upper bound of what is the same must lie, in log units: as far above the threshold as 3 % above 2 %."""
     return math.log1p(SAME + max(0.0, threshold - THRESHOLD))
-
-
-def _t(mean: float, error: float) -> float:
-    return mean / error if error > 0 else math.copysign(math.inf, mean) if mean else 0.0
 
 
 def _errors(differences: Mapping[Key, Sequence[float]]) -> dict[Key, float]:

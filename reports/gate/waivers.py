@@ -1,20 +1,14 @@
 """Waivers: regressions that a team has accepted for a time, in a TOML file that is reviewed and committed."""
 
-from __future__ import annotations
-
 import datetime
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixprof.data.errors import UsageError
+import msgspec
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from mixprof.data.errors import UsageError
 
 DEFAULT = Path("mixprof-waivers.toml")
 TITLE = "# Regressions that were accepted, written by `mixprof accept`. A waiver counts through its last day.\n"
@@ -43,14 +37,14 @@ def parse_date(text: str) -> datetime.date:
 def read(path: Path) -> tuple[Waiver, ...]:
     """The waivers of a file. UsageError for one that cannot be read, or that no `accept` would have written."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = msgspec.toml.decode(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"got waivers '{path}', which cannot be read ({error}), expected TOML: mend it") from error
-    tables = found.pop("waiver", [])
-    if found or not isinstance(tables, list):
-        raise UsageError(f"{path}: got {', '.join(found) or 'waiver'}, expected [[waiver]] tables and nothing else")
+    tables = content.pop("waiver", [])
+    if content or not isinstance(tables, list):
+        raise UsageError(f"{path}: got {', '.join(content) or 'waiver'}, expected [[waiver]] tables and nothing else")
     waivers = tuple(_waiver(path, number, table) for number, table in enumerate(tables, 1))
-    names = [each.case for each in waivers]
+    names = [waiver.case for waiver in waivers]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"{path}: got two waivers of '{twice}', expected one a case: keep the one that holds")
     return waivers
@@ -75,15 +69,13 @@ def accept(waivers: Iterable[Waiver], new: Waiver, today: datetime.date) -> tupl
             raise UsageError(f"got an empty {name}, expected a text for those who review the waiver")
     if not new.counts(today):
         raise UsageError(f"--until: got {new.until}, which is over, expected a day from {today} on")
-    return (*(each for each in waivers if each.case != new.case), new)
+    return (*(waiver for waiver in waivers if waiver.case != new.case), new)
 
 
 def as_toml(waivers: Sequence[Waiver]) -> str:
     """The same waivers are always the same text, so that a diff shows what changed."""
-    import tomli_w
-
-    tables = [asdict(each) for each in sorted(waivers, key=lambda each: each.case)]
-    return TITLE + "\n" + tomli_w.dumps({"waiver": tables}) if tables else TITLE
+    ordered = sorted(waivers, key=lambda waiver: waiver.case)
+    return TITLE + "\n" + msgspec.toml.encode({"waiver": ordered}).decode() if ordered else TITLE
 
 
 def notes(waivers: Iterable[Waiver], verdicts: Mapping[str, str], today: datetime.date) -> list[str]:
@@ -91,13 +83,13 @@ def notes(waivers: Iterable[Waiver], verdicts: Mapping[str, str], today: datetim
 
     verdicts: name of a case, family or grid -> its verdict.
     """
-    said = []
-    for each in waivers:
-        verdict = verdicts.get(each.case)
-        if not each.counts(today):
-            said.append(f"the waiver of '{each.case}' ran out on {each.until} and does not count: {each.reason}")
+    lines = []
+    for waiver in waivers:
+        verdict, start = verdicts.get(waiver.case), f"the waiver of '{waiver.case}'"
+        if not waiver.counts(today):
+            lines.append(f"{start} ran out on {waiver.until} and does not count: {waiver.reason}")
         elif verdict is None:
-            said.append(f"the waiver of '{each.case}' names nothing that this job compared")
+            lines.append(f"{start} names nothing that this job compared")
         elif verdict in ("same", "improved"):
-            said.append(f"the waiver of '{each.case}' is not needed any more, the verdict is {verdict}: remove it")
-    return said
+            lines.append(f"{start} is not needed any more, the verdict is {verdict}: remove it")
+    return lines

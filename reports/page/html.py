@@ -1,7 +1,5 @@
 """index.html: one page that holds all it needs, opens without a network and asks nothing of one."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
@@ -10,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any
 from urllib.parse import quote
@@ -54,6 +53,7 @@ TABLE = (
     *(Column(name, name) for name in ("window", "channels", "status")),
     Column("latency_ms", "latency (ms)", low="latency_low_ms", high="latency_high_ms"),
     Column("gain", "over eager", low="gain_low", high="gain_high"),
+    Column("pace", "pace"),
     Column("run_gain", "over first run", low="run_gain_low", high="run_gain_high"),
     Column("images_per_s", "images/s"),
     Column("launches", "launches"),
@@ -71,7 +71,10 @@ def page(answers: Answers, manifests: Manifests, charts: Sequence[Chart], files:
 
     files: names of what lies beside it, to be linked; a chart's PNG and SVG from the chart.
     """
-    scripts = [_plotly(), *(_text(name) for name in SCRIPTS)]
+    from plotly.offline import get_plotlyjs
+
+    # The charting library as its package ships it, with the line ends that a browser hashes.
+    scripts = [str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n"), *map(_text, SCRIPTS)]
     verdict, missing, *exchange = first(answers, manifests)
     return Template(_text("page.html")).substitute(
         title=escape(f"mixprof: {', '.join(manifests) or 'no run'}"),
@@ -93,21 +96,13 @@ def _text(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
-def _plotly() -> str:
-    """The charting library as its package ships it; with the line ends that a browser hashes."""
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
-
-
 def policy(scripts: Iterable[str]) -> str:
     """A Content-Security-Policy that runs these scripts and nothing else, and loads nothing."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     style = "style-src 'unsafe-inline'"  # plotly sets styles as attributes
-    return (
-        f"default-src 'none'; script-src {allowed}; {style}; img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
+    rest = "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {allowed}; {style}; {rest}"
 
 
 def embedded(value: object) -> str:
@@ -123,12 +118,13 @@ def data(answers: Answers, charts: Sequence[Chart], files: Sequence[str] = ()) -
     cases = answers.cases
     columns = {name: _column(cases[name]) for name in cases if name != "breakdown" and cases[name].notna().any()}
     shown = [c for c in TABLE if c.column in columns and (c.column not in ONCE or cases[c.column].nunique() > 1)]
+    files_of = {chart.name: [name for name in files if Path(name).stem == file_stem(chart.name)] for chart in charts}
     return {
         "columns": columns,
         "count": len(cases),
         "table": [asdict(column) for column in shown],
         "styles": {name: _style(style) for name, style in styles_of(cases).items()},
-        "charts": _finite([{**asdict(chart), "files": _files_of(chart.name, files)} for chart in charts]),
+        "charts": _finite([{**asdict(chart), "files": files_of[chart.name]} for chart in charts]),
     }
 
 
@@ -136,10 +132,6 @@ def _constants(cases: pd.DataFrame) -> str:
     """Name the settings that are equal in all cases, for which the table has no column."""
     equal = [str(cases[name].iloc[0]) for name in ONCE[1:-1] if cases[name].nunique() == 1]
     return f"All of these: {', '.join(equal)}." if equal else ""
-
-
-def _files_of(chart: str, files: Sequence[str]) -> list[str]:
-    return [name for name in files if name.rpartition(".")[0] == file_stem(chart)]
 
 
 def _column(column: pd.Series) -> dict[str, Any]:

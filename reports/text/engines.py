@@ -1,7 +1,5 @@
 """Proof of lowering: what each engine holds, what each compiled graph broke into, where time goes by role."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pandas as pd
@@ -10,7 +8,7 @@ from mixprof.reports.answers import Answers
 from mixprof.reports.answers.breakdown import SETTING
 from mixprof.reports.answers.slices import in_words
 from mixprof.reports.frame import ROLES
-from mixprof.reports.text.markdown import Part, Section, Table, bullets, number, section, words
+from mixprof.reports.text.markdown import ORDER, Part, Section, Table, bullets, number, section, words
 
 MEBIBYTE = 2**20
 ENGINES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}  # two names, never one
@@ -65,39 +63,27 @@ def proof_of_lowering(answers: Answers) -> list[Section]:
 
 def _table(rows: pd.DataFrame, several_runs: bool, cells: Callable[[pd.Series], dict[str, str]]) -> Table:
     names = ["lowering", *["run"] * several_runs, *SETTINGS]
-    ordered = rows.sort_values(["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"])
+    ordered = rows.sort_values(ORDER)
     return Table(tuple({**{name: words(row[name]) for name in names}, **cells(row)} for _, row in ordered.iterrows()))
 
 
 def _engine(row: pd.Series) -> dict[str, str]:
+    refused = "refused" if pd.notna(row["onnx_unchecked"]) else ""
+    ratio = "" if pd.isna(row["crosscheck_ratio"]) else f"({row['crosscheck_ratio']:.3f})"
+    attentions = 0 if pd.isna(row["attentions"]) else row["attentions"]
     return {
         "flavour": ENGINES[row["flavour"]],
         "version": words(row["tensorrt_version"]),
         "status": row["status"],
         "kernels": number(row["kernels"]),
-        "attentions fused": _fused(row),
+        "attentions fused": f"{row['fused_attentions']} of {attentions}" if attentions else "",
         "precision": words(row["product_dtypes"]),
         **{f"{name.removeprefix('engine_')} (MiB)": number(row[f"{name}_bytes"], MEBIBYTE) for name in SIZES},
         "build (s)": number(row["engine_build_s"]),
         "from": "" if pd.isna(row["build_cached"]) else "cache" if row["build_cached"] else "built",
-        "graph's error": _graph_error(row),
-        "crosscheck": " ".join(filter(None, [words(row["crosscheck"]), _crosscheck_ratio(row)])),
+        "graph's error": refused if pd.isna(row["onnx_relative_error"]) else f"{row['onnx_relative_error']:.1e}",
+        "crosscheck": " ".join(filter(None, [words(row["crosscheck"]), ratio])),
     }
-
-
-def _fused(row: pd.Series) -> str:
-    attentions = 0 if pd.isna(row["attentions"]) else row["attentions"]
-    return f"{row['fused_attentions']} of {attentions}" if attentions else ""
-
-
-def _graph_error(row: pd.Series) -> str:
-    if pd.notna(row["onnx_relative_error"]):
-        return f"{row['onnx_relative_error']:.1e}"
-    return "refused" if pd.notna(row["onnx_unchecked"]) else ""
-
-
-def _crosscheck_ratio(row: pd.Series) -> str:
-    return "" if pd.isna(row["crosscheck_ratio"]) else f"({row['crosscheck_ratio']:.3f})"
 
 
 def _roles(row: pd.Series) -> dict[str, str]:

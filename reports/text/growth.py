@@ -1,7 +1,5 @@
 """How cost grows and where models swap places, as Markdown."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd
@@ -46,9 +44,8 @@ def growth_table(exponents: pd.DataFrame) -> Table:
     lines = wide(exponents)
     order = lines["lowering"].map(lowering_order)
     side = lines["resolution"].map(lambda name: float(str(name).split("x")[0]), na_action="ignore")
-    lines = lines.assign(order=order, side=side).sort_values(
-        ["run", "kind", "order", "model", "side", "batch", "window"]
-    )
+    ordered = ["run", "kind", "order", "model", "side", "batch", "window"]
+    lines = lines.assign(order=order, side=side).sort_values(ordered)
     shown = [name for name in SETTING if name not in ("axis", "kind", "model", "lowering") and _differs(lines[name])]
     return Table(tuple(_growth_cells(line, shown) for _, line in lines.iterrows()))
 
@@ -113,9 +110,8 @@ def crossings(answers: Answers) -> list[Section]:
         return []
     if rows.empty:
         return section("Crossovers", "No two models swap places along any axis beyond doubt.", CROSSOVER_METHOD)
-    ordered = rows.assign(order=rows["lowering"].map(lowering_order)).sort_values(
-        ["axis", "first", "second", "order"], kind="stable"
-    )
+    rows = rows.assign(order=rows["lowering"].map(lowering_order))
+    ordered = rows.sort_values(["axis", "first", "second", "order"], kind="stable")
     shown = [name for name in ("run", "device", "dtype", "layout", "mode") if _differs(rows[name])]
     cells = tuple(_crossing_cells(row, shown) for _, row in ordered.iterrows())
     return section("Crossovers", CROSSOVER_METHOD, Table(cells))

@@ -1,7 +1,5 @@
 """Sections of a report: paragraphs in Markdown, tables of plain text. Numbers as people read them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"]  # of cases in a table
 SPECIAL = r"([\\|<*`~$]|(?<![^\W_])_|_(?![^\W_]))"  # an underscore within a word is harmless
 
 

@@ -1,7 +1,5 @@
 """Every case of a run: those that are ok with their intervals, the others with their reasons."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import pandas as pd
@@ -9,15 +7,21 @@ import pandas as pd
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.slices import lowering_order
 from mixprof.reports.text.engines import built_only
-from mixprof.reports.text.markdown import Part, Section, Table, number, section, words
+from mixprof.reports.text.markdown import ORDER, Part, Section, Table, number, section, words
 
-ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"]
 RARELY_VARIED = ("device", "layout", "mode")
 MEBIBYTE, BILLION = 2**20, 1e9
 
 
+SIMULATED = "**Simulated**: no time in here was measured; they are those of `sim:0`, a GPU that does not exist."
+
+
 def counts_in_words(frame: pd.DataFrame) -> str:
-    """ "9 cases: 8 ok, 1 oom.", and plainly so when nothing was ok."""
+    """ "9 cases: 8 ok, 1 oom.", and plainly so when nothing was ok, or all is simulated."""
+    return f"{SIMULATED}\n\n{_counts(frame)}" if frame["simulated"].any() else _counts(frame)
+
+
+def _counts(frame: pd.DataFrame) -> str:
     counts = frame["status"].value_counts()
     if frame.empty:
         return "No case has a record: nothing was measured."
@@ -47,6 +51,7 @@ def _ok_cells(row: pd.Series, names: Iterable[str]) -> dict[str, str]:
     return {
         **{name: words(row[name]) for name in names},
         "latency (ms)": latency_text(row),
+        **_of_host(row),
         "launches": number(row["launches"]),
         "images/s": number(row["images_per_s"]),
         "over anchor": number(row["anchor_ratio"]),
@@ -56,10 +61,20 @@ def _ok_cells(row: pd.Series, names: Iterable[str]) -> dict[str, str]:
     }
 
 
+def _of_host(row: pd.Series) -> dict[str, str]:
+    """The times of a GPU's case beside that of its device."""
+    if row["time"] != "gpu_ms":
+        return {}
+    return {"request (ms)": number(row["request_ms"]), "enqueue (ms)": number(row["enqueue_ms"])}
+
+
 def latency_text(row: pd.Series) -> str:
-    """ "1.21 [1.19, 1.23]"."""
+    """ "1.21 [1.19, 1.23]", and of one that waits for its host how long enqueueing takes."""
     bounds = "" if pd.isna(row["latency_low_ms"]) else " [{}, {}]"
-    return number(row["latency_ms"]) + bounds.format(number(row["latency_low_ms"]), number(row["latency_high_ms"]))
+    latency = number(row["latency_ms"]) + bounds.format(number(row["latency_low_ms"]), number(row["latency_high_ms"]))
+    if pd.isna(row["host_bound"]) or not row["host_bound"]:
+        return latency
+    return f"{latency} host-bound: {number(row['enqueue_ms'])} to enqueue"
 
 
 def varying(rows: pd.DataFrame) -> list[str]:

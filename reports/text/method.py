@@ -1,7 +1,5 @@
 """How and where it was measured, for a reader who wants to judge the numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

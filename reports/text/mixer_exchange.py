@@ -1,7 +1,5 @@
 """The mixer exchanged inside one network, nothing else changed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd
@@ -10,11 +8,7 @@ from mixprof.reports.answers import Answers
 from mixprof.reports.answers.slices import in_words
 from mixprof.reports.text.markdown import Section, Table, bounded, number, section, words
 
-COUNTS = {
-    "params": ("parameters (M)", 1e6),
-    "macs": ("MACs (M)", 1e6),
-    "allocator_peak_bytes": ("peak (MiB)", 2**20),
-}
+COUNTS = {"params": ("parameters (M)", 1e6), "macs": ("MACs (M)", 1e6), "allocator_peak_bytes": ("peak (MiB)", 2**20)}
 NOTE = (
     "One network, its own mixer exchanged for another, nothing else changed. Each line is the other mixer against the "
     "network's own: the ratio of the latencies (above 1: the other mixer is slower) and their difference, with 95 % "
@@ -46,7 +40,9 @@ def _cells(row: pd.Series, names: list[str]) -> dict[str, str]:
         "window": number(row["window"]),
         "latency, own (ms)": number(row["own_ms"]),
         "other (ms)": number(row["other_ms"]),
-        "ratio": bounded(row["ratio"], row["ratio_low"], row["ratio_high"]) if ok else row["status"],
+        "ratio": bounded(row["ratio"], row["ratio_low"], row["ratio_high"]) + " (host-bound)" * bool(row["host_bound"])
+        if ok
+        else row["status"],
         "difference (ms)": bounded(*difference) if ok else "",
         **{title: _signed(row[name], unit) for name, (title, unit) in COUNTS.items()},
     }

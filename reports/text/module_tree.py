@@ -1,7 +1,5 @@
 """A model's costs by module: a line each, indented by its depth."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

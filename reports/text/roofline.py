@@ -1,14 +1,13 @@
 """How near each case came to what its device can do, and how well its memory was predicted."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from mixprof.reports.answers import Answers
-from mixprof.reports.answers.roofline import roofs
 from mixprof.reports.answers.slices import in_words
 from mixprof.reports.frame import ANCHOR
+from mixprof.reports.peaks import KEYS, RATES
 from mixprof.reports.text.markdown import Section, Table, bullets, number, section, words
+from mixprof.reports.text.measurements import ORDER
 
 GIGA, MEBIBYTE = 1e9, 2**20
 ROOFLINE_NOTE = (
@@ -17,7 +16,6 @@ ROOFLINE_NOTE = (
     "bytes (operands and results of every operator that multiplies, each once) at the rate of a copy beyond any cache. "
     "What fits a cache, or is fused, may exceed it."
 )
-ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"]
 MISS = 0.10  # relative: from there on a prediction of memory needs a cause
 
 
@@ -40,7 +38,7 @@ def _roofs(frame: pd.DataFrame) -> str:
         f"{row['run']}, {row['device']}, {row['dtype']}: matrix product {number(row['matrix_flops_per_s'], GIGA)}, "
         f"vector multiply-add {number(row['vector_flops_per_s'], GIGA)} GFLOP/s, "
         f"copy {number(row['copy_bytes_per_s'], GIGA)} GB/s (read and written)."
-        for _, row in roofs(frame).iterrows()
+        for _, row in frame[[*KEYS, *RATES]].dropna().drop_duplicates().iterrows()
     )
 
 
@@ -52,7 +50,7 @@ def _cells(row: pd.Series, names: list[str]) -> dict[str, str]:
         "FLOPs per byte": number(row["intensity"]),
         "GFLOP/s": number(row["gflops_per_s"]),
         "vector MACs": f"{row['vector_macs'] / row['macs']:.1%}" if row["macs"] else "",
-        "bound": str(row["bound"]),
+        "bound": str(row["bound"]) + ", host-bound" * bool(row["host_bound"] is True),
         "attainable (ms)": number(row["attainable_ms"]),
         "of attainable": f"{row['attainable_share']:.0%}",
     }

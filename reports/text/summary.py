@@ -1,15 +1,14 @@
 """summary.md: who wins where, every case with its interval, every failure with its reason, how it was measured."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mixprof.reports.answers import Answers
 from mixprof.reports.frame import load
+from mixprof.reports.text.deployment import what_each_gives
 from mixprof.reports.text.engines import breakdown, built, proof_of_lowering
 from mixprof.reports.text.growth import crossings, growth
-from mixprof.reports.text.markdown import Section, number, plain_table, words
-from mixprof.reports.text.measurements import ORDER, counts_in_words, failures, latency_text, measurements, varying
+from mixprof.reports.text.markdown import ORDER, Section, number, plain_table, words
+from mixprof.reports.text.measurements import SIMULATED, counts_in_words, failures, latency_text, measurements, varying
 from mixprof.reports.text.method import Manifests, environment, method
 from mixprof.reports.text.missing import not_measured
 from mixprof.reports.text.mixer_exchange import mixer_exchange
@@ -19,36 +18,27 @@ from mixprof.reports.text.verdict import every_ratio, verdict
 
 def summary(answers: Answers, manifests: Manifests) -> str:
     """The report as Markdown. manifests: that of each run by its name."""
-    sections = [
-        *first(answers, manifests),
-        *measurements(answers),
-        *failures(answers),
-        *details(answers, manifests),
-    ]
+    sections = [*first(answers, manifests), *measurements(answers), *failures(answers), *details(answers, manifests)]
     title = f"# mixprof: {', '.join(manifests) or 'no run'}"
     parts = [title, counts_in_words(answers.cases), *(section.markdown() for section in sections)]
     return "\n\n".join(parts) + "\n"
 
 
 def first(answers: Answers, manifests: Manifests) -> list[Section]:
-    """The sections that a reader wants first: the verdict, its limits, the mixers exchanged."""
-    return [*verdict(answers), *not_measured(answers, manifests), *mixer_exchange(answers)]
+    """The sections that a reader wants first: the verdict, its limits, the mixers exchanged, the engines."""
+    return [
+        *verdict(answers),
+        *not_measured(answers, manifests),
+        *mixer_exchange(answers),
+        *what_each_gives(answers),
+    ]
 
 
 def details(answers: Answers, manifests: Manifests) -> list[Section]:
     """The numbers behind the verdict, and how and where they were measured."""
-    return [
-        *built(answers),
-        *every_ratio(answers),
-        *growth(answers),
-        *crossings(answers),
-        *proof_of_lowering(answers),
-        *roofline(answers),
-        *breakdown(answers),
-        *predicted_memory(answers),
-        *method(answers, manifests),
-        *environment(manifests),
-    ]
+    of_answers = (built, every_ratio, growth, crossings, proof_of_lowering, roofline, breakdown, predicted_memory)
+    sections = [section for write in of_answers for section in write(answers)]
+    return [*sections, *method(answers, manifests), *environment(manifests)]
 
 
 def short(run: str | Path) -> str:
@@ -57,7 +47,8 @@ def short(run: str | Path) -> str:
     if frame.empty:
         return counts_in_words(frame)
     names = ["model", "lowering", "device", *varying(frame)[2:]]
-    return plain_table(
+    simulated = f"{SIMULATED}\n".replace("**", "").replace("`", "") if frame["simulated"].any() else ""
+    return simulated + plain_table(
         {
             **{name: words(row[name]) for name in dict.fromkeys(names)},
             "latency (ms)": latency_text(row),

@@ -1,7 +1,5 @@
 """Who is faster: a line for each pair of models and way of running them; and every ratio behind it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,22 +36,16 @@ def _line(pair: Pair, where: Mapping[str, Any], rows: pd.DataFrame, answers: Ans
     under = [where[name] for name in ("dtype", "lowering", "device")]
     under += [where[name] for name, common in COMMON.items() if where[name] != common]
     swaps = _swaps(pair, where, answers.crossovers)
+    names = (pair.convolution, pair.attention)
+    who = " and ".join(names[::-1]) if best is None else " over ".join(names if best["ratio"] >= 1 else names[::-1])
     return {
         **({"run": where["run"]} if answers.several_runs else {}),
-        "who": f"{_who(pair, best)} ({pair.fairness})",
+        "who": f"{who} ({pair.fairness})",  # the faster one first, by its estimate
         "how much": "" if best is None else f"{_times(best)} times as fast",
         "where": ", ".join([*under, *([] if best is None else [setting(best)])]),
         "decided": decided(best),
         "in all settings": "; ".join(filter(None, [_in_all(pair, known), _missing(rows), swaps])) + ".",
     }
-
-
-def _who(pair: Pair, row: pd.Series | None) -> str:
-    """The faster one first, by its estimate."""
-    names = (pair.convolution, pair.attention)
-    if row is None:
-        return " and ".join(names[::-1])
-    return " over ".join(names if row["ratio"] >= 1 else names[::-1])
 
 
 def _times(row: pd.Series) -> str:
@@ -69,7 +61,8 @@ def decided(row: pd.Series | None) -> str:
     if pd.isna(row["faster"]):
         return "no interval"
     answer = "not decided" if row["faster"] == "undecided" else "decided"
-    return answer + ", provisional: one launch" * (row["interval"] == "within-launch")
+    answer += ", provisional: one launch" * (row["interval"] == "within-launch")
+    return answer + ", host-bound: forwards wait for the host" * bool(row["host_bound"])
 
 
 def _in_all(pair: Pair, known: pd.DataFrame) -> str:
@@ -108,15 +101,14 @@ def _swaps(pair: Pair, where: Mapping[str, Any], crossings: pd.DataFrame) -> str
 
 def _most_usual(rows: pd.DataFrame) -> pd.Series:
     """The row of the most usual setting, the larger where two are as usual."""
-    return rows.loc[max(rows.index, key=lambda row: _usual(rows.loc[row]))]
 
+    def rank(place: Any) -> tuple[int, int]:
+        row = rows.loc[place]
+        agrees = sum(bool(row[name] == value) for name, value in USUAL.items() if not pd.isna(row[name]))
+        at_side = str(row["resolution"]) == ("56" if row["kind"] == "mixer" else "224")
+        return agrees + 2 * at_side, 0 if pd.isna(row.get("height", pd.NA)) else int(row["height"])
 
-def _usual(row: pd.Series) -> tuple[int, int]:
-    """A sort key: the more usual, then the larger."""
-    side = "56" if row["kind"] == "mixer" else "224"
-    agrees = sum(bool(row[name] == value) for name, value in USUAL.items() if not pd.isna(row[name]))
-    at_side = str(row["resolution"]) == side
-    return agrees + 2 * at_side, 0 if pd.isna(row.get("height", pd.NA)) else int(row["height"])
+    return rows.loc[max(rows.index, key=rank)]
 
 
 def setting(row: pd.Series) -> str:
@@ -139,5 +131,6 @@ def every_ratio(answers: Answers) -> list[Section]:
 
 def _cells(row: pd.Series, names: list[str]) -> dict[str, str]:
     ratio = bounded(row["ratio"], row["ratio_low"], row["ratio_high"]) or str(row["status"])
+    ratio += " (host-bound)" * bool(row["host_bound"])
     faster = "" if pd.isna(row["faster"]) else str(row["faster"])
     return {**{name: words(row[name]) for name in names}, "ratio": ratio, "faster": faster}

@@ -16,8 +16,6 @@ mixprof.reports.answers.crossovers.crossings.
   order; none is reported. Required: 95 %.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

@@ -20,8 +20,6 @@ below 99 %. With --burn, jobs of the block against itself on a busy machine inst
 JSON, and reads them if they are there.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math
@@ -38,7 +36,7 @@ from pathlib import Path
 from scipy.stats import mannwhitneyu, ttest_ind
 
 from mixprof import models
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.gate.rounds import JOURNAL, Entry, Rounds
 from mixprof.gate.sides import Side
 from mixprof.machine.process import default_threads

@@ -39,7 +39,7 @@ import numpy as np
 from torch.utils.benchmark import Timer
 
 from mixprof import sampling
-from mixprof.data.types import Samples
+from mixprof.data.launch import Samples
 from mixprof.reports.statistics import t_quantile, wilson
 from mixprof.reports.timed import latency
 from noise import PROFILES, Job, Launch, Profile, case_truth

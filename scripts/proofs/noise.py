@@ -9,8 +9,6 @@ A slot is one iteration. Drift and slow terms belong to the machine and go on fr
 all else starts anew in each.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass, field
@@ -158,7 +156,7 @@ class Job:
         self.slow = later(self.rng, self.profile, self.slow, slots)
         self.now += slots
 
-    def launch(self) -> Launch:
+    def launch(self) -> "Launch":
         """Start a process: silent slots, then a launch with its own effect and mode."""
         self.idle(SILENT_SLOTS)
         profile, rng = self.profile, self.rng

@@ -23,6 +23,7 @@ from torch.utils.benchmark import Timer
 
 from mixprof.data import run_folder
 from mixprof.machine import streams
+from mixprof.machine.devices.cpu import Cpu
 
 MOST_BIAS_US = 1.0
 MOST_SHARE = 0.10
@@ -34,7 +35,7 @@ def nothing() -> None:
 
 def bias_us(repeats: int) -> float:
     """What a sample of a forward that does nothing says, in microseconds per forward."""
-    take = streams.host_sampler(nothing, repeats)
+    take = streams.host_sampler(nothing, repeats, Cpu())
     return 1000 * statistics.median(take() for _ in range(10_000 // repeats + 100))
 
 
@@ -71,7 +72,7 @@ def main() -> int:
     for repeats in (1, 10, 1000):
         worst = max(worst, bias := bias_us(repeats))
         print(f"bias of a null forward, {repeats:>4} forwards a sample: {bias:.3f} µs")
-    ours = cost_us(streams.host_sampler(nothing, 1))
+    ours = cost_us(streams.host_sampler(nothing, 1, Cpu()))
     timer = Timer("nothing()", globals={"nothing": nothing})
     theirs = cost_us(lambda: timer.timeit(1), 200)
     print(f"a sample of one forward costs {ours:.2f} µs; torch's Timer.timeit(1) {theirs / ours:.0f} times that")

@@ -83,7 +83,7 @@ def main() -> int:
     if missing := sorted(set(NETWORKS) - set(frame["model"])):
         raise UsageError(f"got '{run}' without {', '.join(missing)}, expected a run of all networks: leave out --run")
     first = frame.iloc[0]
-    device = testbed["cpu"] if first["device"] == "cpu" else ", ".join(testbed["gpus"])
+    device = testbed["cpu"] if first["device"] == "cpu" else ", ".join(filter(None, testbed["gpus"]))
     setting = f"{first['dtype']}, eager, batch {first['batch']}, {first['height']}x{first['width']}"
     print(f"Measured here: {device}, {testbed['threads']} threads, {setting}, {first['launches']} launches a network.")
     print("Published throughputs: one V100, batch 128, 224x224 (FocalNet, table 1).\n")

@@ -26,9 +26,9 @@ from scipy.optimize import minimize
 
 from mixprof import models, reports
 from mixprof.data import run_folder
+from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
 from mixprof.data.json import to_builtins
-from mixprof.data.types import Case
 from mixprof.plan import prediction
 from mixprof.plan.prediction import Efficiency, Operator
 from mixprof.plan.settings import Measure

@@ -17,8 +17,6 @@ times as large. Rounds share the machine's drift, and with `drift` a factor of t
   every variance, 1.96 standard errors either way: about as narrow as an interval of this coverage can be.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Iterator, Sequence

@@ -10,8 +10,6 @@ Both are compared in seconds of CPU time, which other work on the machine does n
 Ends with 1 if anything differs, or the plan takes more than 10 s, or is not 500 times as fast per case.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -30,7 +28,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 
 from mixprof import models
-from mixprof.data.types import Case
+from mixprof.data.case import Case
 from mixprof.metrics import flops
 from mixprof.plan import sources
 from mixprof.plan.axes import Source

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mixprof.data import cache
 from mixprof.data.errors import Unavailable, Unsupported
-from mixprof.data.types import digest
+from mixprof.data.json import digest
 from mixprof.lowerings import LOWERINGS, is_installed
 from mixprof.lowerings.roles import exporter_notes
 from mixprof.lowerings.tensorrt.profiles import Profile

@@ -17,8 +17,9 @@ from mixprof.data import cache
 from mixprof.data.errors import Unsupported, first_line
 from mixprof.data.parsing import parse_bytes
 from mixprof.lowerings import Lowered, Proof, Target, cast, convert
+from mixprof.lowerings.onnx_export import export
 from mixprof.lowerings.onnx_graph import Graph
-from mixprof.lowerings.onnxruntime import export, session_of
+from mixprof.lowerings.onnxruntime import session_of
 from mixprof.lowerings.tensorrt import build, profiles, proof, run, trtexec
 from mixprof.lowerings.tensorrt.build import Recipe
 from mixprof.machine import cuda_driver
@@ -72,7 +73,9 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowere
     feeds = dict(zip(graph.inputs, inputs, strict=True))
     shapes = {name: tuple(example.shape) for name, example in feeds.items()}
     recipe = recipe_of(graph, inputs, target)
-    key, content, entry, cached = _built(trt, onnx, graph, recipe)
+    present = index < cuda_driver.device_count()
+    with cuda_driver.current(index) if present else contextlib.nullcontext():  # kernels are tried on the current device
+        key, content, entry, cached = _built(trt, onnx, graph, recipe)
     varying = {name: shapes[name] for name in recipe.profile}
     lowered = Lowered(
         forward=None,
@@ -90,7 +93,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowere
         runs_in_torch=False,
         read_all=lambda: _in_onnxruntime(entry["onnx_sha256"], feeds, target),
     )
-    if cuda_driver.device_count() <= index:
+    if not present:
         return lowered
 
     def summary(layers: list[proof.Layer], outputs: Mapping[str, object]) -> Proof:
@@ -213,7 +216,7 @@ def _bound(
         read=lambda: outputs_of(runner, engine.outputs)[0],
         build_s=time.perf_counter() - start,
         proof={**lowered.proof, **inspected, "activation_bytes": runner.activation_bytes, "cuda_graph": graphed},
-        stream=runner.stream,
+        device=runner.device,
         layer_times=runner.layer_times,
         close=runner.close,
         read_all=lambda: outputs_of(runner, engine.outputs),

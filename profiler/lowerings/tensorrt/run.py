@@ -12,7 +12,7 @@ import numpy as np
 from mixprof.data.errors import Unavailable, Unsupported
 from mixprof.lowerings.tensorrt.build import messages
 from mixprof.machine.cuda_graph import Captured
-from mixprof.machine.streams import DriverStream
+from mixprof.machine.devices.engine import EngineDevice
 
 if TYPE_CHECKING:
     import tensorrt as stubs
@@ -51,7 +51,7 @@ class Runner:
             self._buffers = {**self._bind_inputs(trt, content, shapes), **self._bind_outputs(trt)}
             self._set_addresses()
             self._enqueue()  # kernels that are compiled or loaded when first used are ready after it
-            self.stream.synchronize()
+            self.device.synchronize()
             if graph and not hasattr(trt, "CudaGraphStrategy"):
                 self._capture()
         except BaseException:
@@ -68,8 +68,8 @@ class Runner:
         self._cleanup.callback(self._drop)
         # A blocking stream: what the driver does on its default one, like the copies of inputs, is done before.
         l2_bytes = int(device.get_attribute(self.driver.device_attribute.L2_CACHE_SIZE))
-        self.stream = DriverStream(self.driver.Stream(), self.driver, l2_bytes)
-        self._cleanup.callback(self.stream.synchronize)
+        self.device = EngineDevice(self.driver.Stream(), self.driver, index, l2_bytes)
+        self._cleanup.callback(self.device.synchronize)
 
     def _load(self, trt: TensorRT, engine: bytes) -> None:
         runtime = trt.Runtime(self.log)
@@ -147,13 +147,13 @@ class Runner:
 
     def _capture(self) -> None:
         try:
-            self._captured = Captured(self.stream.stream.handle, self._enqueue)
+            self._captured = Captured(self.device.stream.handle, self._enqueue)
         except RuntimeError as error:
             raise Unsupported(f"graph=on: this engine cannot be captured: {error}") from error
         self._cleanup.callback(self._captured.destroy)
 
     def _enqueue(self) -> None:
-        if not self.context.execute_async_v3(self.stream.stream.handle):
+        if not self.context.execute_async_v3(self.device.stream.handle):
             raise RuntimeError(f"the engine was not enqueued: {self.log.errors()}")
 
     def forward(self) -> None:
@@ -166,9 +166,9 @@ class Runner:
     def read(self) -> dict[str, Bytes]:
         """Run one forward into poisoned buffers and fetch every output, as bytes."""
         for name, (_, size) in self.outputs.items():
-            self.driver.memset_d8_async(self._buffers[name], 0xFF, max(1, size), self.stream.stream)  # NaN in any float
+            self.driver.memset_d8_async(self._buffers[name], 0xFF, max(1, size), self.device.stream)  # NaN in any float
         self.forward()
-        self.stream.synchronize()
+        self.device.synchronize()
         contents = {name: np.empty(size, np.uint8) for name, (_, size) in self.outputs.items()}
         for name, content in contents.items():
             self.driver.memcpy_dtoh(content, self._buffers[name])
@@ -182,7 +182,7 @@ class Runner:
         totals: dict[str, float] = {}
         for _ in range(WARM_UPS):
             self._enqueue()
-        self.stream.synchronize()
+        self.device.synchronize()
 
         package: Any = self.trt  # no attribute of a protocol is a base class to mypy
 
@@ -196,7 +196,7 @@ class Runner:
         profiler = self.context.profiler = LayerTimes()
         for _ in range(forwards):
             self._enqueue()
-            self.stream.synchronize()
+            self.device.synchronize()
         assert profiler is not None
         return [(name, total / forwards) for name, total in totals.items()]
 
@@ -222,5 +222,5 @@ class Runner:
         self._captured = None
         for name in ("context", "engine", "_buffers"):
             self.__dict__.pop(name, None)
-        if "stream" in self.__dict__:
-            self.stream.stream = None
+        if "device" in self.__dict__:
+            self.device.stream = None

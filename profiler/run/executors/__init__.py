@@ -1,7 +1,5 @@
 """Executors: how the launches of a sweep are run. One file each, one line each in EXECUTORS."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +18,4 @@ class Executor(Protocol):
     ) -> None: ...
 
 
-EXECUTORS: dict[str, Executor] = {
-    "local": local.execute,  # one launch at a time, on this machine
-}
+EXECUTORS: dict[str, Executor] = {"local": local.execute}  # one launch at a time, on this machine

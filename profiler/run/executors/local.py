@@ -1,7 +1,5 @@
 """Run the launches of a sweep on this machine, one at a time, in rounds, into a run folder."""
 
-from __future__ import annotations
-
 import errno
 import os
 import random
@@ -11,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixprof import lowerings
-from mixprof.data.cache import folder as cache_folder
-from mixprof.data.cache import own_folder
+from mixprof.data import cache
 from mixprof.data.launch import Launch
 from mixprof.machine.process import default_threads
 from mixprof.metrics import METRICS
@@ -38,7 +35,7 @@ def preload(planned: Iterable[Planned]) -> tuple[str, ...]:
 def check_cache(planned: Iterable[Planned]) -> None:
     """Raise UsageError where engines are asked for and others could have written what is kept of them."""
     if any(lowerings.parse(entry.case.lowering)[0].engine for entry in planned):
-        own_folder(cache_folder())
+        cache.own_folder(cache.folder())
 
 
 def execute(
@@ -51,7 +48,7 @@ def execute(
     """
     run = run.resolve()
     journal = Journal.open(run, measure.rounds, measure.layers)
-    rounds = _Rounds(journal, own_folder(run / "scratch"), measure, progress, stop)
+    rounds = _Rounds(journal, cache.own_folder(run / "scratch"), measure, progress, stop)
     check_cache(planned)
     for entry in planned:
         journal.close(entry.case)
@@ -95,7 +92,9 @@ class _Rounds:
                 self.progress.begin(entry.case, round)
                 try:
                     server = server or self._server(waiting)
-                    launch = steady_launch(entry, Bench(server, self.measure, profile=round == self.measure.rounds))
+                    launch = steady_launch(
+                        entry, Bench(server, self.measure, profile=round == self.measure.rounds, round=round)
+                    )
                 except ServerDied as error:
                     if server is not None:
                         server.close()

@@ -1,7 +1,5 @@
 """Bencher Metric Format: https://bencher.dev/docs/reference/bencher-metric-format/"""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -3,8 +3,6 @@
 https://github.com/benchmark-action/github-action-benchmark#readme
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,8 +1,6 @@
 """Annotations of GitHub Actions: lines of output that its runner reads as commands."""
 
-from __future__ import annotations
-
-from mixprof.reports.gate.outcome import Judged, Outcome, Policy, exit_code, in_words
+from mixprof.reports.gate.outcome import FAILING, Judged, Outcome, Policy, exit_code, in_words
 from mixprof.reports.gate.tables import change_of, interval_of, what_else
 
 MOST = 10  # of one level that GitHub shows for a step
@@ -13,10 +11,9 @@ def as_annotations(outcome: Outcome, policy: Policy) -> str:
     lines: dict[str, list[str]] = {"error": [], "warning": [], "notice": []}
     if outcome.flagged:
         lines["error"].append(_command("error", "canary", in_words(outcome, exit_code(outcome, policy))))
-    judged = [*outcome.cases, *outcome.families, *([outcome.grid] if outcome.grid else [])]
-    for each in sorted(judged, key=lambda each: each.verdict not in ("regressed", "missing")):
-        if level := _level(each, each in outcome.cases, policy):
-            lines[level].append(_command(level, f"{each.name}: {each.verdict}", _message(each)))
+    for judged in sorted(outcome.judged, key=lambda judged: judged.verdict not in FAILING):
+        if level := _level(judged, judged in outcome.cases, policy):
+            lines[level].append(_command(level, f"{judged.name}: {judged.verdict}", _message(judged)))
     return "".join(f"{line}\n" for level, commands in lines.items() for line in _at_most(level, commands))
 
 
@@ -25,7 +22,7 @@ def _level(judged: Judged, is_case: bool, policy: Policy) -> str | None:
         return None
     if judged.waived is not None:
         return "notice"
-    if judged.verdict in ("regressed", "missing"):
+    if judged.verdict in FAILING:
         return "error"
     if judged.verdict == "inconclusive" and not is_case:
         return None

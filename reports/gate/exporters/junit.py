@@ -3,8 +3,6 @@
 It has properties of suites only, not of cases, so a case's change and interval are properties of its suite.
 """
 
-from __future__ import annotations
-
 import datetime
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Markdown for a step summary or a file."""
 
-from __future__ import annotations
-
 import re
 
 from mixprof.reports.gate.outcome import Outcome, Policy, exit_code, in_words

@@ -1,0 +1,61 @@
+"""ONNX graphs of modules: opset 20, static shapes, one file for every runtime that takes them."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixprof.data.errors import Unsupported, first_line, is_out_of_memory, root_cause
+from mixprof.lowerings import Target, cast, convert
+
+OPSET = 20
+
+
+def export(
+    module: nn.Module, inputs: tuple[Tensor, ...], path: Path, dynamic: tuple[dict[int, Any], ...] | None = None
+) -> None:
+    """Write an ONNX graph of the module at `path`, whole or not at all. Unsupported when it cannot be exported.
+
+    dynamic: which axes of each input vary. Source lines are left out, so that equal graphs are equal files.
+    """
+    temporary = path.with_name(f"{os.getpid()}.{path.name}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module, inputs, dynamo=True, opset_version=OPSET, verbose=False, dynamic_shapes=dynamic
+            )
+        assert program is not None
+        for node in program.model.graph:
+            node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+        program.save(str(temporary), external_data=False)
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise Unsupported(f"torch.onnx.export: {_reason(error)}") from error
+    os.replace(temporary, path)
+
+
+def _reason(error: BaseException) -> str:
+    """What the exporter failed at: the operator that ONNX does not have, or its own words."""
+    cause = root_cause(error)
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(cause))
+    return f"operator {operator[1]} has no form in ONNX" if operator else first_line(cause)
+
+
+def exported(
+    module: nn.Module, inputs: tuple[Tensor, ...], target: Target, dtype: torch.dtype
+) -> tuple[Path, tuple[Tensor, ...], bool]:
+    """The module's graph in a float type, its inputs in that type, and whether an earlier launch wrote the file."""
+    inputs = tuple(cast(x, dtype).contiguous() for x in inputs)
+    path = target.cache / f"{target.key}.onnx"
+    cached = path.exists()
+    if not cached:
+        export(convert(module, dtype), inputs, path)
+    return path, inputs, cached
