@@ -70,6 +70,7 @@ def descendants(pids: list[int]) -> list[int]:
 
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[Nodes]:
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # of a machine that is busy
     nodes = Nodes(folder)
     try:
         yield nodes
