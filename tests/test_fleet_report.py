@@ -1,7 +1,8 @@
 """One report over several testbeds with known latencies: verdicts each, agreement in words, claims, nothing pooled."""
 
+from dataclasses import replace
+
 import pytest
-from msgspec import structs
 
 from mixprof.data.fleet import mark
 from mixprof.data.manifest import Environment
@@ -31,7 +32,7 @@ def records(times):
 @pytest.fixture
 def fleet(tmp_path):
     for name, times in TIMES.items():
-        manifest = structs.replace(MANIFEST, environment=Environment({"gpus": [name]}))
+        manifest = replace(MANIFEST, environment=Environment({"gpus": [name]}))
         write_run(tmp_path / "fleet" / name, list(records(times)), manifest)
     mark(tmp_path / "fleet")
     return tmp_path / "fleet"

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 
 from mixprof.cli import main
 from mixprof.data import run_folder
@@ -22,7 +21,7 @@ from test_cli import QUICK, mixprof
 
 ANCHOR = case("anchor_v1", window=None, channels=None)
 CASES = [case(batch=batch) for batch in range(1, 9)]
-ALL = structs.replace(MANIFEST, measure={"launches": 3, "timeout": 600.0})
+ALL = replace(MANIFEST, measure={"launches": 3, "timeout": 600.0})
 
 
 def shard(folder, index, of=4, manifest=ALL, scale=1.0, records=None, created="2026-01-31T12:00:00+0000"):
@@ -32,10 +31,10 @@ def shard(folder, index, of=4, manifest=ALL, scale=1.0, records=None, created="2
         ok(one, [scale * index + k / 10 for k in range(3)], params=8, macs=9) for one in (ANCHOR, *mine)
     ]
     folder.mkdir(parents=True)
-    environment = structs.replace(manifest.environment, informing={"governor": None, "hostname_hash": f"{index}"})
+    environment = replace(manifest.environment, informing={"governor": None, "hostname_hash": f"{index}"})
     sweep = Sweep(9, "digest", (f"{index}/{of}",))
     run_folder.write_manifest(
-        folder, structs.replace(manifest, sweep=sweep, environment=environment, created=f"{created}{index}")
+        folder, replace(manifest, sweep=sweep, environment=environment, created=f"{created}{index}")
     )
     for record in records:
         for launch in record.launches:
@@ -133,8 +132,8 @@ def test_one_failed_launch_among_two_runs_of_a_case_is_the_cases_status(shards, 
 
 
 def test_testbeds_and_versions_never_mix(shards, tmp_path):
-    other = structs.replace(ALL, environment=Environment({"gpus": ["H100"]}))
-    newer = structs.replace(ALL, versions={"torch": "9.9"})
+    other = replace(ALL, environment=Environment({"gpus": ["H100"]}))
+    newer = replace(ALL, versions={"torch": "9.9"})
     more = [shard(tmp_path / "gpu", 1, manifest=other), shard(tmp_path / "newer", 2, manifest=newer)]
     messages = merge([*shards, *more], tmp_path / "fleet")
     assert len(messages) == 2  # shards 2, 3, 4 of one and 1, 3, 4 of the other are missing
@@ -157,7 +156,7 @@ def refused(*runs, tmp_path):
 
 def test_what_does_not_go_together_is_one_line(shards, tmp_path):
     def other(name, **changes):
-        return shard(tmp_path / name, 2, manifest=structs.replace(ALL, **changes))
+        return shard(tmp_path / name, 2, manifest=replace(ALL, **changes))
 
     assert "launches = 8, expected 3" in refused(shards[0], other("m", measure={"launches": 8}), tmp_path=tmp_path)
     files = [{"net.onnx": Content(sha256, None, {})} for sha256 in ("one", "two")]
@@ -167,7 +166,7 @@ def test_what_does_not_go_together_is_one_line(shards, tmp_path):
     assert "got macs = 9, 10 of depthwise_conv" in refused(shards[0], counted, tmp_path=tmp_path)
     wider = shard(tmp_path / "w", 1)
     manifest = run_folder.read_manifest(wider)
-    run_folder.write_manifest(wider, structs.replace(manifest, sweep=Sweep(10, "other")))
+    run_folder.write_manifest(wider, replace(manifest, sweep=Sweep(10, "other")))
     assert "a sweep of 10 cases, expected the 9" in refused(shards[0], wider, tmp_path=tmp_path)
     assert "schema 1, expected 2" in refused(Path(__file__).parent / "data" / "run_schema_1", tmp_path=tmp_path)
     assert "no manifest.json" in refused(tmp_path / "nowhere", tmp_path=tmp_path)

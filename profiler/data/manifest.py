@@ -25,7 +25,7 @@ class Origin(Message, frozen=True):
     """A run before it was merged with others of its testbed."""
 
     created: str | None = None
-    informing: Json = msgspec.field(default_factory=dict)
+    informing: Json = field(default_factory=dict)
     shards: tuple[str, ...] | None = None
 
 

@@ -4,10 +4,8 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from msgspec import structs
 
 from mixprof import lowerings
 from mixprof.data import run_folder
@@ -61,7 +59,7 @@ def carry_out(
         peaks = [] if (run / run_folder.PEAKS).exists() else machine_peaks.of_cases(planned, asked, machine)
     manifest = manifest_of(whole, sweep.measure, machine, code)
     if sweep.shard:
-        manifest = structs.replace(manifest, sweep=structs.replace(manifest.sweep, shards=(str(sweep.shard),)))
+        manifest = replace(manifest, sweep=replace(manifest.sweep, shards=(str(sweep.shard),)))
     if stored is not None:
         refuse_other(run, stored, manifest)
     local.check_cache(planned)

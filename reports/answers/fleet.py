@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mixprof.data.case import ANCHORS
 from mixprof.reports.answers.ratios import SAME, Pair, ratios
-from mixprof.reports.frame import ANCHOR
 
 SETTING = [name for name in SAME if name not in ("run", "height", "width", "kind")]
 
@@ -42,7 +42,7 @@ def standings(cases: pd.DataFrame) -> list[list[Standing]]:
 
 
 def _pairs(cases: pd.DataFrame) -> Iterator[Pair]:
-    models = cases[cases["model"] != ANCHOR]
+    models = cases[~cases["model"].isin(ANCHORS)]
     for _, rows in models.groupby("kind"):
         yield from (Pair(*names, "") for names in itertools.combinations(rows["model"].unique(), 2))
 

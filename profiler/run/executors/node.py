@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
-
 from mixprof.data.errors import UsageError
 from mixprof.data.json import Json, decode
 from mixprof.data.launch import Launch
@@ -57,7 +55,7 @@ def launches(task: Task) -> Iterator[Launch]:
     """Make a case's launches while the device is held; the first that is not ok ends them."""
     reason = impossible(task.entry)
     if reason is not None:
-        yield replace(reason, environment=structs.replace(reason.environment, origin=task.node))
+        yield replace(reason, environment=replace(reason.environment, origin=task.node))
         return
     with node_lock.timing(task.entry.case.device), tempfile.TemporaryDirectory(prefix="mixprof-node-") as folder:
         for round in task.rounds:
@@ -66,8 +64,8 @@ def launches(task: Task) -> Iterator[Launch]:
             if launch.status == "crashed":
                 refuse_full_disk(Path(folder))
             lost = task.lost if round == task.rounds[0] and task.lost else None
-            marks = {"origin": task.node, "began_s": began, "ended_s": time.time(), "lost": lost}
-            yield replace(launch, round=round, environment=structs.replace(launch.environment, **marks))
+            environment = replace(launch.environment, origin=task.node, began_s=began, ended_s=time.time(), lost=lost)
+            yield replace(launch, round=round, environment=environment)
             if launch.status != "ok":
                 return
 

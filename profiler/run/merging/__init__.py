@@ -19,8 +19,6 @@ from mixprof.plan.shards import missing
 from mixprof.run.merging.checks import refuse_unlike
 from mixprof.run.merging.parts import Part, read, together
 
-ANCHOR = "anchor_v1"
-
 
 def merge(folders: Iterable[str | Path], out: Path) -> list[str]:
     """Write what these runs are together into a new folder: a run, or a fleet of them. What is amiss, a line each.
@@ -69,7 +67,7 @@ def _write(folder: Path, run: Part) -> None:
 def _order(case: Case) -> tuple[object, ...]:
     sizes = (case.batch, case.resolution, case.window or 0, case.channels or 0)
     return (
-        case.model != ANCHOR,
+        not case.is_anchor,
         case.model,
         case.lowering,
         case.device,
@@ -103,7 +101,7 @@ def _amiss(run: Part) -> Iterator[str]:
         yield f"{left} of {sweep.cases} cases have no record: go on with their shards with --resume, and merge anew"
     several = [
         case for case, launches in run.launches.items()
-        if case.model != ANCHOR and len({one.round for one in launches.values()}) < len(launches)
+        if not case.is_anchor and len({one.round for one in launches.values()}) < len(launches)
     ]  # fmt: skip
     if several:
         label = min(several, key=_order).label()

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from msgspec import structs
-
 from mixprof.data import run_folder
 from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
@@ -44,7 +42,7 @@ def read(folder: Path) -> Part:
         )
     name = digest(to_builtins(manifest))
     origin = Origin(manifest.created, manifest.environment.informing, manifest.sweep.shards)
-    part = Part(manifest if manifest.origins else structs.replace(manifest, origins={name: origin}))
+    part = Part(manifest if manifest.origins else replace(manifest, origins={name: origin}))
     part.peaks, part.checked = run_folder.read_peaks(folder), list(run_folder.read_crosscheck(folder).values())
     for case, launch in run_folder.read_launches(folder):
         _add(part.launches, case, _marked(launch, name))
@@ -66,7 +64,7 @@ def _marked(launch: Launch, name: str) -> Launch:
 
 
 def _from(name: str, environment: LaunchEnvironment) -> LaunchEnvironment:
-    return environment if environment.origin else structs.replace(environment, origin=name)
+    return environment if environment.origin else replace(environment, origin=name)
 
 
 def together(group: Mapping[str, Part]) -> Part:
@@ -101,11 +99,11 @@ def _manifest(manifests: list[Manifest]) -> Manifest:
     shards = {shard for each in manifests for shard in each.sweep.shards or ()}
     whole = any(each.sweep.shards is None for each in manifests) or not missing(shards)
     common = set.intersection(*(set(map(_item, one.informing.items())) for one in origins.values()))
-    merged = structs.replace(
+    merged = replace(
         first,
-        sweep=structs.replace(first.sweep, shards=None if whole else tuple(sorted(shards))),
+        sweep=replace(first.sweep, shards=None if whole else tuple(sorted(shards))),
         measure={**first.measure, "timeout": max(each.measure.get("timeout", 0) for each in manifests)},
-        environment=structs.replace(first.environment, informing=dict(map(json.loads, common))),
+        environment=replace(first.environment, informing=dict(map(json.loads, common))),
         artifacts=_joined([each.artifacts for each in manifests]),
         models=_joined([each.models or {} for each in manifests]),
         created=min((one.created for one in origins.values() if one.created), default=None),

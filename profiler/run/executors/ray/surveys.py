@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
-
 from mixprof.data import fleet, run_folder
 from mixprof.data.errors import NotTrusted, UsageError, first_line
 from mixprof.data.manifest import Manifest, Origin
@@ -56,7 +54,7 @@ class Asker:
 
     def manifest(self, label: str | None, machine: Machine) -> Manifest:
         """The manifest of a run on such machines that begins now."""
-        return structs.replace(manifest_of(self.planned, self.measure, machine, self.code), accelerator=label)
+        return replace(manifest_of(self.planned, self.measure, machine, self.code), accelerator=label)
 
     def sent(self, entry: Planned) -> Planned:
         """A case as it travels: without what only this process can ask."""
@@ -161,4 +159,4 @@ def _with_origins(manifest: Manifest, machines: list[tuple[Node, Machine]]) -> M
     """The manifest with these nodes among those that its launches come from."""
     created = manifest.created or time.strftime("%Y-%m-%dT%H:%M:%S%z")
     origins = {node.name: Origin(created, machine.informing) for node, machine in machines}
-    return structs.replace(manifest, origins={**(manifest.origins or {}), **origins})
+    return replace(manifest, origins={**(manifest.origins or {}), **origins})
