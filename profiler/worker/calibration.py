@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 RANDOM = "random"
 BATCHES = 8  # of random inputs
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-MEAN, DEVIATION = np.float32(
-    [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]
-)  # of ImageNet's channels, as torchvision has them
+# Of ImageNet's channels, as torchvision has them.
+MEAN, DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype=np.float32)
 CROP = 0.875  # of a resized image's side, as is usual for evaluation
 
 
