@@ -70,8 +70,8 @@ def line(each: dict[str, str], row: dict[str, Any]) -> str:
 
 
 def table(published: list[dict[str, str]], rows: dict[str, dict[str, Any]]) -> str:
-    names = "family, model, side, params (M), published, GMACs, published, apart, uncounted, float32, says".split(", ")
-    head = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    titles = "family | model | side | params (M) | published | GMACs | published | apart | uncounted | float32 | says"
+    head = [f"| {titles} |", "|---" * (titles.count("|") + 1) + "|"]
     return "\n".join((*head, *(line(each, rows[each["model"]]) for each in published if each["model"] in rows))) + "\n"
 
 
