@@ -8,6 +8,7 @@ from typing import Any
 from acceptance import targets
 from acceptance.frame import Seen, Value
 from acceptance.targets import Target, samples
+from mixprof.data import toml
 from mixprof.data.json import to_builtins
 from mixprof.machine.devices import Call
 from mixprof.machine.streams import gpu_sampler, queue_of
@@ -30,7 +31,8 @@ def data_sheet() -> dict[str, Any]:
     import torch
 
     name = torch.cuda.get_device_name(0).replace(" ", "") if torch.cuda.is_available() else ""
-    return next(({"key": key, **entry} for key, entry in prediction.sheets().items() if key in name), {})
+    table = toml.decode(prediction.TABLE.read_text())
+    return next(({"key": key, **entry} for key, entry in table.items() if key in name), {})
 
 
 def copies(device: str) -> Seen:
