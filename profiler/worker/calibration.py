@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mixprof.data.case import Case
 from mixprof.data.errors import Unsupported
+from mixprof.lowerings import Target
 from mixprof.lowerings.quantize import Calibration
 from mixprof.metrics import Subject, accuracy
 from mixprof.worker import feeds, inputs
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
 RANDOM = "random"
 BATCHES = 8  # of random inputs
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-MEAN, DEVIATION = np.float32(
-    [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]
-)  # of ImageNet's channels, as torchvision has them
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # this and the next: of ImageNet's channels, as in torchvision
+DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 CROP = 0.875  # of a resized image's side, as is usual for evaluation
+
+
+def calibrated(target: Target, setting: str | None, fed: Sequence[Tensor], case: Case) -> Target:
+    """The target with what int8 is calibrated on."""
+    return replace(target, calibration=calibration(setting, fed, case)) if case.dtype == "int8" else target
 
 
 def calibration(setting: str | None, fed: Sequence[Tensor], case: Case) -> Calibration | None:
