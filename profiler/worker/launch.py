@@ -10,22 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from mixprof import lowerings, metrics, sampling
-from mixprof.data.case import Case, is_simulated
+from mixprof.data.case import ANCHORS, Case, is_simulated
 from mixprof.data.choices import Choices
 from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_line
 from mixprof.data.json import digest
 from mixprof.data.launch import Launch, LaunchEnvironment, Status
 from mixprof.lowerings import Lowered, Target
 from mixprof.machine import cpu_contention, cuda_driver, flags, process, testbed, thermal
-from mixprof.metrics import Subject, accuracy, latency
+from mixprof.metrics import Subject, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
 from mixprof.models import specialization
-from mixprof.worker import breakdown, calibration, graphs, modules, pin, simulated
+from mixprof.worker import breakdown, calibration, graphs, modules, pin, ran, simulated
 from mixprof.worker.reference import Reference
 
 
@@ -36,6 +35,7 @@ class Ready:
     subject: Subject
     built_s: float
     watch: Watch | None = None  # of its modules, where its operators are to be timed
+    module: torch.nn.Module | None = None  # as it was lowered, where it is one of ours
 
     @contextlib.contextmanager
     def running(self) -> Any:
@@ -57,6 +57,8 @@ def lower(request: Mapping[str, Any]) -> Ready:
     pin.prepare(case, settings["threads"])
     if settings.get("profile"):
         options = {name: value for name, value in options.items() if name != "graph"}  # a graph has no layers
+    elif case.model == ANCHORS[1] and "graph" in entry.options and not entry.engine:
+        options = {**options, "graph": "on"}
     reference = Reference.read(Path(request["reference"]))
     key = digest([case.to_json(), source["factory"], source["arguments"], testbed.versions()])
     name, cache = case.lowering.split(":")[0], Path(request["cache"])
@@ -70,10 +72,12 @@ def lower(request: Mapping[str, Any]) -> Ready:
         subject, module = _module(request, reference, target, case)
     declared = source["specialize"] is not None
     watch = Watch(module, declared=declared) if settings.get("profile") and entry.layers == "operators" else None
-    return Ready(subject, time.perf_counter() - start, watch)
+    return Ready(subject, time.perf_counter() - start, watch, module if declared else None)
 
 
 def _file(request: Mapping[str, Any], reference: Reference, target: Target, case: Case) -> Subject:
+    if is_simulated(case.device):
+        raise Unsupported("a file: sim:0 simulates modules alone, of which it sees every operator")
     lowered = graphs.lower(request, reference, replace(target, images=True))
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
     return Subject(case, lowered, expected, reference.tolerance, weights_bytes=reference.weights_bytes)
@@ -190,7 +194,10 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
             else:
                 checked = check(subject)
                 measured = checked if checked.status != "ok" else measure(subject, request["measure"], checked)
-    environment = msgspec.structs.replace(measured.environment, built_s=ready.built_s)
+                if measured.status != "inaccurate":
+                    proven = ran.proof(subject, ready.module, request.get("trace"))
+                    measured = replace(measured, proof={**(measured.proof or {}), **proven})
+    environment = replace(measured.environment, built_s=ready.built_s)
     return replace(measured, environment=environment).to_json()
 
 
@@ -221,7 +228,7 @@ def _built(subject: Subject) -> Launch:
     )
     assert started.proof is not None
     try:
-        subject, error = judge(subject)
+        subject, error = calibration.judge(subject)
     except Unsupported as refusal:
         return replace(started, proof={**started.proof, "onnx_relative_error": None, "onnx_unchecked": str(refusal)})
     proof = {**subject.lowered.proof, **started.proof, "onnx_relative_error": None if error == float("inf") else error}
@@ -231,21 +238,9 @@ def _built(subject: Subject) -> Launch:
     return replace(started, proof=proof)
 
 
-def judge(subject: Subject) -> tuple[Subject, float | None]:
-    """How far the outputs are from the reference, after one forward in any case; None where there is no reference.
-
-    The subject of int8 has its tolerance and its noise then.
-    """
-    outputs = subject.lowered.outputs()
-    subject = calibration.judged(subject, outputs)
-    if subject.expected is None:
-        return subject, None
-    return subject, accuracy.worst_error(outputs, subject.expected, of_ends=subject.of_ends)
-
-
 def check(subject: Subject) -> Launch:
     """The launch so far: "ok" with its error, or "inaccurate"."""
-    subject, error = judge(subject)
+    subject, error = calibration.judge(subject)
     tolerance = subject.tolerance
     started = replace(_started(subject), relative_error=error if error != float("inf") else None)
     if error is None or error <= tolerance:

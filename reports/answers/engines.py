@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from mixprof.data.case import ANCHORS
 from mixprof.reports.answers.slices import alike, lowering_order
 from mixprof.reports.latencies import ratio
 
 SAME = ["run", "model", "device", "mode", "step", "batch", "resolution", "window", "channels"]
 ENGINE = ["lowering", "dtype", "layout"]
 FIGURES = ["latency_ms", "latency_low_ms", "latency_high_ms", "cold_start_s", "load_s", "first_ms", "artifact_bytes"]
-FIGURES += ["relative_error", "sqnr_db", "deployed_peak_bytes"]
+FIGURES += ["host_bound", "relative_error", "sqnr_db", "deployed_peak_bytes"]
 BEST = ["best_latency", "best_cold_start", "best_bytes"]
 LEAST_LAUNCHES = 3  # of each of two engines: that all of one are shorter is then 1 in 20 by chance
 
@@ -23,7 +24,7 @@ def engines(cases: pd.DataFrame) -> pd.DataFrame:
     to every other has an interval without 1, a cold start where its longest is shorter than every other's shortest.
     """
     ok = cases[cases["status"] == "ok"].reset_index(drop=True)
-    ok = ok[ok["model"] != "anchor_v1"].reset_index(drop=True)
+    ok = ok[~ok["model"].isin(ANCHORS)].reset_index(drop=True)
     parts = []
     for _, positions in alike(ok, SAME):
         rows = ok.iloc[positions].reset_index(drop=True)
