@@ -53,6 +53,8 @@ CHECKS = (
         )
         for model in NETWORKS
     ),
+    _check("gate.injected", "a slow-down of 5 % is a regression", "gate:injected", 180, 80),
+    _check("gate.same", "the same code is not flagged", "gate:same", 350, 100),
     _check("flags.hostile", "float32 is exact whatever a module sets", "flags:hostile", 110, 20),
     _check("flags.memory", "a case that does not fit is `oom`", "flags:memory", 110, 20),
     *(
