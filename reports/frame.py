@@ -9,16 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from mixprof.data.case import Case, is_simulated
+from mixprof.data.case import ANCHORS, Case, is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.data.facts import record_facts
+from mixprof.data.fleet import expanded
 from mixprof.data.manifest import Checked
 from mixprof.data.record import Record
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
 from mixprof.reports import latencies, peaks
 from mixprof.reports.timed import times_of
 
-ANCHOR = "anchor_v1"
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
 TEXT, WHOLE, REAL, TRUTH = "object", "Int64", "float64", "boolean"
 # What an operator is for; "unknown" of models that do not declare it.
@@ -130,8 +130,8 @@ def load(*runs: str | Path) -> pd.DataFrame:
 
 
 def run_names(runs: Iterable[str | Path]) -> dict[str, Path]:
-    """A name for each run: its folder's, or its whole path where two folders share a name."""
-    paths = [Path(run).resolve() for run in runs]
+    """A name for each run, those of a fleet included: its folder's, or its whole path where two share a name."""
+    paths = [run.resolve() for run in expanded(runs)]
     names = [path.name for path in paths]
     named = {name if names.count(name) == 1 else str(path): path for name, path in zip(names, paths, strict=True)}
     if len(named) < len(paths):
@@ -215,6 +215,6 @@ def _moderate(frame: pd.DataFrame) -> None:
 
 def _anchor_ms(frame: pd.DataFrame) -> pd.Series:
     """For each row the latency of the anchor with the same run, lowering, device and dtype; missing where none."""
-    anchors = frame[(frame["model"] == ANCHOR) & frame["latency_ms"].notna()].drop_duplicates(ANCHOR_KEYS, keep=False)
+    anchors = frame[frame["model"].isin(ANCHORS) & frame["latency_ms"].notna()].drop_duplicates(ANCHOR_KEYS, keep=False)
     matched = frame[ANCHOR_KEYS].merge(anchors[[*ANCHOR_KEYS, "latency_ms"]], on=ANCHOR_KEYS, how="left")
     return matched["latency_ms"].set_axis(frame.index)
