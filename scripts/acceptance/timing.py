@@ -24,14 +24,19 @@ Points = dict[tuple[float, int], list[float]]  # (length of a spin, spins a forw
 def gated(device: str) -> Seen:
     """Our sampler: spins behind a gate, enqueued before the first of them runs."""
     target = targets.of(device)
-    seen = _seen(target, lambda us, count: _gated(target, target.spins(us, count)), device)
+    seen = of_grid(target, target.spins, device)
     return Seen({**seen.values, **_silence(target)}, seen.samples, seen.wrong, seen.raw, seen.virtual_s)
 
 
 def graph(device: str) -> Seen:
     """Our sampler over the same spins as one CUDA graph."""
     target = targets.of(device)
-    return _seen(target, lambda us, count: _gated(target, target.graph(us, count)), device)
+    return of_grid(target, target.graph, device)
+
+
+def of_grid(target: Target, make: Callable[[float, int], Call], device: str) -> Seen:
+    """Gated times of all spins beside their lengths. make: (length of a spin in us, spins) -> forward."""
+    return _seen(target, lambda us, count: _gated(target, make(us, count)), device)
 
 
 def cupti(device: str) -> Seen:
