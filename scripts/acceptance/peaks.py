@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import asdict
 from typing import Any
 
 from acceptance import targets
 from acceptance.frame import Seen, Value
 from acceptance.targets import Target, samples
 from mixprof.data import toml
-from mixprof.data.json import to_builtins
 from mixprof.machine.devices import Call
 from mixprof.machine.streams import gpu_sampler, queue_of
 from mixprof.metrics import latency
@@ -86,7 +86,7 @@ def ours(device: str) -> Seen:
         "product_ratio": peaks.matrix_flops_per_s / product,
     }
     wrong = tuple(f"{name} is {value:.3f}" for name, value in values.items() if not 0.9 < float(value or 0) < 1.1)
-    return Seen(values, wrong=wrong, raw={"peaks": to_builtins(peaks)})
+    return Seen(values, wrong=wrong, raw={"peaks": asdict(peaks)})
 
 
 def flush(device: str) -> Seen:
