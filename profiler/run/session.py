@@ -52,8 +52,8 @@ class Session:
 
     def describe(self, name: str) -> Source:
         if is_file(name):
-            found = self.ask("inspect", path=name, inputs=self.given.inputs)
-            return sources.of_file(name, self.given, found)
+            inspected = self.ask("inspect", path=name, inputs=self.given.inputs)
+            return sources.of_file(name, self.given, inspected)
 
         if name.endswith(MODULES):
             return self._fed(sources.of_module_file(name, self.ask("inspect", path=name, inputs=None)["sha256"]))

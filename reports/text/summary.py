@@ -8,6 +8,7 @@ from mixprof.reports.text.deployment import what_each_gives
 from mixprof.reports.text.engines import breakdown, built, proof_of_lowering
 from mixprof.reports.text.fleet import fleet
 from mixprof.reports.text.growth import crossings, growth
+from mixprof.reports.text.layouts import layouts
 from mixprof.reports.text.markdown import ORDER, Section, number, plain_table, words
 from mixprof.reports.text.measurements import SIMULATED, counts_in_words, failures, latency_text, measurements, varying
 from mixprof.reports.text.method import Manifests, environment, method
@@ -32,6 +33,7 @@ def first(answers: Answers, manifests: Manifests) -> list[Section]:
         *not_measured(answers, manifests),
         *fleet(answers, manifests),
         *mixer_exchange(answers),
+        *layouts(answers),
         *what_each_gives(answers),
     ]
 
