@@ -20,6 +20,13 @@ def is_simulated(device: str) -> bool:
     return device.startswith("sim:")
 
 
+ANCHORS = ("anchor_v1", "anchor_v2")  # fixed work that every sweep times; the second, of GPUs, as a CUDA graph
+
+
+def anchor_of(device: str) -> str:
+    return ANCHORS[is_gpu(device)]
+
+
 @dataclass(frozen=True)
 class Case:
     """One point of a sweep. Equal cases are the same experiment."""
@@ -45,6 +52,10 @@ class Case:
     def from_json(cls, fields: Mapping[str, Any]) -> "Case":
         """ValueError for fields that are no case's."""
         return decode(fields, cls)
+
+    @property
+    def is_anchor(self) -> bool:
+        return self.model in ANCHORS
 
     @property
     def key(self) -> str:

@@ -34,6 +34,11 @@ SIDES = {"network": 224, "mixer": 56}  # of the usual resolution
 QUICK, USUAL, PUBLICATION = 1, 3, 8  # launches
 
 
+def usual_layouts(device: str) -> tuple[str, ...]:
+    """On a GPU both, the usual one first: which is better there depends on the kernels that each gets."""
+    return (USUAL_LAYOUT,) if device == "cpu" else (USUAL_LAYOUT, *(each for each in LAYOUTS if each != USUAL_LAYOUT))
+
+
 def usual_dtype(device: str) -> str:
     return "float32" if device == "cpu" else "float16"
 
@@ -89,7 +94,7 @@ class Axes:
         None,
         one_of(*LAYOUTS),
         "of a network's input and convolution weights",
-        f"{USUAL_LAYOUT}, or contiguous where a module cannot take it",
+        f"{USUAL_LAYOUT}, or contiguous where a module cannot take it; on a GPU both",
     )
     modes: tuple[str, ...] = setting(("hot",), one_of("hot", "cold"), "cold flushes caches before each sample")
     batches: tuple[int, ...] | None = setting(None, whole_number(1), "images in one forward", "1")
@@ -138,6 +143,9 @@ class Measure:
         SWITCH,
         "one more launch per engine or eager case: where its time goes, by role and module",
         scope="launches",
+    )
+    trace: bool = setting(
+        False, SWITCH, "a Perfetto trace of one forward of each case, in the run's traces", scope="launches"
     )
     max_lost_cpu: float = setting(0.1, SHARE, "of a launch's CPU time that others may take before it is repeated")
     max_memory: int | None = setting(

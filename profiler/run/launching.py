@@ -1,6 +1,7 @@
 """One launch of a case on a server: counts and reference first, where no earlier case needed the same."""
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ class Bench:
 
     server: Server
     measure: Measure
+    traces: Path | None = None  # where a trace of each case is kept
     profile: bool = False  # times of layers, in the place of the forward's
     round: int = 0
 
@@ -91,6 +93,11 @@ def steady_launch(entry: Planned, bench: Bench) -> Launch:
     )
 
 
+def trace_name(case: Case) -> str:
+    """A case in words that a file may have for a name, and its key, which no two cases share."""
+    return f"{re.sub(r'[^A-Za-z0-9_.=-]+', '-', case.label())[:100]}-{case.key}"
+
+
 def launch_case(entry: Planned, bench: Bench) -> Launch:
     """One launch of a case in a process of its own."""
     server, timeout_s, bound = bench.server, bench.measure.timeout, bench.measure.max_memory
@@ -107,7 +114,9 @@ def launch_case(entry: Planned, bench: Bench) -> Launch:
             return Launch(prepared["status"], prepared["reason"], counts=counts)
     prepare_s = time.perf_counter() - start
     choices = choices_of(server, entry, bench.settings)
-    more = {"reference": str(reference), "measure": bench.settings, "max_memory": bound, "choices": choices}
+    more: Json = {"reference": str(reference), "measure": bench.settings, "max_memory": bound, "choices": choices}
+    if bench.traces is not None and bench.measure.trace:
+        more["trace"] = str(bench.traces / f"{trace_name(entry.case)}.json.gz")
     outcome = server.run("launch", timeout_s, noise=str(bench.round), **request, **more)
     job_s = outcome.values.pop("job_s", None)
     launch = Launch.from_json(outcome.values)

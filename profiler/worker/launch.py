@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mixprof import lowerings, metrics, sampling
-from mixprof.data.case import Case, is_simulated
+from mixprof.data.case import ANCHORS, Case, is_simulated
 from mixprof.data.choices import Choices
 from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_line
 from mixprof.data.json import digest
@@ -24,7 +24,7 @@ from mixprof.metrics import Subject, accuracy, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
 from mixprof.models import specialization
-from mixprof.worker import breakdown, graphs, modules, pin, simulated
+from mixprof.worker import breakdown, graphs, modules, pin, ran, simulated
 from mixprof.worker.reference import Reference
 
 
@@ -35,6 +35,7 @@ class Ready:
     subject: Subject
     built_s: float
     watch: Watch | None = None  # of its modules, where its operators are to be timed
+    module: torch.nn.Module | None = None  # as it was lowered, where it is one of ours
 
     @contextlib.contextmanager
     def running(self) -> Any:
@@ -56,6 +57,8 @@ def lower(request: Mapping[str, Any]) -> Ready:
     pin.prepare(case, settings["threads"])
     if settings.get("profile"):
         options = {name: value for name, value in options.items() if name != "graph"}  # a graph has no layers
+    elif case.model == ANCHORS[1] and "graph" in entry.options and not entry.engine:
+        options = {**options, "graph": "on"}
     reference = Reference.read(Path(request["reference"]))
     key = digest([case.to_json(), source["factory"], source["arguments"], testbed.versions()])
     name, cache = case.lowering.split(":")[0], Path(request["cache"])
@@ -68,10 +71,12 @@ def lower(request: Mapping[str, Any]) -> Ready:
         subject, module = _module(request, reference, target, case)
     declared = source["specialize"] is not None
     watch = Watch(module, declared=declared) if settings.get("profile") and entry.layers == "operators" else None
-    return Ready(subject, time.perf_counter() - start, watch)
+    return Ready(subject, time.perf_counter() - start, watch, module if declared else None)
 
 
 def _file(request: Mapping[str, Any], reference: Reference, target: Target, case: Case) -> Subject:
+    if is_simulated(case.device):
+        raise Unsupported("a file: sim:0 simulates modules alone, of which it sees every operator")
     lowered = graphs.lower(request, reference, replace(target, images=True))
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
     return Subject(case, lowered, expected, reference.tolerance, weights_bytes=reference.weights_bytes)
@@ -188,6 +193,9 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
             else:
                 checked = check(subject)
                 measured = checked if checked.status != "ok" else measure(subject, request["measure"], checked)
+                if measured.status != "inaccurate":
+                    proven = ran.proof(subject, ready.module, request.get("trace"))
+                    measured = replace(measured, proof={**(measured.proof or {}), **proven})
     environment = replace(measured.environment, built_s=ready.built_s)
     return replace(measured, environment=environment).to_json()
 

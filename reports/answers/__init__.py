@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mixprof.data.case import ANCHORS
 from mixprof.reports.answers.breakdown import breakdown
 from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
 from mixprof.reports.answers.engines import engines
@@ -11,7 +12,6 @@ from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.answers.exponents import exponents
 from mixprof.reports.answers.ratios import Pair, gains, pairs, ratios
 from mixprof.reports.answers.slices import places
-from mixprof.reports.frame import ANCHOR
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Answers:
 
     cases: pd.DataFrame  # the frame, rows from 0 up, with places, gains, speeds and published accuracy
     ratios: dict[Pair, pd.DataFrame]  # of the pairs that have two records of one setting
+    layouts: pd.DataFrame  # the cases in another layout than channels_last, with `gain` over the same case in that
     exchanges: pd.DataFrame
     exponents: pd.DataFrame
     crossovers: pd.DataFrame
@@ -48,10 +49,11 @@ def answers(frame: pd.DataFrame) -> Answers:
     cases = with_derived(frame)
     compared = {pair: ratios(cases, pair) for pair in pairs(cases)}
     under_roofs = cases[["attainable_share", "intensity", "latency_ms"]].notna().all(axis=1)
-    under_roofs &= (cases["status"] == "ok") & (cases["model"] != ANCHOR)
+    under_roofs &= (cases["status"] == "ok") & ~cases["model"].isin(ANCHORS)
     return Answers(
         cases=cases,
         ratios={pair: rows for pair, rows in compared.items() if len(rows)},
+        layouts=layouts(cases),
         exchanges=exchanges(cases),
         exponents=exponents(cases),
         crossovers=crossovers(cases),
@@ -60,6 +62,14 @@ def answers(frame: pd.DataFrame) -> Answers:
         breakdown=breakdown(cases),
         engines=engines(cases),
     )
+
+
+def layouts(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases that were measured in channels_last, too, with how many times as fast they are in their own layout."""
+    gained = pd.concat(
+        [cases.drop(columns=["gain", "gain_low", "gain_high"]), gains(cases, "layout", "channels_last")], axis=1
+    )
+    return gained[gained["gain"].notna() & ~gained["model"].isin(ANCHORS)]
 
 
 def with_derived(frame: pd.DataFrame) -> pd.DataFrame:

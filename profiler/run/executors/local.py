@@ -92,9 +92,8 @@ class _Rounds:
                 self.progress.begin(entry.case, round)
                 try:
                     server = server or self._server(waiting)
-                    launch = steady_launch(
-                        entry, Bench(server, self.measure, profile=round == self.measure.rounds, round=round)
-                    )
+                    traces, last = self.scratch.parent / "traces", round == self.measure.rounds
+                    launch = steady_launch(entry, Bench(server, self.measure, traces=traces, profile=last, round=round))
                 except ServerDied as error:
                     if server is not None:
                         server.close()
