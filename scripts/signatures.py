@@ -47,9 +47,9 @@ def uses(path: Path) -> Iterator[Use]:
             if package and name.rpartition(".")[2] not in guarded:  # asked for by hasattr or getattr first
                 yield Use(package, name, where, _arguments(calls.get(id(node))))
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_ask":
-            name = node.args[1]
-            if isinstance(name, ast.Constant):
-                yield Use("pynvml", str(name.value), where, (len(node.args) - 2, ()))
+            function = node.args[1]
+            if isinstance(function, ast.Constant):
+                yield Use("pynvml", str(function.value), where, (len(node.args) - 2, ()))
 
 
 def _dotted(node: ast.Attribute) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from mixprof.cli.command import Command, Parser
 from mixprof.data.errors import NotTrusted, UsageError
 
 NAMES = (
-    *("models", "doctor", "count", "time", "plan", "sweep", "report", "crosscheck"),
+    *("models", "doctor", "count", "time", "plan", "sweep", "merge", "report", "crosscheck"),
     *("ab", "bisect", "accept", "calibrate", "check", "baseline"),
 )
 COMMANDS: dict[str, Command] = {}
