@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mixprof.data.case import Case, is_simulated
+from mixprof.data.case import ANCHORS, Case, is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.data.facts import record_facts
 from mixprof.data.manifest import Checked
@@ -18,7 +18,6 @@ from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, 
 from mixprof.reports import latencies, observed, peaks
 from mixprof.reports.timed import times_of
 
-ANCHOR = "anchor_v1"
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
 TEXT, WHOLE, REAL, TRUTH = "object", "Int64", "float64", "boolean"
 # What an operator is for; "unknown" of models that do not declare it.
@@ -217,6 +216,6 @@ def _moderate(frame: pd.DataFrame) -> None:
 
 def _anchor_ms(frame: pd.DataFrame) -> pd.Series:
     """For each row the latency of the anchor with the same run, lowering, device and dtype; missing where none."""
-    anchors = frame[(frame["model"] == ANCHOR) & frame["latency_ms"].notna()].drop_duplicates(ANCHOR_KEYS, keep=False)
+    anchors = frame[frame["model"].isin(ANCHORS) & frame["latency_ms"].notna()].drop_duplicates(ANCHOR_KEYS, keep=False)
     matched = frame[ANCHOR_KEYS].merge(anchors[[*ANCHOR_KEYS, "latency_ms"]], on=ANCHOR_KEYS, how="left")
     return matched["latency_ms"].set_axis(frame.index)

@@ -28,7 +28,7 @@ def flavour(request, gpu):
     if reason := lowerings.missing(request.param):
         pytest.skip(reason)
     if importlib.util.find_spec("pycuda") is None:
-        pytest.skip("an engine runs through pycuda: pip install 'mixprof[cuda]'")
+        pytest.skip("probes of engines look through pycuda: pip install 'mixprof[cuda]'")
     targets = getattr(build.load(request.param), "ComputeCapability", None)
     major, minor = cuda_driver.compute_capability(0)
     if targets is not None and f"SM{major}{minor}" not in targets.__members__:

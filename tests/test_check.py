@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 
 from mixprof.cli import main
 from mixprof.cli.command import read_sweep
+from mixprof.data.launch import Samples
 from mixprof.data.manifest import Environment, Manifest, Sweep
 from mixprof.data.record import Record
 from mixprof.reports.gate.check import axes_of
 from mixprof.reports.gate.stored import Stored, of_run
-from synthetic_runs import case, ok, write_run
+from synthetic_runs import case, launch, ok, write_run
 
 CPU = {"cpu": "A cpu", "threads": 2, "allocator": "pinned", "quota": None, "libc": "glibc 2.36"}
 VERSIONS = {"python": "3.11.2", "torch": "2.13.0", "onnxruntime": "1.20.0"}
@@ -413,3 +415,34 @@ def test_limits_and_thresholds_of_patterns_judge_a_stored_run_too(fleet, capsys)
     found = outcome(capsys, fleet.run(day=9), history, "--limit", "latency<=1s")
     assert (set(verdicts(found).values()), found["exit_code"]) == ({"same"}, 0)
     assert check(fleet.run(day=9), history, "--threshold", "nothing=0.1") == 2
+
+
+def verdicts_by_name(found):
+    return {each["name"]: each["verdict"] for each in found["cases"]}
+
+
+def test_the_time_to_enqueue_is_judged_beside_the_device(fleet, capsys):
+    """A GPU's case as fast on the device, a third slower in Python: a regression of the host's alone."""
+
+    def on_gpu(of, gpu_ms, enqueue_ms):
+        launches = tuple(
+            replace(launch((g, g, g), "gpu_ms"), round=k, enqueue_ms=Samples((e, e, e), 1))
+            for k, (g, e) in enumerate(zip(gpu_ms, enqueue_ms, strict=True))
+        )
+        return Record(of, "ok", launches=launches, **EXACT)
+
+    def run(day, slower):
+        noise = np.exp(fleet.random.normal(0, 0.004, (4, 3)))
+        anchor = on_gpu(case("anchor_v2", device="cuda:0", channels=None, window=None), 2.0 * noise[0], noise[1])
+        records = [anchor, on_gpu(case(device="cuda:0"), 3.0 * noise[2], 4.0 * slower * noise[3])]
+        fleet.number += 1
+        return write_run(fleet.folder / f"run{fleet.number}", records, manifest(day))
+
+    history = fleet.folder / "history"
+    for day in range(10):
+        check(run(day, 1.0), history, "--add", "--on-inconclusive", "pass")
+    found = outcome(capsys, run(11, 1.33), history)
+    label = case(device="cuda:0").label()
+    assert verdicts_by_name(found) == {label: "same", f"{label} hot host": "regressed"}
+    assert found["exit_code"] == 1
+    assert "--devices cuda:0 --dtypes float32 --layouts channels_last --modes hot " in " ".join(found["notes"])

@@ -30,9 +30,9 @@ def test_the_driver_counts_what_torch_counts(gpu):
     assert cuda_driver.version() is not None
 
 
-def test_without_pycuda_an_engine_names_what_to_install():
-    if importlib.util.find_spec("pycuda") is not None:
-        pytest.skip("pycuda is installed here")
+def test_without_bindings_an_engine_names_what_to_install(monkeypatch):
+    for name in ("cuda.bindings", "pycuda"):
+        monkeypatch.setitem(sys.modules, name, None)  # not importable
     trt = pytest.importorskip("tensorrt_rtx")
     with pytest.raises(Unavailable, match=r"pip install 'mixprof\[cuda\]'"):
         run.Runner(trt, b"", 0, {"x": np.zeros(1, np.uint8)}, {"x": (1,)}, graph=False)

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 
-import msgspec
 import pandas as pd
 import pytest
 
 from mixprof import reports
+from mixprof.data.json import to_builtins
 from mixprof.data.launch import Energy, LaunchEnvironment, Memory
 from mixprof.data.ran import Kernel, Ran
 from mixprof.reports.answers import answers
@@ -33,7 +33,7 @@ def run(tmp_path):
     memory = Memory(
         4 * MIB, 512 * MIB, cuda_allocated_bytes=6 * MIB, cuda_reserved_bytes=22 * MIB, cuda_graph_pool_bytes=2 * MIB
     )
-    record = ok(case(device="cuda:0"), [1.0, 1.1], proof={"ran": msgspec.to_builtins(RAN), "choices": [{"part": "A"}]})
+    record = ok(case(device="cuda:0"), [1.0, 1.1], proof={"ran": to_builtins(RAN), "choices": [{"part": "A"}]})
     readings = [
         clocks(1400, temperature_c=60, power_w=300.0, power_capped_share=0.0, energy_j=60.0, energy_s=0.3),
         clocks(1300, temperature_c=65, power_w=320.0, power_capped_share=0.5, energy_j=90.0, energy_s=0.2),

@@ -1,10 +1,10 @@
 """The three peaks: how a rate is found, what is kept for the next run, what a run gets of it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from msgspec.structs import replace
 
 from mixprof.data import cache
 from mixprof.data.errors import UsageError

@@ -1,6 +1,8 @@
 """A simulated GPU knows the truth: what the samplers tell of it, regime by regime, and what its pieces do."""
 
 import statistics
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,10 @@ from mixprof.machine.devices.simulated import Memory, OutOfMemoryError, Simulate
 from mixprof.machine.simulation import Gpu, Kernel, truth
 from mixprof.metrics import latency
 from mixprof.sampling import budget
+
+sys.path.append(str(Path(__file__).parents[1] / "scripts" / "proofs"))
+
+import gated_samplers
 
 MEDIAN = statistics.median
 
@@ -192,3 +198,13 @@ def test_the_same_seed_gives_the_same_times():
     once, again = (timed(Gpu(), REGIMES["batch 1"], quick=True).gpu_ms for _ in range(2))
     other = timed(Gpu(seed=1), REGIMES["batch 1"], quick=True).gpu_ms
     assert once == again != other
+
+
+def test_without_a_gate_a_host_bound_forward_is_too_long_and_cold_is_faster_than_hot():
+    """What the samplers said before they were gated: the table of docs/simulated-device.md."""
+    regime = "a network at batch 1: 150 kernels of 1.6 µs"
+    expected = truth(*gated_samplers.REGIMES[regime]).gpu_ms
+    hot, cold = (gated_samplers.measured(regime, mode, gated_samplers.ungated) for mode in ("hot", "cold"))
+    assert hot > 3 * expected
+    assert cold < hot
+    assert gated_samplers.measured(regime, "hot", gated_samplers.gated) == pytest.approx(expected, rel=0.01)

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(summary.short(folder))
         for record in run_folder.read_records(folder):
             branches = (record.proof or {}).get("modules")
-            if branches and record.case.model != "anchor_v1":
+            if branches and not record.case.is_anchor:
                 print(f"\n{record.case.label()}\n{module_tree.as_text(module_tree.pruned(branches, arguments.depth))}")
     return watch.exit_code
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mixprof.data.json import Json, decode, digest, refuse_unknown
+from mixprof.data.json import Json, decode, digest
 
 STEP = "inference"
 
@@ -18,6 +18,13 @@ def is_gpu(device: str) -> bool:
 def is_simulated(device: str) -> bool:
     """Whether nothing that a device tells was measured."""
     return device.startswith("sim:")
+
+
+ANCHORS = ("anchor_v1", "anchor_v2")  # fixed work that every sweep times; the second, of GPUs, as a CUDA graph
+
+
+def anchor_of(device: str) -> str:
+    return ANCHORS[is_gpu(device)]
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,11 @@ class Case:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Case":
         """ValueError for fields that are no case's."""
-        refuse_unknown(fields, cls.__dataclass_fields__)
         return decode(fields, cls)
+
+    @property
+    def is_anchor(self) -> bool:
+        return self.model in ANCHORS
 
     @property
     def key(self) -> str:

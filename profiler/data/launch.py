@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mixprof.data.json import Json, Message, decode, refuse_unknown, to_builtins
+from mixprof.data.json import Json, Message, decode, to_builtins
 
 Status = Literal[
     "ok", "unavailable", "unsupported", "built", "oom", "timeout", "crashed", "inaccurate", "unstable", "throttled"
@@ -128,5 +128,4 @@ class Launch:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Launch":
         """ValueError for fields that are no launch's."""
-        refuse_unknown(fields, cls.__dataclass_fields__)
         return decode(fields, cls)

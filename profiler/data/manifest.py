@@ -1,6 +1,6 @@
 """The files of a run folder that are written whole: its manifest, its devices' peaks, its engines' cross-check."""
 
-import msgspec
+from dataclasses import field
 
 from mixprof.data.case import Case
 from mixprof.data.json import Json, Message
@@ -16,8 +16,8 @@ class Sweep(Message, frozen=True):
 class Environment(Message, frozen=True):
     """The machine of a run."""
 
-    testbed: Json = msgspec.field(default_factory=dict)  # decides whether two results compare
-    informing: Json = msgspec.field(default_factory=dict)  # may explain a difference and forbids no comparison
+    testbed: Json = field(default_factory=dict)  # decides whether two results compare
+    informing: Json = field(default_factory=dict)  # may explain a difference and forbids no comparison
 
 
 class Content(Message, frozen=True):
@@ -35,7 +35,7 @@ class Manifest(Message, frozen=True):
     measure: Json  # the fields of Measure, of whichever version wrote them
     environment: Environment
     versions: dict[str, str]
-    artifacts: dict[str, Content] = msgspec.field(default_factory=dict)
+    artifacts: dict[str, Content] = field(default_factory=dict)
     models: dict[str, Json] | None = None  # the facts of each; None in a run that is older than these
     lowerings: dict[str, Json] | None = None
     created: str | None = None  # 2026-01-31T12:00:00+0000

@@ -1,6 +1,6 @@
 """What one forward ran: the kernels of its device, or where that is a CPU its operators, and what their names tell."""
 
-import msgspec
+from dataclasses import field
 
 from mixprof.data.json import Message
 
@@ -27,4 +27,4 @@ class Ran(Message, frozen=True):
     tf32: bool | None = None  # whether a product rounded to TF32; None where nothing tells: a CPU, another dtype
     transposes: int = 0  # copies into another layout
     transposes_share: float = 0.0
-    role_shares: dict[str, float] = msgspec.field(default_factory=dict)  # of eager modules of ours
+    role_shares: dict[str, float] = field(default_factory=dict)  # of eager modules of ours

@@ -242,7 +242,10 @@ def form_of(name: str) -> str:
 
 def is_installed(package: str) -> bool:
     """Whether a package can be imported. Stubs alone leave a folder of its name, which is none."""
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # what it is a part of
+        return False
     return spec is not None and spec.origin is not None
 
 

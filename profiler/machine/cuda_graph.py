@@ -14,7 +14,7 @@ class Captured:
     handle: the address of a stream of the current context, on which `enqueue` ran before: the first time allocates.
     """
 
-    def __init__(self, handle: int, enqueue: Callable[[], None]):
+    def __init__(self, handle: int, enqueue: Callable[[], object]):
         try:
             from cuda.bindings import driver
         except ImportError as error:
@@ -27,7 +27,7 @@ class Captured:
         finally:
             driver.cuGraphDestroy(graph)
 
-    def _record(self, enqueue: Callable[[], None]) -> Any:
+    def _record(self, enqueue: Callable[[], object]) -> Any:
         mode = self._cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._checked(self._cuda.cuStreamBeginCapture(self._stream, mode))
         try:

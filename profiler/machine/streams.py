@@ -12,7 +12,7 @@ BLOCK_MS = 1.0  # a sample is at least this long: forwards are repeated until it
 BLOCKS = 8  # of event pairs between two synchronises, at most: sensors are read once in it
 BESIDE = 4  # places in the queue of a block besides its forwards: two events, a flush
 LONGER = 1.5  # a gate than the enqueueing that it hides; twice as long after one that opened early
-TRIES = 4  # of a queue whose gate opened early
+TRIES = 8  # of a queue whose gate opened early
 ENQUEUES = 5
 
 

@@ -1,4 +1,4 @@
-"""anchor_v1: a fixed piece of work that every sweep times, so that runs can be compared as ratios to it."""
+"""The anchor: a fixed piece of work that every sweep times, so that runs can be compared as ratios to it."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,8 @@ RESOLUTION = 56
 class Anchor(nn.Module):
     """A matrix product, a 7x7 depth-wise convolution and a copy. (B, 56, 56, 96) -> (B, 56, 56, 96).
 
-    Version 1. It must never change: stored runs are ratios to it. A better one is `anchor_v2`.
+    It must never change: stored runs are ratios to it. As `anchor_v1` it runs as the cases beside it do; on a GPU
+    it is `anchor_v2`, which eager runs as one CUDA graph, so that its time is not that of Python.
     """
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any, Protocol
 
 from mixprof import lowerings
-from mixprof.data.case import Case
+from mixprof.data.case import ANCHORS, Case, anchor_of
 from mixprof.data.errors import UsageError
 from mixprof.data.json import decode
 from mixprof.plan import files
@@ -43,7 +43,7 @@ class Registry(Protocol):
 def describe(name: str, registry: Registry, ask: Callable[[Source], Described]) -> Source:
     """The source of a model. ask: keywords and kind of a user's factory, which a worker imports."""
     base, _, rest = name.partition(":")
-    if name == "anchor_v1":
+    if name in ANCHORS:
         return ANCHOR
     if base == "timm":
         return _timm(rest)
@@ -118,7 +118,9 @@ def takes_inputs(source: Source) -> bool:
 def anchor_cases(cases: list[Case]) -> list[Case]:
     """The anchor's case for each lowering, device and dtype among these."""
     settings = dict.fromkeys((case.lowering, case.device, case.dtype) for case in cases)
-    return [Case("anchor_v1", *setting, "channels_last", "hot", 1, (56, 56), None, None) for setting in settings]
+    return [
+        Case(anchor_of(setting[1]), *setting, "channels_last", "hot", 1, (56, 56), None, None) for setting in settings
+    ]
 
 
 def of_file(name: str, given: files.Given, inspected: dict[str, Any]) -> Source:

@@ -14,6 +14,7 @@ from mixprof.machine.process import allowed_cores, default_threads
 
 OPTIONAL = {
     **{name: entry.install for name, entry in lowerings.LOWERINGS.items() if name in entry.requires},
+    "cuda.bindings": "pip install 'mixprof[cuda]'",
     "pycuda": "pip install 'mixprof[cuda]'",
     "pynvml": "pip install 'mixprof[cuda]'",
     "zeus": "pip install 'mixprof[energy]'",

@@ -145,11 +145,11 @@ def planned_cases(groups: list[Axes], asked: Session) -> tuple[list[Planned], Ma
 
     planned = expand(groups, describe, machine.devices)
     refuse_unused(asked.given, planned)
-    if all(entry.case.model == "anchor_v1" for entry in planned):
-        raise UsageError("got anchor_v1 alone, which every sweep times by itself, expected another model")
-    possible = [entry.case for entry in planned if entry.reason is None and entry.case.model != "anchor_v1"]
+    if all(entry.case.is_anchor for entry in planned):
+        raise UsageError("got an anchor alone, which every sweep times by itself, expected another model")
+    possible = [entry.case for entry in planned if entry.reason is None and not entry.case.is_anchor]
     anchors = [Planned(case, sources.ANCHOR) for case in sources.anchor_cases(possible)]
-    return [*anchors, *(entry for entry in planned if entry.case.model != "anchor_v1")], machine
+    return [*anchors, *(entry for entry in planned if not entry.case.is_anchor)], machine
 
 
 def refuse_unused(given: Given, planned: list[Planned]) -> None:

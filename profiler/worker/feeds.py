@@ -45,7 +45,7 @@ def example_of(module: nn.Module, source: Mapping[str, Any], case: Case, device:
         return example_from(own(**{name: value for name, value in known.items() if name in names}))
     generator = torch.Generator().manual_seed(seed_of(case))
     if source["kind"] == "mixer":
-        assert case.channels is not None or case.model == "anchor_v1"
+        assert case.channels is not None or case.is_anchor
         shape: tuple[int, ...] = (case.batch, *case.resolution, case.channels or 96)
     else:
         shape = (case.batch, 3, *case.resolution)

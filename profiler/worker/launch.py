@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from mixprof import lowerings, metrics, sampling
-from mixprof.data.case import Case, is_simulated
+from mixprof.data.case import ANCHORS, Case, is_simulated
 from mixprof.data.choices import Choices
 from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_line
 from mixprof.data.json import digest
@@ -58,6 +57,8 @@ def lower(request: Mapping[str, Any]) -> Ready:
     pin.prepare(case, settings["threads"])
     if settings.get("profile"):
         options = {name: value for name, value in options.items() if name != "graph"}  # a graph has no layers
+    elif case.model == ANCHORS[1] and "graph" in entry.options and not entry.engine:
+        options = {**options, "graph": "on"}
     reference = Reference.read(Path(request["reference"]))
     key = digest([case.to_json(), source["factory"], source["arguments"], testbed.versions()])
     name, cache = case.lowering.split(":")[0], Path(request["cache"])
@@ -74,6 +75,8 @@ def lower(request: Mapping[str, Any]) -> Ready:
 
 
 def _file(request: Mapping[str, Any], reference: Reference, target: Target, case: Case) -> Subject:
+    if is_simulated(case.device):
+        raise Unsupported("a file: sim:0 simulates modules alone, of which it sees every operator")
     lowered = graphs.lower(request, reference, replace(target, images=True))
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
     return Subject(case, lowered, expected, reference.tolerance, weights_bytes=reference.weights_bytes)
@@ -193,7 +196,7 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
                 if measured.status != "inaccurate":
                     proven = ran.proof(subject, ready.module, request.get("trace"))
                     measured = replace(measured, proof={**(measured.proof or {}), **proven})
-    environment = msgspec.structs.replace(measured.environment, built_s=ready.built_s)
+    environment = replace(measured.environment, built_s=ready.built_s)
     return replace(measured, environment=environment).to_json()
 
 

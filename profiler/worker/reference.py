@@ -54,7 +54,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(request["threads"])
     built = modules.build(source, case)
     module, example = built.module, built.example
-    if source["specialize"] is not None or case.model == "anchor_v1":
+    if source["specialize"] is not None or case.is_anchor:
         accuracy.initialize(module, tuple(tensor[:1] for tensor in example.tensors), feeds.seed_of(case))
     dtype = torch_dtype(case.dtype)
     state = _rounded(modules.state_of(module), dtype)
@@ -95,7 +95,7 @@ def _reference(
     forward = Forward(example.bind(module))
     tolerance = accuracy.TOLERANCES[case.dtype]
     of_ends = case.batch > 2 and "batch" not in source["accepts"] and not source.get("inputs")
-    is_ours = source["specialize"] is not None or case.model == "anchor_v1"
+    is_ours = source["specialize"] is not None or case.is_anchor
     outputs, note = forward.outputs([ends(tensor) for tensor in inputs] if of_ends else inputs)
     if of_ends and not is_ours and not _independent(forward, inputs, outputs):
         of_ends = False

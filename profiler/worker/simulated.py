@@ -30,7 +30,7 @@ def lower(case: Case, module: nn.Module, inputs: tuple[Tensor, ...], target: Tar
     Unsupported for a lowering that is not torch's. A lowering that fuses has one kernel for each operator that
     multiplies, and those that only move or map values in it.
     """
-    entry, options = lowerings.parse(case.lowering)
+    entry, options = lowerings.entry_of(case.lowering), target.options
     if case.lowering.split(":")[0] not in ("eager", "compile"):
         raise Unsupported(f"lowering '{case.lowering}': sim:0 simulates eager and compile alone")
     gpu = simulation.configured()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mixprof.data.case import ANCHORS
 from mixprof.reports.answers.breakdown import breakdown
 from mixprof.reports.answers.crossovers import comparable, crossovers, pairings
 from mixprof.reports.answers.engines import engines
@@ -11,7 +12,6 @@ from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.answers.exponents import exponents
 from mixprof.reports.answers.ratios import Pair, gains, pairs, ratios
 from mixprof.reports.answers.slices import places
-from mixprof.reports.frame import ANCHOR
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def answers(frame: pd.DataFrame) -> Answers:
     cases = with_derived(frame)
     compared = {pair: ratios(cases, pair) for pair in pairs(cases)}
     under_roofs = cases[["attainable_share", "intensity", "latency_ms"]].notna().all(axis=1)
-    under_roofs &= (cases["status"] == "ok") & (cases["model"] != ANCHOR)
+    under_roofs &= (cases["status"] == "ok") & ~cases["model"].isin(ANCHORS)
     return Answers(
         cases=cases,
         ratios={pair: rows for pair, rows in compared.items() if len(rows)},
@@ -69,7 +69,7 @@ def layouts(cases: pd.DataFrame) -> pd.DataFrame:
     gained = pd.concat(
         [cases.drop(columns=["gain", "gain_low", "gain_high"]), gains(cases, "layout", "channels_last")], axis=1
     )
-    return gained[gained["gain"].notna() & (gained["model"] != ANCHOR)]
+    return gained[gained["gain"].notna() & ~gained["model"].isin(ANCHORS)]
 
 
 def with_derived(frame: pd.DataFrame) -> pd.DataFrame:

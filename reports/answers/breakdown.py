@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 
-from mixprof.reports.frame import ANCHOR
+from mixprof.data.case import ANCHORS
 
 SETTING = ["run", "model", "lowering", "device", "dtype", "batch", "resolution", "window", "channels"]
 AMOUNTS = {"ms": "time", "macs": "MACs", "bytes": "bytes moved"}
@@ -15,7 +15,7 @@ def breakdown(frame: pd.DataFrame) -> pd.DataFrame:
 
     SETTING, `stage` (missing outside of stages), `role`, `ms`, `macs`, `bytes`, `kernels`.
     """
-    known = frame[frame["breakdown"].notna() & (frame["model"] != ANCHOR)]
+    known = frame[frame["breakdown"].notna() & ~frame["model"].isin(ANCHORS)]
     rows = [
         {**{name: row[name] for name in SETTING}, **part}
         for row in known[[*SETTING, "breakdown"]].to_dict("records")

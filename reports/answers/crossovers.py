@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixprof.data.case import ANCHORS
 from mixprof.reports.answers.exponents import AXES, log_places
 from mixprof.reports.answers.slices import FIXED, alike
-from mixprof.reports.frame import ANCHOR
 from mixprof.reports.latencies import points, usable
 from mixprof.reports.statistics import FIRST_OVER_SECOND, Points, contrast, half_width
 
@@ -73,7 +73,7 @@ def crossovers(frame: pd.DataFrame) -> pd.DataFrame:
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows whose latencies may be compared with one another's."""
-    return frame[usable(frame) & frame["latency_ms"].notna() & (frame["model"] != ANCHOR)].reset_index(drop=True)
+    return frame[usable(frame) & frame["latency_ms"].notna() & ~frame["model"].isin(ANCHORS)].reset_index(drop=True)
 
 
 def pairings(rows: pd.DataFrame) -> Iterator[Pairing]:

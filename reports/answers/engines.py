@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from mixprof.data.case import ANCHORS
 from mixprof.reports.answers.slices import alike, lowering_order
 from mixprof.reports.latencies import ratio
 
@@ -23,7 +24,7 @@ def engines(cases: pd.DataFrame) -> pd.DataFrame:
     to every other has an interval without 1, a cold start where its longest is shorter than every other's shortest.
     """
     ok = cases[cases["status"] == "ok"].reset_index(drop=True)
-    ok = ok[ok["model"] != "anchor_v1"].reset_index(drop=True)
+    ok = ok[~ok["model"].isin(ANCHORS)].reset_index(drop=True)
     parts = []
     for _, positions in alike(ok, SAME):
         rows = ok.iloc[positions].reset_index(drop=True)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mixprof.data.case import ANCHORS
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.ratios import Pair
 from mixprof.reports.answers.slices import Slice, lowering_order, places, ranked_slices, settings
 from mixprof.reports.charts.spec import Axis, Chart, Panel, Trace, View, panels
-from mixprof.reports.frame import ANCHOR
 
 INTERVALS = {
     "launches": "95 % t interval over launches",
@@ -52,7 +52,7 @@ GAINS = (
 def curves(answers: Answers) -> Iterator[Chart]:
     """A chart for each kind of model, axis and quantity that has two places."""
     quantities = [quantity for quantity in (*MEASURED, *GAINS) if quantity.column in answers.cases]
-    for kind, rows in answers.cases[answers.cases["model"] != ANCHOR].groupby("kind"):
+    for kind, rows in answers.cases[~answers.cases["model"].isin(ANCHORS)].groupby("kind"):
         for axis, titles in AXES.items():
             slices = ranked_slices(rows, axis)
             for quantity in quantities:
@@ -149,7 +149,7 @@ def _ratio_view(pair: Pair, chosen: Slice, axis: str) -> View:
 def gains(answers: Answers) -> Iterator[Chart]:
     """Speed-up over eager, a mark a model and lowering, a panel a run; at each setting with another lowering."""
     cases = answers.cases
-    for kind, rows in cases[(cases["model"] != ANCHOR) & cases["gain"].notna()].groupby("kind"):
+    for kind, rows in cases[~cases["model"].isin(ANCHORS) & cases["gain"].notna()].groupby("kind"):
         views = [_gain_view(chosen) for chosen in settings(rows)]
         title, y = f"Speed-up of each lowering over eager, {kind}s", Axis("times as fast as eager")
         yield Chart(f"gain_{kind}s", title, Axis("", "category"), y, views)

@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mixprof.data.case import ANCHORS
 from mixprof.reports.answers.slices import lowering_order
 from mixprof.reports.charts.ticks import LETTER
-from mixprof.reports.frame import ANCHOR, ROLES
+from mixprof.reports.frame import ROLES
 
 DPI = 150
 NARROWEST = 3.5  # inches: a column of a paper
@@ -53,7 +54,7 @@ def styles_of(cases: pd.DataFrame) -> Styles:
 
     The markers of networks are hollow.
     """
-    models = cases[cases["model"] != ANCHOR]
+    models = cases[~cases["model"].isin(ANCHORS)]
     lowerings = sorted(cases["lowering"].unique(), key=lowering_order)
     groups = [("", lowerings), ("", ROLES)]
     groups += [(str(kind), sorted(rows["model"].unique())) for kind, rows in models.groupby("kind")]

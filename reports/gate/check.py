@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from mixprof.data.case import Case
+from mixprof.data.case import Case, anchor_of
 from mixprof.data.errors import UsageError
 from mixprof.reports.gate import history
 from mixprof.reports.gate.baseline import Baseline
 from mixprof.reports.gate.comparable import compare
 from mixprof.reports.gate.history import LEAST_RUNS, Level
 from mixprof.reports.gate.outcome import Judged, Outcome, exact_words
-from mixprof.reports.gate.stored import MACHINE_FAULTS, Kept, Stored
+from mixprof.reports.gate.stored import HOST_MODE, MACHINE_FAULTS, Kept, Stored
 from mixprof.reports.gate.thresholds import Thresholds
 from mixprof.reports.gate.verdicts import Verdict
 
@@ -94,7 +94,7 @@ def _untimed(kept: Kept, now: Kept, base: Baseline) -> Judged:
         return _judged(kept.case, "inconclusive", "built only: no device here to time it on", kept, now)
     if now.log_ratio is None or level is None:
         where = "the run" if now.log_ratio is None else "the baseline"
-        anchor = f"anchor_v1 {kept.case.lowering} {kept.case.device} {kept.case.dtype}"
+        anchor = f"{anchor_of(kept.case.device)} {kept.case.lowering} {kept.case.device} {kept.case.dtype}"
         return _judged(kept.case, "incomparable", f"{where} has no time of {anchor} to relate to", kept, now)
     runs = f"{level.runs} of the {LEAST_RUNS} stored runs that a verdict on time takes"
     change, exact = math.expm1(now.log_ratio - level.center), differing(kept, now)
@@ -138,7 +138,10 @@ def axes_of(cases: Sequence[Case]) -> str:
     words = []
     for name, option in AXES.items():
         values = [value for case in cases if (value := getattr(case, name)) is not None]
-        texts = ["x".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values]
+        texts = [
+            "x".join(map(str, value)) if isinstance(value, tuple) else str(value).removesuffix(HOST_MODE)
+            for value in values
+        ]
         if texts:
             words += [f"--{option}", shlex.quote(",".join(dict.fromkeys(texts)))]
     return " ".join(words)

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgspec
-
 from mixprof.data.case import Case
+from mixprof.data.json import to_builtins
 from mixprof.data.pairs import Difference
 from mixprof.reports.gate.limits import Limit
 from mixprof.reports.gate.thresholds import Thresholds
@@ -87,7 +86,7 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON values: what `ab.json` and `--json` hold."""
-        return {"schema": SCHEMA, **msgspec.to_builtins(self)}
+        return {"schema": SCHEMA, **to_builtins(self)}
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixprof.data.case import Case
+from mixprof.data.case import ANCHORS, Case
 from mixprof.data.errors import UsageError
 from mixprof.data.record import Record
 from mixprof.data.run_folder import read_manifest
 from mixprof.data.testbed import SOFTWARE, flatten, hardware, testbed_key
-from mixprof.reports.frame import ANCHOR, load, records_of
+from mixprof.reports.frame import load, records_of
 from mixprof.reports.gate.times import Time, of_rounds
 from mixprof.reports.latencies import points
 from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast
@@ -24,6 +24,7 @@ from mixprof.reports.timed import samples_of
 SCHEMA = 1
 DATE = "%Y-%m-%dT%H:%M:%S%z"
 EXACT = ("params", "macs", "predicted_peak_bytes", "graph_breaks", "recompiles", "kernels")  # more of them is worse
+HOST_MODE = " host"  # behind the mode of what `host_case` makes
 MACHINE_FAULTS = ("unstable", "throttled")  # statuses that blame the machine and not the code
 
 
@@ -91,7 +92,9 @@ def of_run(run: Path) -> Stored:
     if not records:
         raise UsageError(f"got '{run}', which has no record, expected a finished run: go on with it by --resume")
     ratios = _log_ratios(load(run))
-    kept = [_kept(*each) for each in zip(records, ratios, strict=True) if each[0].case.model != ANCHOR]
+    kept = [_kept(*each) for each in zip(records, ratios, strict=True) if not each[0].case.is_anchor]
+    anchors = {_setting(record.case): record for record in records if record.case.is_anchor}
+    kept += [found for record in records if (found := _of_host(record, anchors.get(_setting(record.case))))]
     testbed = flatten(manifest.environment.testbed)
     software = {name: testbed[name] for name in SOFTWARE if name in testbed}
     informing = flatten(manifest.environment.informing)
@@ -130,10 +133,35 @@ def _kept(record: Record, ratio: tuple[float | None, float | None]) -> Kept:
     return Kept(record.case, record.status, record.reason, exact, value, spread, len(record.launches))
 
 
+def host_case(case: Case) -> Case:
+    """The time to enqueue a case's forwards as a case of its own: a baseline and a history keep it like any other."""
+    return replace(case, mode=f"{case.mode}{HOST_MODE}")
+
+
+def _setting(case: Case) -> tuple[str, str, str]:
+    return case.lowering, case.device, case.dtype
+
+
+def _of_host(record: Record, anchor: Record | None) -> Kept | None:
+    """What is kept of a GPU case's time to enqueue, over its anchor's; None where either has none."""
+    if anchor is None or record.case.is_anchor or record.status != "ok":
+        return None
+    both = [
+        [math.log(float(np.median(each.samples))) for each in samples_of(side, "enqueue_ms")]
+        for side in (record, anchor)
+    ]
+    if not all(both):
+        return None
+    value = float(np.mean(both[0]) - np.mean(both[1]))
+    error = math.sqrt(sum(np.var(logs, ddof=1) / len(logs) for logs in both)) if min(map(len, both)) > 1 else None
+    spread = None if error is None else error * math.sqrt(len(both[0]))
+    return Kept(host_case(record.case), "ok", None, {}, value, spread, len(both[0]))
+
+
 def _log_ratios(frame: pd.DataFrame) -> list[tuple[float | None, float | None]]:
     """Of each row the log of its time over its anchor's, and the standard error; None where they cannot be told."""
     keys = list(zip(frame["lowering"], frame["device"], frame["dtype"], strict=True))
-    anchors = {key: row for row, key in enumerate(keys) if frame["model"].iloc[row] == ANCHOR}
+    anchors = {key: row for row, key in enumerate(keys) if frame["model"].iloc[row] in ANCHORS}
     against = np.array([anchors.get(key, row) for row, key in enumerate(keys)], dtype=int)
     pairs = points(frame).at(np.stack([np.arange(len(frame)), against], axis=-1))
     ratios, (errors, _) = pairs.logs @ FIRST_OVER_SECOND, contrast(FIRST_OVER_SECOND, pairs)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from mixprof.data.case import ANCHORS
 from mixprof.data.json import to_builtins
 from mixprof.data.manifest import Manifest
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.ratios import METHOD
-from mixprof.reports.frame import ANCHOR
 from mixprof.reports.text.markdown import Section, Table, bullets, section
 
 Manifests = Mapping[str, Manifest]  # of each run by its name
@@ -33,7 +33,7 @@ def method(answers: Answers, manifests: Manifests) -> list[Section]:
     items += [
         METHOD,
         "A multiply-accumulate is 2 FLOPs; counts are of one forward, batch included.",
-        f"`{ANCHOR}` is a fixed mix of work, timed under the same lowering, device and dtype.",
+        f"`{'` or `'.join(ANCHORS)}` is a fixed mix of work, timed under the same lowering, device and dtype.",
     ]
     if inexact := uncounted(answers.cases):
         items.append(f"Counts marked ≥ are at least that, since these operations are not counted: {inexact}.")

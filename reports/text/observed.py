@@ -7,7 +7,7 @@ import pandas as pd
 
 from mixprof.reports import observed
 from mixprof.reports.answers import Answers
-from mixprof.reports.frame import ANCHOR
+from mixprof.reports.frame import ANCHORS
 from mixprof.reports.text.markdown import ORDER, Section, Table, number, section, words
 
 SETTING = ("lowering", "device", "dtype", "layout", "mode", "model", "batch", "resolution", "window", "channels")
@@ -36,7 +36,7 @@ def what_the_gpu_did(answers: Answers) -> list[Section]:
 
 def _of(answers: Answers, columns: list[str]) -> pd.DataFrame:
     cases = answers.cases
-    return cases[cases[columns].notna().any(axis=1) & (cases["model"] != ANCHOR)].sort_values(ORDER)
+    return cases[cases[columns].notna().any(axis=1) & ~cases["model"].isin(ANCHORS)].sort_values(ORDER)
 
 
 def _section(heading: str, note: str, rows: pd.DataFrame, several_runs: bool, cells: Any) -> list[Section]:

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
+from mixprof.data.case import ANCHORS
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.slices import in_words
-from mixprof.reports.frame import ANCHOR
 from mixprof.reports.peaks import KEYS, RATES
 from mixprof.reports.text.markdown import Section, Table, bullets, number, section, words
 from mixprof.reports.text.measurements import ORDER
@@ -60,7 +60,7 @@ def predicted_memory(answers: Answers) -> list[Section]:
     """The section with predicted and measured allocator peak of each eager case on the CPU, and the cause of a miss."""
     frame = answers.cases
     known = frame["predicted_peak_bytes"].notna() & frame["allocator_peak_bytes"].notna()
-    eager = (frame["lowering"] == "eager") & (frame["device"] == "cpu") & (frame["model"] != ANCHOR)
+    eager = (frame["lowering"] == "eager") & (frame["device"] == "cpu") & ~frame["model"].isin(ANCHORS)
     cases = frame[known & eager & (frame["status"] == "ok")]
     if cases.empty:
         return []

@@ -1,4 +1,4 @@
-"""Run an engine through pycuda on the primary context; torch's CUDA stays untouched. Never run on a GPU yet."""
+"""Run an engine through CUDA's driver on the primary context; torch's CUDA stays untouched. Never run on a GPU yet."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixprof.data.errors import Unavailable, Unsupported
+from mixprof.data.errors import Unsupported
 from mixprof.lowerings.tensorrt.build import messages
-from mixprof.machine.cuda_graph import Captured
+from mixprof.machine.devices import Call
 from mixprof.machine.devices.engine import EngineDevice
 
 if TYPE_CHECKING:
@@ -36,12 +36,8 @@ class Runner:
     def __init__(
         self, trt: TensorRT, engine: bytes, index: int, inputs: Inputs, shapes: Mapping[str, Shape], *, graph: bool
     ):
-        try:
-            import pycuda.driver as driver
-        except ImportError as error:
-            raise Unavailable(f"an engine runs through pycuda: pip install 'mixprof[cuda]' ({error})") from error
-        self.driver, self.trt, self.log = driver, trt, messages(trt)
-        self._captured: Captured | None = None
+        self.trt, self.log = trt, messages(trt)
+        self._replay: Call | None = None
         self._cleanup = contextlib.ExitStack()  # unwound from its end: the context is left last
         try:
             self._enter(index)
@@ -60,16 +56,11 @@ class Runner:
             raise
 
     def _enter(self, index: int) -> None:
-        self.driver.init()
-        device = self.driver.Device(index)
-        context = device.retain_primary_context()
-        context.push()
-        self._cleanup.callback(context.pop)
+        self.device = EngineDevice(index)
+        self._cleanup.callback(self.device.close)
         self._cleanup.callback(self._drop)
-        # A blocking stream: what the driver does on its default one, like the copies of inputs, is done before.
-        l2_bytes = int(device.get_attribute(self.driver.device_attribute.L2_CACHE_SIZE))
-        self.device = EngineDevice(self.driver.Stream(), self.driver, index, l2_bytes)
         self._cleanup.callback(self.device.synchronize)
+        self._cleanup.callback(self.device.free_graphs)
 
     def _load(self, trt: TensorRT, engine: bytes) -> None:
         runtime = trt.Runtime(self.log)
@@ -116,8 +107,8 @@ class Runner:
                 raise self._refusal(f"the engine does not take {shapes[name]} for '{name}'")
             if content.nbytes != (needed := self._nbytes(name, shapes[name])):
                 raise Unsupported(f"got {content.nbytes} bytes for '{name}', expected {needed}: its type is another")
-            buffers[name] = self._allocate(content.nbytes)
-            self.driver.memcpy_htod(buffers[name], content)
+            buffers[name] = self.device.allocate(content.nbytes)
+            self.device.upload(buffers[name], content)
         if missing := self.context.infer_shapes():
             raise Unsupported(f"the engine needs more inputs: {', '.join(missing)}")
         return buffers
@@ -131,14 +122,10 @@ class Runner:
                 if min(shape, default=0) < 0:
                     raise Unsupported(f"the shape of '{name}', {shape}, depends on the input's values: not supported")
                 self.outputs[name] = (shape, self._nbytes(name, shape))
-        return {name: self._allocate(size) for name, (_, size) in self.outputs.items()}
+        return {name: self.device.allocate(size) for name, (_, size) in self.outputs.items()}
 
     def _nbytes(self, name: str, shape: Shape) -> int:
         return math.ceil(math.prod(shape) * self.engine.get_tensor_dtype(name).itemsize)
-
-    def _allocate(self, size: int) -> Any:
-        """Device memory; at least a byte, since an empty tensor needs an address, too."""
-        return self.driver.mem_alloc(max(1, size))
 
     def _set_addresses(self) -> None:
         for name, buffer in self._buffers.items():
@@ -147,32 +134,25 @@ class Runner:
 
     def _capture(self) -> None:
         try:
-            self._captured = Captured(self.device.stream.handle, self._enqueue)
+            self._replay = self.device.capture(self._enqueue)
         except RuntimeError as error:
             raise Unsupported(f"graph=on: this engine cannot be captured: {error}") from error
-        self._cleanup.callback(self._captured.destroy)
 
     def _enqueue(self) -> None:
-        if not self.context.execute_async_v3(self.device.stream.handle):
+        if not self.context.execute_async_v3(self.device.handle):
             raise RuntimeError(f"the engine was not enqueued: {self.log.errors()}")
 
     def forward(self) -> None:
         """Enqueue one forward."""
-        if self._captured is None:
-            self._enqueue()
-        else:
-            self._captured.launch()
+        (self._replay or self._enqueue)()
 
     def read(self) -> dict[str, Bytes]:
         """Run one forward into poisoned buffers and fetch every output, as bytes."""
         for name, (_, size) in self.outputs.items():
-            self.driver.memset_d8_async(self._buffers[name], 0xFF, max(1, size), self.device.stream)  # NaN in any float
+            self.device.fill(self._buffers[name], 0xFF, size)  # NaN in any float
         self.forward()
         self.device.synchronize()
-        contents = {name: np.empty(size, np.uint8) for name, (_, size) in self.outputs.items()}
-        for name, content in contents.items():
-            self.driver.memcpy_dtoh(content, self._buffers[name])
-        return contents
+        return {name: self.device.download(self._buffers[name], size) for name, (_, size) in self.outputs.items()}
 
     def layer_times(self, forwards: int) -> list[tuple[str, float]]:
         """Milliseconds of each layer, mean over forwards, by TensorRT's profiler: it slows the engine down.
@@ -219,8 +199,6 @@ class Runner:
 
     def _drop(self) -> None:
         """In this order: what was made from another goes before it."""
-        self._captured = None
+        self._replay = None
         for name in ("context", "engine", "_buffers"):
             self.__dict__.pop(name, None)
-        if "device" in self.__dict__:
-            self.device.stream = None
