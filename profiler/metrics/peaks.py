@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from mixprof.machine import cpu_contention, devices
+from mixprof.machine.devices import Device
 from mixprof.machine.process import torch_dtype
+from mixprof.metrics import overheads
 from mixprof.metrics.flops import Counts
 
 BLOCK_S = 0.001  # short, so that some blocks are not interrupted on a busy machine
@@ -23,7 +25,8 @@ LOOK_S = 0.4  # for each candidate
 SLOW_S = 0.2  # a candidate whose one call takes longer is the last of its kind
 SIDES = {"cpu": (256, 512, 1024), "cuda": (2048, 4096, 8192)}  # of square matrices
 COPY_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}  # beyond any cache
-CACHED_BYTES = 1 << 20  # of source and of destination
+CACHED_BYTES = 1 << 20  # of source and of destination, on a CPU
+OF_L2 = 0.25  # of a GPU's L2 for each of the two, so that the copy stays within it
 CHAIN = 1024  # multiply-adds per value on CUDA
 # (channels, side of the map, side of the kernel): maps that fit a core's cache
 DEPTHWISE = ((64, 28, 7), (128, 28, 7), (256, 14, 7), (96, 56, 7), (256, 28, 3), (128, 28, 11))
@@ -40,30 +43,36 @@ class Peaks(TypedDict):
     copy_bytes_per_s: float
     cached_copy_bytes_per_s: float
     cache_bytes: int | None
-    overhead_s: float  # of a kernel with next to nothing to do
+    overhead_s: float  # of a kernel with next to nothing to do, one after the other
+    host_overhead_s: float | None  # of it, the host's to enqueue it; None on a CPU, where both are one
+    device_overhead_s: float | None  # and the device's, in a graph
     best: dict[str, str]  # "matrix", "vector" -> the kernel that reached it
     lost_cpu_share: float | None
 
 
 def measure(device: str, dtype: str) -> Peaks:
     """FLOP/s and bytes/s of a device that is prepared for the dtype; a copy counts what it reads and writes."""
-    kind, synchronize = device.split(":")[0], devices.of(device).synchronize
+    kind, on = device.split(":")[0], devices.of(device)
+    synchronize = on.synchronize
     element, before = torch_dtype(dtype), cpu_contention.read()
     with torch.inference_mode():
         matrix = _best(_matrix(device, kind, element), synchronize)
         vector = _best(_vector(device, kind, element), synchronize)
         copy = _best(_copy(device, COPY_BYTES[kind]), synchronize)
-        cached = _best(_copy(device, CACHED_BYTES), synchronize)
+        cached_per_s = _cached_copy(on)
         overhead_s = 1 / _best(_overhead(device, element), synchronize)[1]
+        apart = _overheads(on, element)
     return {
         "device": device,
         "dtype": dtype,
         "matrix_flops_per_s": matrix[1],
         "vector_flops_per_s": vector[1],
         "copy_bytes_per_s": copy[1],
-        "cached_copy_bytes_per_s": cached[1],
+        "cached_copy_bytes_per_s": cached_per_s,
         "cache_bytes": cache_bytes(device),
         "overhead_s": overhead_s,
+        "host_overhead_s": apart[0],
+        "device_overhead_s": apart[1],
         "best": {"matrix": matrix[0], "vector": vector[0]},
         "lost_cpu_share": cpu_contention.lost_share(before, cpu_contention.read()),
     }
@@ -155,6 +164,23 @@ def _overhead(device: str, element: torch.dtype) -> Iterator[Candidate]:
     """A kernel with next to nothing to do, one call's work being one call."""
     x = torch.ones(8, device=device).to(element)
     yield "relu of 8 values", lambda: F.relu(x), 1
+
+
+def _cached_copy(on: Device) -> float:
+    """Bytes per second of a copy that stays in the last cache. On a GPU in a graph: a launch takes longer than it."""
+    if not on.queue:
+        return _best(_copy(on.name, CACHED_BYTES), on.synchronize)[1]
+    size = int((cache_bytes(on.name) or 0) * OF_L2) or CACHED_BYTES
+    ((_, run, work),) = _copy(on.name, size)
+    return work / overheads.device_s(run, on)
+
+
+def _overheads(on: Device, element: torch.dtype) -> tuple[float | None, float | None]:
+    """Seconds of a launch on the host, and of a kernel with next to nothing to do on the device; None on a CPU."""
+    if not on.queue:
+        return None, None
+    ((_, run, _),) = _overhead(on.name, element)
+    return overheads.host_s(run, on), overheads.device_s(run, on)
 
 
 def cache_bytes(device: str) -> int | None:
