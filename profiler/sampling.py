@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 BATCHES = 16
+T_975 = 2.131449545559323  # the quantile of Student's t with BATCHES - 1 degrees of freedom
 STEADY_WINDOWS = 6
 STEADY_SAMPLES = 16
 LOOK_GROWTH = 1.2
@@ -167,7 +167,7 @@ def within_launch(samples: Sequence[float] | np.ndarray, unseen: float = 0.0) ->
     error = float(clipped.std(ddof=1)) * math.sqrt(_inflation(clipped, len(samples) / BATCHES) / BATCHES)
     median = float(np.median(samples))
     unseen_ms = unseen * median / math.sqrt(1 + len(samples) / UNSEEN_SAMPLES)
-    half = math.hypot(float(stdtrit(BATCHES - 1, 0.975)) * error, 1.96 * unseen_ms)
+    half = math.hypot(T_975 * error, 1.96 * unseen_ms)
     return Interval(median, max(median - half, 0.0), median + half)
 
 

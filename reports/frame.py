@@ -12,6 +12,7 @@ import pandas as pd
 from mixprof.data.case import ANCHORS, Case, is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.data.facts import record_facts
+from mixprof.data.fleet import expanded
 from mixprof.data.manifest import Checked
 from mixprof.data.record import Record
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
@@ -129,8 +130,8 @@ def load(*runs: str | Path) -> pd.DataFrame:
 
 
 def run_names(runs: Iterable[str | Path]) -> dict[str, Path]:
-    """A name for each run: its folder's, or its whole path where two folders share a name."""
-    paths = [Path(run).resolve() for run in runs]
+    """A name for each run, those of a fleet included: its folder's, or its whole path where two share a name."""
+    paths = [run.resolve() for run in expanded(runs)]
     names = [path.name for path in paths]
     named = {name if names.count(name) == 1 else str(path): path for name, path in zip(names, paths, strict=True)}
     if len(named) < len(paths):

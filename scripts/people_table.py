@@ -107,17 +107,17 @@ def call(command: list[str], timeout: float) -> tuple[int | None, str, str]:
 def counts_of(answer: tuple[int | None, str, str]) -> dict[str, Any]:
     code, out, errors = answer
     try:
-        found = json.loads(out)
+        fields = json.loads(out)
     except ValueError:
-        found = {}
+        fields = {}
     lines = [line for line in errors.splitlines() if line.strip()]
-    said = lines[-1] if code and lines else ""
+    message = lines[-1] if code and lines else ""
     return {
         "exit": code,
-        "params": found.get("params"),
-        "macs": found.get("macs"),
-        "uncounted": found.get("uncounted_ops"),
-        "says": said,
+        "params": fields.get("params"),
+        "macs": fields.get("macs"),
+        "uncounted": fields.get("uncounted_ops"),
+        "says": message,
         "lines": len(lines),
     }
 
@@ -126,17 +126,17 @@ def statuses_of(answer: tuple[int | None, str, str], kind: Kind) -> dict[str, li
     """Status and reason in each dtype; for a command that refused, its exit code and last line."""
     code, out, errors = answer
     rows = [line for line in out.splitlines() if line.startswith(kind.model + " ")]
-    found = {}
+    statuses = {}
     for dtype in DTYPES if kind.batch else ("float32",):
         line = next((row for row in rows if re.search(rf"\s{dtype}\s", row)), None)
         status = re.search(r"\s(ok|[a-z]+: .*)$", line) if line else None
         if status:
             word, _, reason = status[1].partition(": ")
-            found[dtype] = [word, reason, line or ""]
+            statuses[dtype] = [word, reason, line or ""]
         else:
             last = next((text for text in reversed(errors.splitlines()) if text.strip()), "")
-            found[dtype] = [f"exit {code}", last, ""]
-    return found
+            statuses[dtype] = [f"exit {code}", last, ""]
+    return statuses
 
 
 def judge(kind: Kind, row: dict[str, Any]) -> str:
@@ -168,12 +168,12 @@ def table(kinds: list[Kind], rows: dict[str, dict[str, Any]]) -> str:
             continue
         row, verdict = rows[key], judge(kind, rows[key])
         right += verdict == "right"
-        said = next((reason for _, reason, _ in row["time"].values() if reason), "") or row["count"]["says"]
+        remark = next((reason for _, reason, _ in row["time"].values() if reason), "") or row["count"]["says"]
         count = row["count"]
         macs = "" if count["macs"] is None else f"{count['macs']:,}" + ("+" if count["uncounted"] else "")
         params = "" if count["params"] is None else f"{count['params']:,}"
         statuses = [*(status for status, _, _ in row["time"].values()), "", ""][:3]
-        cells = [str(kind.item), f"`{key}`", params, macs, *statuses, verdict, said.replace("|", "/")[:200]]
+        cells = [str(kind.item), f"`{key}`", params, macs, *statuses, verdict, remark.replace("|", "/")[:200]]
         lines.append("| " + " | ".join(cells) + " |")
     return f"{right} of {len(lines) - 2} as they should be.\n\n" + "\n".join(lines) + "\n"
 

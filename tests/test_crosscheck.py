@@ -5,10 +5,10 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from mixprof import models
 from mixprof.data import cache, run_folder

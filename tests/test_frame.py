@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from msgspec.structs import replace
 
 from mixprof import reports
 from mixprof.data.errors import UsageError

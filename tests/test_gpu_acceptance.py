@@ -235,7 +235,7 @@ def test_the_script_says_that_there_is_no_device_and_ends_well(tmp_path):
     for _ in range(2):  # a second time, too
         code, printed, errors = finish(tmp_path, script=SCRIPT, device="cuda:0")
         assert code == 0, errors
-        assert "nothing was run on one" in printed
+        assert "no CUDA device, nothing was run on one: " in printed
     summary = json.loads((tmp_path / "out" / "gpu_acceptance.json").read_text())
     assert summary["device"] is False
     assert {line["outcome"] for line in lines(tmp_path) if line["name"] != "provenance.source"} == {"skipped"}

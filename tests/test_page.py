@@ -5,10 +5,10 @@ import io
 import json
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 from PIL import Image
 
 from chromium import MISSING, Chromium, Page, program

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 import mixprof
@@ -40,7 +40,7 @@ def asked():
 
 def costs(asked, case, source, **more) -> dict:
     """The fields of the answer of the count job."""
-    return msgspec.structs.asdict(asked.count(case, source, **more))
+    return dataclasses.asdict(asked.count(case, source, **more))
 
 
 def counted(asked, model: str, options: tuple[str, ...] = (), **axes) -> dict:

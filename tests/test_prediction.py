@@ -2,9 +2,9 @@
 
 import json
 
-import msgspec
 import pytest
 
+from mixprof.data import toml
 from mixprof.plan import prediction
 from mixprof.plan.prediction import Efficiency, Hardware
 from test_cli import mixprof
@@ -42,7 +42,7 @@ def test_weights_that_do_not_fit_the_cache_together_come_from_memory():
 
 
 def test_every_data_sheet_is_whole_and_names_its_source():
-    table = msgspec.toml.decode(prediction.TABLE.read_text())
+    table = toml.decode(prediction.TABLE.read_text())
     for name, row in table.items():
         assert row["source"], name
         assert row["url"].startswith("https://"), name

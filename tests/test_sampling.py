@@ -138,3 +138,8 @@ def test_fewer_than_sixteen_samples_have_no_interval():
 def test_targets_differ_by_device(device, target):
     assert sampling.budget(device).target == target
     assert sampling.budget(device, publication=True).target < target < sampling.budget(device, quick=True).target
+
+
+def test_the_quantile_that_is_written_down_is_students():
+    stats = pytest.importorskip("scipy.stats")
+    assert stats.t.ppf(0.975, sampling.BATCHES - 1) == pytest.approx(sampling.T_975, rel=1e-12)

@@ -1,10 +1,10 @@
 """reports.text.summary and reports.export: what summary.md says, and files that read back whole."""
 
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
-from msgspec.structs import replace
 
 from mixprof import reports
 from mixprof.data.errors import UsageError

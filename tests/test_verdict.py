@@ -1,11 +1,11 @@
 """reports.text.verdict, gains and published: the sentences on top of the page, and the ratios that they rest on."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from msgspec.structs import replace
 from scipy import stats
 
 from mixprof import reports

@@ -7,12 +7,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
 from mixprof.api import compare
 from mixprof.cli.command import Command, add_axes, add_json, add_list, add_measure, print_json, read_sweep
 from mixprof.cli.gate_options import add_setup, refuse_no_model
 from mixprof.data.errors import UsageError
+from mixprof.data.json import to_builtins
 from mixprof.data.run_folder import make_folder
 from mixprof.gate.ab import Spec
 from mixprof.gate.bisection import FirstBad, Word, bisect
@@ -165,9 +164,9 @@ def _to_json(case: str, steps: Steps, first: FirstBad) -> dict[str, object]:
     return {
         "case": case,
         "good": steps.spec.base,
-        "found": None if first.commit is None else msgspec.to_builtins(steps.of(first.commit)),
+        "found": None if first.commit is None else to_builtins(steps.of(first.commit)),
         "suspects": [{"commit": commit, "subject": subject(commit)} for commit in first.suspects],
-        "steps": msgspec.to_builtins(steps.done),
+        "steps": to_builtins(steps.done),
     }
 
 

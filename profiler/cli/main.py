@@ -20,6 +20,7 @@ from mixprof.cli import (
     count,
     crosscheck,
     doctor,
+    merge,
     models,
     plan,
     report,
@@ -29,7 +30,23 @@ from mixprof.cli import (
 from mixprof.cli.command import Command, Parser
 from mixprof.data.errors import NotTrusted, UsageError
 
-MODULES = (models, doctor, count, time, plan, sweep, report, crosscheck, ab, bisect, accept, calibrate, check, baseline)
+MODULES = (
+    models,
+    doctor,
+    count,
+    time,
+    plan,
+    sweep,
+    merge,
+    report,
+    crosscheck,
+    ab,
+    bisect,
+    accept,
+    calibrate,
+    check,
+    baseline,
+)
 COMMANDS: dict[str, Command] = {module.__name__.rpartition(".")[2]: module.COMMAND for module in MODULES}
 
 

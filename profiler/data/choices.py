@@ -5,12 +5,11 @@ import json
 import os
 import tempfile
 import time
-
-import msgspec
+from dataclasses import field
 
 from mixprof.data import cache
 from mixprof.data.errors import UsageError
-from mixprof.data.json import Json, Message, digest, to_builtins
+from mixprof.data.json import Json, Message, decode, digest, to_builtins
 
 VERSION = 1  # of how they are measured: another one is measured anew
 DISTURBED_S = 24 * 3600.0  # for which a choice holds that lost much of its CPU time: both sides of a job have the same
@@ -25,14 +24,14 @@ class Choice(Message, frozen=True):
     chosen: str
     usual: str  # what runs where nothing is measured
     ms: dict[str, float]  # least milliseconds of a forward of each formulation that was tried
-    refused: dict[str, str] = msgspec.field(default_factory=dict)  # formulation -> why it was not tried
+    refused: dict[str, str] = field(default_factory=dict)  # formulation -> why it was not tried
     lost_cpu_share: float | None = None  # to others, while it was measured
 
 
 class Choices(Message, frozen=True):
     """The choices of one case: what all its launches run."""
 
-    formulations: dict[str, str] = msgspec.field(default_factory=dict)  # path of a part -> the one it runs
+    formulations: dict[str, str] = field(default_factory=dict)  # path of a part -> the one it runs
     choices: tuple[Choice, ...] = ()
     reason: str | None = None  # why nothing was measured, where that failed
 
@@ -55,7 +54,7 @@ def recall(key: str) -> Choice | None:
         if not path.exists():
             return None
         cache.own_folder(path.parent)
-        choice = msgspec.json.decode(path.read_bytes(), type=Choice)
+        choice = decode(json.loads(path.read_bytes()), Choice)
         is_old = time.time() - path.stat().st_mtime > DISTURBED_S
         return None if is_old and (choice.lost_cpu_share or 0.0) > MOST_LOST else choice
     except (OSError, ValueError, UsageError):

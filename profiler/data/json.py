@@ -2,39 +2,40 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
+from mixprof.data import typed
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_: object) -> Any:
+        return lambda decorated: decorated
+
 
 T = TypeVar("T")
 Json = dict[str, Any]  # an object whose keys its writer alone knows, as a lowering's proof
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A JSON object with known keys, on disk or between processes."""
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class Message:
+    """A JSON object with known keys, on disk or between processes: a frozen dataclass."""
+
+    def __init_subclass__(cls, frozen: bool = True) -> None:
+        dataclass(frozen=frozen)(cls)
 
 
 def to_builtins(value: object) -> Any:
     """JSON values of a noun, or of nouns in lists and dicts; numpy's numbers become plain ones."""
-    return msgspec.to_builtins(value, enc_hook=_number)
-
-
-def _number(value: object) -> object:
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"got {type(value).__name__}, which JSON has not")
+    return typed.builtins(value)
 
 
 def decode(fields: object, of: type[T]) -> T:
     """The noun that these JSON values stand for; ValueError for a wrong type, an absent or an unknown key."""
-    return msgspec.convert(fields, of)
-
-
-def refuse_unknown(fields: Mapping[str, object], known: Iterable[str]) -> None:
-    """Raise ValueError for a key that the noun has not: a frozen dataclass would drop it unseen."""
-    if unknown := sorted(set(fields) - set(known)):
-        raise ValueError(f"got the unknown key '{unknown[0]}', expected no other than {', '.join(known)}")
+    value: T = typed.convert(fields, of)
+    return value
 
 
 def line(fields: object) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mixprof.data.json import Json, Message, decode, refuse_unknown, to_builtins
+from mixprof.data.json import Json, Message, decode, to_builtins
 
 Status = Literal[
     "ok", "unavailable", "unsupported", "built", "oom", "timeout", "crashed", "inaccurate", "unstable", "throttled"
@@ -95,6 +95,10 @@ class LaunchEnvironment(Message, frozen=True):
     wall_s: float | None = None
     start_s: float | None = None
     tries: int | None = None
+    origin: str | None = None  # the node of a cluster, or the run before a merge: where rounds of one number are one
+    began_s: float | None = None  # this and the next: Unix time, on a cluster's node
+    ended_s: float | None = None
+    lost: int | None = None  # launches of this round that were lost with their nodes before
 
 
 @dataclass(frozen=True)
@@ -128,5 +132,4 @@ class Launch:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Launch":
         """ValueError for fields that are no launch's."""
-        refuse_unknown(fields, cls.__dataclass_fields__)
         return decode(fields, cls)

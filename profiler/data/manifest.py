@@ -1,6 +1,6 @@
 """The files of a run folder that are written whole: its manifest, its devices' peaks, its engines' cross-check."""
 
-import msgspec
+from dataclasses import field
 
 from mixprof.data.case import Case
 from mixprof.data.json import Json, Message
@@ -11,17 +11,26 @@ class Sweep(Message, frozen=True):
 
     cases: int | None = None
     digest: str | None = None
+    shards: tuple[str, ...] | None = None  # "3/16": the parts of it that are here; None: all of it
 
 
 class Environment(Message, frozen=True):
     """The machine of a run."""
 
-    testbed: Json = msgspec.field(default_factory=dict)  # decides whether two results compare
-    informing: Json = msgspec.field(default_factory=dict)  # may explain a difference and forbids no comparison
+    testbed: Json = field(default_factory=dict)  # decides whether two results compare
+    informing: Json = field(default_factory=dict)  # may explain a difference and forbids no comparison
+
+
+class Origin(Message, frozen=True):
+    """A run before it was merged with others of its testbed."""
+
+    created: str | None = None
+    informing: Json = field(default_factory=dict)
+    shards: tuple[str, ...] | None = None
 
 
 class Content(Message, frozen=True):
-    """A file among the models, and its feed."""
+    """A file among the models, or a user's code, and its feed."""
 
     sha256: str
     inputs_sha256: str | None
@@ -35,10 +44,12 @@ class Manifest(Message, frozen=True):
     measure: Json  # the fields of Measure, of whichever version wrote them
     environment: Environment
     versions: dict[str, str]
-    artifacts: dict[str, Content] = msgspec.field(default_factory=dict)
+    artifacts: dict[str, Content] = field(default_factory=dict)
     models: dict[str, Json] | None = None  # the facts of each; None in a run that is older than these
     lowerings: dict[str, Json] | None = None
     created: str | None = None  # 2026-01-31T12:00:00+0000
+    accelerator: str | None = None  # the label by which a cluster's nodes were chosen
+    origins: dict[str, Origin] | None = None  # of a merged run, by the name that its launches have for each
 
 
 class Peaks(Message, frozen=True):

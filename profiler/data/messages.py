@@ -1,8 +1,7 @@
 """The messages of worker processes: how they end, and their answers with known keys."""
 
 from collections.abc import Iterable
-
-import msgspec
+from dataclasses import field
 
 from mixprof.data.case import is_simulated
 from mixprof.data.json import Json, Message
@@ -64,11 +63,11 @@ class Machine(Message, frozen=True):
     """This machine, as a worker sees it."""
 
     devices: tuple[str, ...]  # the default one last
-    versions: dict[str, str] = msgspec.field(default_factory=dict)
-    testbed: Json = msgspec.field(default_factory=dict)
-    informing: Json = msgspec.field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    testbed: Json = field(default_factory=dict)
+    informing: Json = field(default_factory=dict)
     no_cuda: NoDevice | None = None
-    foreign: dict[str, tuple[GpuProcess, ...]] = msgspec.field(default_factory=dict)  # device -> of others, where told
+    foreign: dict[str, tuple[GpuProcess, ...]] = field(default_factory=dict)  # device -> of others, where told
     simulated: str | None = None  # the figures of sim:0
     status: Status = "ok"
     job_s: float | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mixprof.data.case import Case
-from mixprof.data.json import Json, decode, refuse_unknown, to_builtins
+from mixprof.data.json import Json, decode, to_builtins
 from mixprof.data.launch import Deployment, Energy, Launch, LaunchEnvironment, Memory, Status
 
 SCHEMA = 2  # of a run folder's files
@@ -43,11 +43,7 @@ class Record:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Record":
         """ValueError for fields that are no record's."""
-        refuse_unknown(fields, ("schema", *cls.__dataclass_fields__))
-        for launch in fields["launches"]:
-            refuse_unknown(launch, Launch.__dataclass_fields__)
-        refuse_unknown(fields["case"], Case.__dataclass_fields__)
-        return decode(fields, cls)
+        return decode({name: value for name, value in fields.items() if name != "schema"}, cls)
 
 
 def assemble(case: Case, launches: list[Launch]) -> Record:
@@ -64,7 +60,7 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
         build_s=slowest.build_s if slowest else None,
         build_cached=slowest.build_cached if slowest else None,
         artifact_bytes=(slowest or last).artifact_bytes,
-        **({} if last.counts is None else {name: getattr(last.counts, name) for name in last.counts.__struct_fields__}),
+        **(vars(last.counts) if last.counts else {}),
         memory=_largest([launch.memory for launch in launches if launch.memory is not None]),
         energy=last.energy,
         deployment=last.deployment,
@@ -91,6 +87,6 @@ def _largest(memories: list[Memory]) -> Memory | None:
         return None
     known = {
         name: [value for memory in memories if (value := getattr(memory, name)) is not None]
-        for name in Memory.__struct_fields__
+        for name in vars(memories[0])
     }
     return Memory(**{name: max(values, default=None) for name, values in known.items()})

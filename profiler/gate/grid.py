@@ -49,7 +49,7 @@ def of_side(
     for group, model in [(axes, name) for axes in groups for name in axes.models]:
         try:
             known = set(asked.server.imports)
-            entries = expand([replace(group, models=(model,))], asked.describe, devices)
+            entries = expand([replace(group, models=(model,))], asked.describe, devices, one_layout=True)
             source = asked.describe(side.overrides.get("model", model))
             if lost := set(filter(lacks, asked.server.imports - known)):
                 asked.server.imports -= lost

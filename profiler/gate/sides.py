@@ -101,7 +101,7 @@ def _python(path: str) -> str:
     python = named / "bin" / "python" if named.is_dir() else named
     if not os.access(python, os.X_OK) or python.is_dir():
         raise UsageError(f"got python:{path}, expected an environment's folder or its interpreter")
-    needs = ("torch", "numpy", "scipy", "msgspec")
+    needs = ("torch", "numpy")
     ask = f"import importlib.util as u; print('lacks', *(n for n in {needs} if not u.find_spec(n)))"
     try:
         done = subprocess.run([python, "-c", ask], capture_output=True, text=True, timeout=60)

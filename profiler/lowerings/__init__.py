@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mixprof.data.errors import UsageError
+from mixprof.data.errors import Unsupported, UsageError
 from mixprof.data.parsing import nearest, parse_bytes, parse_range
 
 if TYPE_CHECKING:
     import torch
 
     from mixprof.lowerings.cold import Cold
+    from mixprof.lowerings.quantize import Calibration
     from mixprof.machine.devices import Device
 
 Proof = dict[str, Any]  # JSON: each lowering's own
@@ -45,6 +46,7 @@ class Target:
     images: bool  # the input is (B, 3, H, W), not a mixer's (B, H, W, C)
     key: str  # names what is built, equal for equal builds
     name: str = ""  # of the lowering, without its options
+    calibration: Calibration | None = None  # for int8
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Lowered:
     layer_times: Callable[[int], list[tuple[str, float]]] | None = None  # forwards -> (layer, milliseconds)
     close: Callable[[], None] = lambda: None  # frees what it holds on the device
     read_all: Callable[[], list[torch.Tensor]] | None = None  # like `read`, every output
+    definition: Callable[[], list[torch.Tensor]] | None = None  # of int8: what the quantized graph says is right
     cold: Cold | None = None  # how a process that deploys its artifact loads it; None: no such process
 
     def outputs(self) -> list[torch.Tensor]:
@@ -86,6 +89,7 @@ class Entry:
     inference_mode: bool = False  # torch.inference_mode around its forwards: tracers refuse such tensors
     layouts: tuple[str, ...] = ()  # memory formats that mean something to it; () where the runtime chooses
     fuses: bool = False  # makes kernels of its own out of several operators
+    quantizes: bool = False  # takes int8
     form: str | None = None  # the arrangement of models that suits it, by a lowering's name; None: its own name's
     chooses: bool = False  # the formulations of a model are raced in it before a case; else the usual ones run
     build_s: float = 0.0  # assumed of a case that nobody has built yet
@@ -105,6 +109,7 @@ TENSORRT = Entry(
     },
     preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
     files=(".onnx", ".plan", ".engine"),
+    quantizes=True,
     engine=True,
     layers="own",
     fuses=True,
@@ -153,6 +158,7 @@ LOWERINGS: dict[str, Entry] = {
         options={"opt": ("disable", "basic", "extended", "all"), "fallback": ("cpu",)},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
+        quantizes=True,
         chooses=True,
         build_s=5.0,
     ),
@@ -167,6 +173,7 @@ LOWERINGS: dict[str, Entry] = {
         },
         preload=("torch", "torch.onnx", "onnxscript", "openvino"),
         files=(".onnx",),
+        quantizes=True,
         layers="own",
         fuses=True,
         form="onnxruntime",
@@ -273,6 +280,9 @@ def _is_there(entry: Entry) -> bool:
 
 def lower(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], target: Target) -> Lowered:
     """Lower a module, float32 and contiguous on the CPU, for a target. Builds here, never inside a sample."""
+    if target.dtype == "int8" and not entry_of(name).quantizes:
+        able = [other for other, entry in LOWERINGS.items() if entry.quantizes]
+        raise Unsupported(f"lowering '{name}': runs no int8: use --lowerings {' or '.join(able)}")
     lowered: Lowered = importlib.import_module(entry_of(name).module).lower(module, inputs, target)
     return lowered
 

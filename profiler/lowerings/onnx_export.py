@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mixprof.data.errors import Unsupported, first_line, is_out_of_memory, root_cause
 from mixprof.lowerings import Target, cast, convert
+from mixprof.lowerings.quantize import quantized
 
 OPSET = 20
 
@@ -52,10 +53,13 @@ def _reason(error: BaseException) -> str:
 def exported(
     module: nn.Module, inputs: tuple[Tensor, ...], target: Target, dtype: torch.dtype
 ) -> tuple[Path, tuple[Tensor, ...], bool]:
-    """The module's graph in a float type, its inputs in that type, and whether an earlier launch wrote the file."""
+    """The module's graph in a float type, its inputs in that type, and whether an earlier launch wrote the file.
+
+    For int8 the graph is quantized, and its inputs are float32.
+    """
     inputs = tuple(cast(x, dtype).contiguous() for x in inputs)
     path = target.cache / f"{target.key}.onnx"
     cached = path.exists()
     if not cached:
         export(convert(module, dtype), inputs, path)
-    return path, inputs, cached
+    return (quantized(path, inputs, target) if target.dtype == "int8" else path), inputs, cached

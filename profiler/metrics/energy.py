@@ -40,11 +40,8 @@ def joules(forward: Callable[[], object], device: Device, batch: int) -> Energy:
         spent_j = sum((measured.cpu_energy or {}).values()) + sum((measured.dram_energy or {}).values())
     else:
         spent_j = sum(measured.gpu_energy[index] for index in indices)
-    return Energy(
-        joules_per_image=spent_j / (forwards * batch),
-        window_s=measured.time,
-        source="rapl" if device.name == "cpu" else "nvml",
-    )
+    source = "rapl" if device.name == "cpu" else "nvml"
+    return Energy(joules_per_image=spent_j / (forwards * batch), window_s=measured.time, source=source)
 
 
 def _monitor(device: str) -> tuple[Any, list[int]]:

@@ -67,7 +67,9 @@ class _Liveness(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         with self:
-            parts = _parts(func, args, kwargs)
+            # What an operator that is only a composition of others comes to.
+            fused = func is torch.ops.aten.scaled_dot_product_attention.default and _is_fused(*args, **kwargs)
+            parts = _fused_attention(*args, **kwargs) if fused else decompose(func, args, kwargs)
         if parts is not NotImplemented:
             return parts
         result = as_viewed(*args) if func is torch.ops.aten.view.default else func(*args, **kwargs)
@@ -75,16 +77,12 @@ class _Liveness(TorchDispatchMode):
         for storage in (tensor.untyped_storage() for tensor in _tensors(result)):
             if storage._cdata not in given:  # neither a view nor in place
                 self._born(storage)
-        self.peak = max(self.peak, self.live + self._workspace(func, result, args, kwargs))
+        taken, formula = 0, self._workspaces.get(str(func.overloadpacket))
+        if formula is not None:  # beside inputs and outputs, while it runs
+            with _disable_current_modes():
+                taken = formula(result, *args, **kwargs)
+        self.peak = max(self.peak, self.live + taken)
         return result
-
-    def _workspace(self, func: Any, result: Any, args: Any, kwargs: Any) -> int:
-        """Bytes taken while the operator runs, beside its inputs and outputs."""
-        formula = self._workspaces.get(str(func.overloadpacket))
-        if formula is None:
-            return 0
-        with _disable_current_modes():
-            return formula(result, *args, **kwargs)
 
     def _born(self, storage: torch.UntypedStorage) -> None:
         key, nbytes = storage._cdata, storage.nbytes()
@@ -110,13 +108,6 @@ def as_viewed(tensor: Tensor, shape: list[int]) -> Tensor:
     return tensor.view(shape).as_strided(tensor.view(shape).shape, strides)
 
 
-def _parts(func: Any, args: Any, kwargs: Any) -> Any:
-    """What an operator that is only a composition of others comes to; NotImplemented for any other."""
-    if func is torch.ops.aten.scaled_dot_product_attention.default and _is_fused(*args, **kwargs):
-        return _fused_attention(*args, **kwargs)
-    return decompose(func, args, kwargs)
-
-
 def _is_fused(*args: Any, **kwargs: Any) -> bool:
     """Whether this torch runs this attention in one kernel on the CPU; taken to hold for other devices."""
     with _disable_current_modes():
@@ -125,14 +116,9 @@ def _is_fused(*args: Any, **kwargs: Any) -> bool:
 
 
 def _fused_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None = None,
-    *flags: object,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *flags: object,
+    scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
     """The fused kernel's output beside its log-sum-exp; a boolean mask is made a float one first.
 
     flags: dropout and whether it is causal.

@@ -10,7 +10,7 @@ from mixprof.data.case import Case, is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.plan import files
 from mixprof.plan.given import Fed, sizes_of
-from mixprof.plan.settings import SIDES, USUAL_LAYOUT, USUAL_LOWERING, Axes, usual_dtype
+from mixprof.plan.settings import SIDES, USUAL_LOWERING, Axes, usual_dtype, usual_layouts
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,13 @@ class Planned:
     layout_is_default: bool = False  # nobody asked for it: contiguous stands in where a module cannot take it
 
 
-def expand(groups: Iterable[Axes], describe: Callable[[str], Source], devices: Sequence[str]) -> list[Planned]:
+def expand(
+    groups: Iterable[Axes], describe: Callable[[str], Source], devices: Sequence[str], *, one_layout: bool = False
+) -> list[Planned]:
     """All cases of all groups, each once, in the order given.
 
-    describe: what a model's name stands for. devices: those of this machine, the default one last.
+    describe: what a model's name stands for. devices: those of this machine, the default one last. one_layout: where
+    none is asked for, the usual one alone on a GPU, too.
     An impossible case keeps its reason; UsageError when a model has no possible case at all.
     """
     planned: dict[Case, Planned] = {}
@@ -53,7 +56,7 @@ def expand(groups: Iterable[Axes], describe: Callable[[str], Source], devices: S
             raise UsageError("got no model, expected --models or a 'models' key; `mixprof models` lists them")
         for model in group.models:
             source = describe(model)
-            for case in _cases_of(group, model, source, devices):
+            for case in _cases_of(group, model, source, devices, one_layout):
                 planned.setdefault(case, plan_case(case, source, layout_is_default=group.layouts is None))
     for model in dict.fromkeys(case.model for case in planned):
         reasons = [entry.reason for entry in planned.values() if entry.case.model == model]
@@ -96,7 +99,7 @@ def _why_not_given(case: Case, source: Source) -> str | None:
     return None
 
 
-def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str]) -> Iterable[Case]:
+def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str], one_layout: bool) -> Iterable[Case]:
     """The product of a group's axes for one model. An axis that the model does not have collapses."""
     if source.artifact is not None:
         yield from _cases_of_file(axes, model, source.artifact, machine)
@@ -112,8 +115,9 @@ def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str]) ->
     for lowering, device in itertools.product(axes.lowerings or (USUAL_LOWERING,), axes.devices or (machine[-1],)):
         dtypes = axes.dtypes or (usual_dtype(device),)
         # A graph runtime chooses its own memory layout: the axis would repeat one experiment.
-        layouts = axes.layouts or (USUAL_LAYOUT,)
-        layouts = layouts if lowerings.entry_of(lowering).layouts else layouts[:1]
+        layouts = axes.layouts or usual_layouts(device)
+        one = not lowerings.entry_of(lowering).layouts or (one_layout and axes.layouts is None)
+        layouts = layouts[:1] if one else layouts
         product = itertools.product(dtypes, layouts, axes.modes, batches, resolutions, windows, channels)
         for dtype, layout, mode, batch, resolution, window, width in product:
             yield Case(model, lowering, device, dtype, layout, mode, batch, resolution, window, width)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from mixprof.data import toml
 from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
 from mixprof.data.json import digest
@@ -59,7 +58,7 @@ class Prediction:
 
 def on(name: str, dtype: str) -> Hardware:
     """A data sheet's device. UsageError for an unknown one and for a dtype that it does not have."""
-    table: dict[str, Any] = msgspec.toml.decode(TABLE.read_text())
+    table: dict[str, Any] = toml.decode(TABLE.read_text())
     if name not in table:
         raise UsageError(f"--on: got '{name}', expected {nearest(name, table)}; profiler/plan/hardware.toml lists all")
     row = table[name]

@@ -27,11 +27,17 @@ Scope = Literal["any", "launches"]  # which commands have it: all that time, or 
 Default = TypeVar("Default")
 
 DTYPES = ("float32", "tf32", "float16", "bfloat16")
+QUANTIZED = "int8"  # from a calibration, by lowerings that run it
 LAYOUTS = ("contiguous", "channels_last")
 USUAL_LOWERING = "eager"
 USUAL_LAYOUT = "channels_last"
 SIDES = {"network": 224, "mixer": 56}  # of the usual resolution
 QUICK, USUAL, PUBLICATION = 1, 3, 8  # launches
+
+
+def usual_layouts(device: str) -> tuple[str, ...]:
+    """On a GPU both, the usual one first: which is better there depends on the kernels that each gets."""
+    return (USUAL_LAYOUT,) if device == "cpu" else (USUAL_LAYOUT, *(each for each in LAYOUTS if each != USUAL_LAYOUT))
 
 
 def usual_dtype(device: str) -> str:
@@ -81,7 +87,7 @@ class Axes:
     devices: tuple[str, ...] | None = setting(None, DEVICE, "where it runs", "the first CUDA device, else cpu")
     dtypes: tuple[str, ...] | None = setting(
         None,
-        one_of(*DTYPES),
+        one_of(*DTYPES, QUANTIZED),
         "element type; float32 leaves TF32 off",
         f"{usual_dtype('cpu')} on a CPU, {usual_dtype('cuda:0')} on CUDA",
     )
@@ -89,7 +95,7 @@ class Axes:
         None,
         one_of(*LAYOUTS),
         "of a network's input and convolution weights",
-        f"{USUAL_LAYOUT}, or contiguous where a module cannot take it",
+        f"{USUAL_LAYOUT}, or contiguous where a module cannot take it; on a GPU both",
     )
     modes: tuple[str, ...] = setting(("hot",), one_of("hot", "cold"), "cold flushes caches before each sample")
     batches: tuple[int, ...] | None = setting(None, whole_number(1), "images in one forward", "1")
@@ -139,7 +145,17 @@ class Measure:
         "one more launch per engine or eager case: where its time goes, by role and module",
         scope="launches",
     )
+    trace: bool = setting(
+        False, SWITCH, "a Perfetto trace of one forward of each case, in the run's traces", scope="launches"
+    )
     max_lost_cpu: float = setting(0.1, SHARE, "of a launch's CPU time that others may take before it is repeated")
+    calibration: str | None = setting(
+        None,
+        NAME,
+        "what int8 is calibrated on: FILE.npz, a folder of images, or random",
+        "none: int8 needs it",
+        "launches",
+    )
     max_memory: int | None = setting(
         None, BYTES, "that a case may use beyond an idle worker, on the CPU", "this machine's memory", "launches"
     )

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from mixprof.data import toml
 from mixprof.data.errors import UsageError
 from mixprof.data.parsing import nearest
 from mixprof.plan.settings import AXES, MEASURE, Axes, Measure, parse_axis
@@ -39,7 +38,7 @@ def read_sweep(path: Path, overrides: Mapping[str, tuple[Any, ...]]) -> tuple[li
     """The groups and measuring settings of a sweep file; axes in `overrides` replace those of every group."""
     try:
         text = path.read_text()
-        content: dict[str, Any] = msgspec.toml.decode(text)
+        content: dict[str, Any] = toml.decode(text)
     except OSError as error:
         raise UsageError(f"got '{path}', expected a readable sweep file ({error.strerror})") from error
     except ValueError as error:

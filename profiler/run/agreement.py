@@ -4,8 +4,8 @@ import math
 import random
 import statistics
 from collections.abc import Sequence
-
-import msgspec
+from dataclasses import replace
+from typing import Any
 
 from mixprof.data.manifest import Checked, CrossCheck
 from mixprof.data.record import Record
@@ -38,15 +38,15 @@ def verdict(blocks: Sequence[Block]) -> tuple[str, float]:
 
 def unchecked(record: Record, reason: str) -> Checked:
     """The entry of a record that was not checked."""
-    return msgspec.structs.replace(_entry(record), reason=reason)
+    return replace(_entry(record), reason=reason)
 
 
 def checked(record: Record, blocks: Sequence[Block], command: str) -> Checked:
     """The entry of a record whose engine both sides timed."""
     mark, ratio = verdict(blocks)
     ours, theirs = (statistics.median(ms for block in blocks for of, ms in block if of == side) for side in SIDES)
-    more = {"mark": mark, "ratio": ratio, "ours_ms": ours, "trtexec_ms": theirs, "command": command}
-    return msgspec.structs.replace(_entry(record), times_ms=tuple(map(tuple, blocks)), **more)
+    more: dict[str, Any] = {"mark": mark, "ratio": ratio, "ours_ms": ours, "trtexec_ms": theirs, "command": command}
+    return replace(_entry(record), times_ms=tuple(map(tuple, blocks)), **more)
 
 
 def _entry(record: Record) -> Checked:

@@ -13,10 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from mixprof.data.imports import Imports
-from mixprof.data.json import Json, line
+from mixprof.data.json import Json, decode, line
 from mixprof.data.messages import Progress
 from mixprof.machine.cpu_contention import oom_kills
 from mixprof.machine.process import inherited, worker_environment
@@ -197,7 +195,7 @@ class Server:
                 raise ServerDied(f"a worker server ended: {_last_line(self.scratch / 'server.log')}")
             self._buffer += chunk
         text, self._buffer = self._buffer.split(b"\n", 1)
-        return msgspec.json.decode(text, type=Progress)
+        return decode(json.loads(text), Progress)
 
     def close(self) -> None:
         """End the server and whatever it runs."""

@@ -1,23 +1,22 @@
 """One launch of a case on a server: counts and reference first, where no earlier case needed the same."""
 
 import json
+import re
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-
-import msgspec
 
 from mixprof import lowerings
 from mixprof.data.case import Case
 from mixprof.data.choices import Choices
 from mixprof.data.files import write_whole
-from mixprof.data.json import Json, decode
+from mixprof.data.json import Json, decode, to_builtins
 from mixprof.data.launch import Counts, Launch
 from mixprof.data.messages import Counted
 from mixprof.machine import cpu_contention
 from mixprof.machine.testbed import total_memory_bytes
 from mixprof.plan.axes import Planned
-from mixprof.plan.settings import Measure
+from mixprof.plan.settings import QUANTIZED, Measure
 from mixprof.run.client import Server, source_request
 
 
@@ -27,6 +26,7 @@ class Bench:
 
     server: Server
     measure: Measure
+    traces: Path | None = None  # where a trace of each case is kept
     profile: bool = False  # times of layers, in the place of the forward's
     round: int = 0
 
@@ -61,7 +61,7 @@ def choices_of(server: Server, entry: Planned, settings: Json) -> Json | None:
     """
     case = entry.case
     chooses = lowerings.entry_of(case.lowering).chooses and entry.source.specialize is not None
-    if not chooses or settings["formulations"] != "measured":
+    if not chooses or settings["formulations"] != "measured" or case.dtype == QUANTIZED:  # whose file all engines share
         return None
     reference = reference_of(server, case)
     path = reference.with_name(f"{case.key}.choices.json")
@@ -70,10 +70,10 @@ def choices_of(server: Server, entry: Planned, settings: Json) -> Json | None:
         values = server.run("choose", settings["timeout"], **request).values
         if values["status"] != "ok":
             values = {"reason": f"{values['status']}: {values['reason']}"}
-        kept = {name: values[name] for name in Choices.__struct_fields__ if name in values}
+        kept = {each.name: values[each.name] for each in fields(Choices) if each.name in values}
         write_whole(path, json.dumps(kept).encode())
-    fields: Json = json.loads(path.read_bytes())
-    return fields
+    chosen: Json = json.loads(path.read_bytes())
+    return chosen
 
 
 def steady_launch(entry: Planned, bench: Bench) -> Launch:
@@ -81,7 +81,7 @@ def steady_launch(entry: Planned, bench: Bench) -> Launch:
     launch, most = Launch("unstable"), bench.measure.max_lost_cpu
     for attempt in range(1, cpu_contention.TRIES + 1):
         launch = launch_case(entry, bench)
-        launch = replace(launch, environment=msgspec.structs.replace(launch.environment, tries=attempt))
+        launch = replace(launch, environment=replace(launch.environment, tries=attempt))
         lost = launch.environment.lost_cpu_share
         if launch.status not in ("ok", "unstable") or entry.case.device != "cpu" or (lost or 0.0) <= most:
             return launch
@@ -91,6 +91,11 @@ def steady_launch(entry: Planned, bench: Bench) -> Launch:
         reason=f"lost {lost:.0%} of its CPU time to others in the last of {cpu_contention.TRIES} tries, "
         f"expected at most {most:.0%}: end what else runs here, or allow more with --max-lost-cpu",
     )
+
+
+def trace_name(case: Case) -> str:
+    """A case in words that a file may have for a name, and its key, which no two cases share."""
+    return f"{re.sub(r'[^A-Za-z0-9_.=-]+', '-', case.label())[:100]}-{case.key}"
 
 
 def launch_case(entry: Planned, bench: Bench) -> Launch:
@@ -109,34 +114,36 @@ def launch_case(entry: Planned, bench: Bench) -> Launch:
             return Launch(prepared["status"], prepared["reason"], counts=counts)
     prepare_s = time.perf_counter() - start
     choices = choices_of(server, entry, bench.settings)
-    more = {"reference": str(reference), "measure": bench.settings, "max_memory": bound, "choices": choices}
+    more: Json = {"reference": str(reference), "measure": bench.settings, "max_memory": bound, "choices": choices}
+    if bench.traces is not None and bench.measure.trace:
+        more["trace"] = str(bench.traces / f"{trace_name(entry.case)}.json.gz")
     outcome = server.run("launch", timeout_s, noise=str(bench.round), **request, **more)
     job_s = outcome.values.pop("job_s", None)
     launch = Launch.from_json(outcome.values)
-    environment = msgspec.structs.replace(
+    environment = replace(
         launch.environment,
         prepare_s=prepare_s,
         wall_s=outcome.wall_s,
         start_s=None if job_s is None else outcome.wall_s - job_s,
     )
     predicted = counted.predicted_peak_bytes
-    memory = launch.memory and msgspec.structs.replace(launch.memory, predicted_peak_bytes=predicted)
+    memory = launch.memory and replace(launch.memory, predicted_peak_bytes=predicted)
     return replace(launch, counts=counts, memory=memory, environment=environment)
 
 
 def _count(server: Server, path: Path, request: Json, timeout_s: float) -> Counted:
     """A model's counts at an input, asked once; their failure costs the case nothing else."""
     if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=Counted)
+        return decode(json.loads(path.read_bytes()), Counted)
     counted = decode(server.run("count", timeout_s, **request).values, Counted)
     if counted.status == "ok":
-        write_whole(path, msgspec.json.encode(counted))
+        write_whole(path, json.dumps(to_builtins(counted)).encode())
     return counted
 
 
 def _kept(counted: Counted) -> Counts | None:
     """The counts of a launch; None where counting failed."""
-    names = Counts.__struct_fields__
+    names = [each.name for each in fields(Counts)]
     return Counts(**{name: getattr(counted, name) for name in names}) if counted.status == "ok" else None
 
 

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -124,7 +123,7 @@ def _raced(part: nn.Module, shape: tuple[int, ...], racing: Racing, key: str) ->
         before = cpu_contention.read()
         choice = Race(part, shape, racing).run()
         lost = cpu_contention.lost_share(before, cpu_contention.read())
-        choice = msgspec.structs.replace(choice, lost_cpu_share=lost)
+        choice = replace(choice, lost_cpu_share=lost)
         if racing.case.device != "cpu" or (lost or 0.0) <= racing.most_lost:
             break
     try:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from mixprof import lowerings, metrics, sampling
@@ -25,7 +24,7 @@ from mixprof.metrics import Subject, accuracy, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
 from mixprof.models import specialization
-from mixprof.worker import breakdown, graphs, modules, pin, simulated
+from mixprof.worker import breakdown, calibration, graphs, modules, pin, ran, simulated
 from mixprof.worker.reference import Reference
 
 
@@ -36,6 +35,7 @@ class Ready:
     subject: Subject
     built_s: float
     watch: Watch | None = None  # of its modules, where its operators are to be timed
+    module: torch.nn.Module | None = None  # as it was lowered, where it is one of ours
 
     @contextlib.contextmanager
     def running(self) -> Any:
@@ -63,6 +63,9 @@ def lower(request: Mapping[str, Any]) -> Ready:
     key = digest([case.to_json(), source["factory"], source["arguments"], testbed.versions()])
     name, cache = case.lowering.split(":")[0], Path(request["cache"])
     target = Target(case.device, case.dtype, case.layout, options, settings["threads"], cache, False, key, name)
+    if case.dtype == "int8":
+        given = calibration.calibration(settings.get("calibration"), reference.inputs, case)
+        target = replace(target, calibration=given)
     # no_grad, not inference_mode, while tracing: exporters and inductor's cache refuse inference tensors.
     with torch.no_grad():
         if source["artifact"] is not None:
@@ -71,7 +74,7 @@ def lower(request: Mapping[str, Any]) -> Ready:
         subject, module = _module(request, reference, target, case)
     declared = source["specialize"] is not None
     watch = Watch(module, declared=declared) if settings.get("profile") and entry.layers == "operators" else None
-    return Ready(subject, time.perf_counter() - start, watch)
+    return Ready(subject, time.perf_counter() - start, watch, module if declared else None)
 
 
 def _file(request: Mapping[str, Any], reference: Reference, target: Target, case: Case) -> Subject:
@@ -193,7 +196,10 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
             else:
                 checked = check(subject)
                 measured = checked if checked.status != "ok" else measure(subject, request["measure"], checked)
-    environment = msgspec.structs.replace(measured.environment, built_s=ready.built_s)
+                if measured.status != "inaccurate":
+                    proven = ran.proof(subject, ready.module, request.get("trace"))
+                    measured = replace(measured, proof={**(measured.proof or {}), **proven})
+    environment = replace(measured.environment, built_s=ready.built_s)
     return replace(measured, environment=environment).to_json()
 
 
@@ -224,7 +230,9 @@ def _built(subject: Subject) -> Launch:
     )
     assert started.proof is not None
     try:
-        error = error_of(subject)
+        outputs = subject.lowered.outputs()
+        subject = calibration.judged(subject, outputs)
+        error = error_of(subject, outputs)
     except Unsupported as refusal:
         return replace(started, proof={**started.proof, "onnx_relative_error": None, "onnx_unchecked": str(refusal)})
     proof = {**started.proof, "onnx_relative_error": None if error == float("inf") else error}
@@ -234,9 +242,8 @@ def _built(subject: Subject) -> Launch:
     return replace(started, proof=proof)
 
 
-def error_of(subject: Subject) -> float | None:
-    """How far the outputs are from the reference, after one forward in any case; None where there is no reference."""
-    outputs = subject.lowered.outputs()
+def error_of(subject: Subject, outputs: list[torch.Tensor]) -> float | None:
+    """How far outputs are from the reference; None where there is none."""
     if subject.expected is None:
         return None
     return accuracy.worst_error(outputs, subject.expected, of_ends=subject.of_ends)
@@ -244,7 +251,9 @@ def error_of(subject: Subject) -> float | None:
 
 def check(subject: Subject) -> Launch:
     """The launch so far: "ok" with its error, or "inaccurate"."""
-    error, tolerance = error_of(subject), subject.tolerance
+    outputs = subject.lowered.outputs()
+    subject = calibration.judged(subject, outputs)
+    error, tolerance = error_of(subject, outputs), subject.tolerance
     started = replace(_started(subject), relative_error=error if error != float("inf") else None)
     if error is None or error <= tolerance:
         return started

@@ -20,6 +20,7 @@ class Answers:
 
     cases: pd.DataFrame  # the frame, rows from 0 up, with places, gains, speeds and published accuracy
     ratios: dict[Pair, pd.DataFrame]  # of the pairs that have two records of one setting
+    layouts: pd.DataFrame  # the cases in another layout than channels_last, with `gain` over the same case in that
     exchanges: pd.DataFrame
     exponents: pd.DataFrame
     crossovers: pd.DataFrame
@@ -52,6 +53,7 @@ def answers(frame: pd.DataFrame) -> Answers:
     return Answers(
         cases=cases,
         ratios={pair: rows for pair, rows in compared.items() if len(rows)},
+        layouts=layouts(cases),
         exchanges=exchanges(cases),
         exponents=exponents(cases),
         crossovers=crossovers(cases),
@@ -60,6 +62,14 @@ def answers(frame: pd.DataFrame) -> Answers:
         breakdown=breakdown(cases),
         engines=engines(cases),
     )
+
+
+def layouts(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases that were measured in channels_last, too, with how many times as fast they are in their own layout."""
+    gained = pd.concat(
+        [cases.drop(columns=["gain", "gain_low", "gain_high"]), gains(cases, "layout", "channels_last")], axis=1
+    )
+    return gained[gained["gain"].notna() & ~gained["model"].isin(ANCHORS)]
 
 
 def with_derived(frame: pd.DataFrame) -> pd.DataFrame:

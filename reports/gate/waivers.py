@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import tomli_w
 
+from mixprof.data import toml
 from mixprof.data.errors import UsageError
 
 DEFAULT = Path("mixprof-waivers.toml")
@@ -37,7 +38,7 @@ def parse_date(text: str) -> datetime.date:
 def read(path: Path) -> tuple[Waiver, ...]:
     """The waivers of a file. UsageError for one that cannot be read, or that no `accept` would have written."""
     try:
-        content: dict[str, Any] = msgspec.toml.decode(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = toml.decode(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"got waivers '{path}', which cannot be read ({error}), expected TOML: mend it") from error
     tables = content.pop("waiver", [])
@@ -75,7 +76,7 @@ def accept(waivers: Iterable[Waiver], new: Waiver, today: datetime.date) -> tupl
 def as_toml(waivers: Sequence[Waiver]) -> str:
     """The same waivers are always the same text, so that a diff shows what changed."""
     ordered = sorted(waivers, key=lambda waiver: waiver.case)
-    return TITLE + "\n" + msgspec.toml.encode({"waiver": ordered}).decode() if ordered else TITLE
+    return TITLE + "\n" + tomli_w.dumps({"waiver": [vars(waiver) for waiver in ordered]}) if ordered else TITLE
 
 
 def notes(waivers: Iterable[Waiver], verdicts: Mapping[str, str], today: datetime.date) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from acceptance.frame import Seen
 from acceptance.probes import ROOT, die_with_parent
 
+SMALL = ("--dtypes", "float32", "--resolutions", "14")
 POISONED = """
 import os, sys, torch
 torch.cuda.init()

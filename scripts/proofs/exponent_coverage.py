@@ -111,14 +111,14 @@ def rates(logs: np.ndarray) -> Iterator[Rate]:
     """Every rate under the noise of at least 16 cases. logs: (replicates, cases, launches)."""
     count, noise = len(logs), noise_points(logs)
     for truth, (places, law) in LINES.items():
-        found = fit(places, under(noise, np.arange(len(places)), law(places)))
-        yield Rate("exponent", truth, _held(found.low, law.slope, found.high), count, COVERED)
-        yield Rate("no break", truth, int(np.isnan(found.breakpoint).sum()), count, AT_LEAST)
+        fitted = fit(places, under(noise, np.arange(len(places)), law(places)))
+        yield Rate("exponent", truth, _held(fitted.low, law.slope, fitted.high), count, COVERED)
+        yield Rate("no break", truth, int(np.isnan(fitted.breakpoint).sum()), count, AT_LEAST)
     for truth, (places, law) in BREAKS.items():
-        found = fit(places, under(noise, np.arange(len(places)), law(places)))
+        fitted = fit(places, under(noise, np.arange(len(places)), law(places)))
         step = np.diff(places).max()
-        yield Rate("break", truth, int((np.abs(found.breakpoint - law.at) <= step).sum()), count, AT_LEAST)
-        yield Rate("exponent", truth, _held(found.low, law.slope, found.high), count, COVERED)
+        yield Rate("break", truth, int((np.abs(fitted.breakpoint - law.at) <= step).sum()), count, AT_LEAST)
+        yield Rate("exponent", truth, _held(fitted.low, law.slope, fitted.high), count, COVERED)
     for truth, (places, first, second, place) in CROSSINGS.items():
         found_each = [each[0] for each in crossed(places, first, second, noise) if len(each) == 1]
         yield Rate("crossover reported", truth, len(found_each), count, AT_LEAST)

@@ -106,8 +106,8 @@ def play(same: Pool, slower: Pool | None, generator: random.Random) -> list[str]
         rounds = [number if case in decided else look for case, number in enumerate(rounds)]
         known = {case: [pair[0] for pair in pairs[: rounds[case]] if pair] for case, pairs in enumerate(differences)}
         enough = {case: values for case, values in known.items() if len(values) >= gate.LOOKS[0]}
-        found = gate.judge(enough) if enough else {}
-        decided = {case: verdict.verdict for case, verdict in found.items() if not verdict.open} | decided
+        judged = gate.judge(enough) if enough else {}
+        decided = {case: verdict.verdict for case, verdict in judged.items() if not verdict.open} | decided
     return [decided.get(case, "inconclusive") for case in range(COPIES)]
 
 
@@ -151,7 +151,7 @@ def others(base: Pool, head: Pool, generator: random.Random, count: int, *, inte
     return {name: total / count for name, total in totals.items()}
 
 
-def said(successes: int, trials: int) -> str:
+def in_words(successes: int, trials: int) -> str:
     low, high = wilson(successes, trials)
     return f"{successes / trials:.1%} [{low:.1%}, {high:.1%}]"
 
@@ -171,21 +171,21 @@ def main() -> int:
     same, generator = pools["0"], random.Random(0)
     verdicts = [verdict for _ in range(options.jobs) for verdict in play(same, None, generator)]
     false = verdicts.count("regressed")
-    found = [
+    counts = [
         sum(play(same, pools[str(share)], generator)[0] == "regressed" for _ in range(options.jobs)) for share in SLOWER
     ]
     print(
         f"\n| rule | false alarms | {' | '.join(f'found at {share:.0%}' for share in SLOWER)} |\n|---|---|---|---|---|"
     )
-    cells = " | ".join(said(each, options.jobs) for each in found)
-    print(f"| mixprof ab, jobs of {COPIES} cases | {said(false, len(verdicts))} | {cells} |")
+    cells = " | ".join(in_words(each, options.jobs) for each in counts)
+    print(f"| mixprof ab, jobs of {COPIES} cases | {in_words(false, len(verdicts))} | {cells} |")
     for interleaved in (False, True):
         rates = [others(same, pools[key], generator, 1000, interleaved=interleaved) for key in ("0", *map(str, SLOWER))]
         for name in rates[0]:
             how = ", interleaved" if interleaved else ""
             print(f"| {name}{how} | " + " | ".join(f"{rate[name]:.1%}" for rate in rates) + " |")
     failed = len(verdicts) < 400 or false > 0.01 * len(verdicts)
-    failed |= found[1] < 0.95 * options.jobs or found[2] < 0.99 * options.jobs
+    failed |= counts[1] < 0.95 * options.jobs or counts[2] < 0.99 * options.jobs
     return int(failed)
 
 

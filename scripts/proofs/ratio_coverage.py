@@ -106,21 +106,21 @@ def rows(profile: Profile, sweeps: int, cases: Sequence[int] = CASES) -> Iterato
     for count in cases:
         for drift in (0.0, DRIFT):
             rng = np.random.default_rng([count, round(100 * drift)])
-            found = simulate(profile, rng, sweeps, count, drift)
+            simulated = simulate(profile, rng, sweeps, count, drift)
             each = np.arange(count)[:, None]
-            yield _row("latency", found, each, np.ones(1), drift)
-            yield _row("ratio", found, np.hstack([each, np.roll(each, -1)]), np.array([1.0, -1.0]), drift)
+            yield _row("latency", simulated, each, np.ones(1), drift)
+            yield _row("ratio", simulated, np.hstack([each, np.roll(each, -1)]), np.array([1.0, -1.0]), drift)
 
 
-def _row(what: str, found: Sweeps, cases: np.ndarray, weights: np.ndarray, drift: float) -> Row:
-    sums = (found.logs.mean(axis=-1)[:, cases] * weights).sum(axis=-1)
-    ours, before = (of(found.logs, cases, weights) for of in (half_widths, half_widths_before))
-    variances = found.own[:, cases].sum(axis=-1) + weights.sum() ** 2 * found.shared
+def _row(what: str, simulated: Sweeps, cases: np.ndarray, weights: np.ndarray, drift: float) -> Row:
+    sums = (simulated.logs.mean(axis=-1)[:, cases] * weights).sum(axis=-1)
+    ours, before = (of(simulated.logs, cases, weights) for of in (half_widths, half_widths_before))
+    variances = simulated.own[:, cases].sum(axis=-1) + weights.sum() ** 2 * simulated.shared
     profile = max(0.0, float((sums**2 - variances).mean()))  # what the profile's own terms add, as simulated
     known = 1.96 * np.sqrt(variances + profile)
     held = np.abs(sums) <= ours, np.abs(sums) <= before
     widths = (float(np.median(halves) / np.median(before)) for halves in (ours, known))
-    return Row(found.logs.shape[1], drift, what, *held, *widths)
+    return Row(simulated.logs.shape[1], drift, what, *held, *widths)
 
 
 def main() -> int:

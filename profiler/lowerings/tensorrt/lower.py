@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mixprof.data import cache
 from mixprof.data.errors import Unsupported, first_line
 from mixprof.data.parsing import parse_bytes
-from mixprof.lowerings import Lowered, Proof, Target, cast, convert
+from mixprof.lowerings import Lowered, Proof, Target, cast, convert, quantize
 from mixprof.lowerings.onnx_export import export
 from mixprof.lowerings.onnx_graph import Graph
 from mixprof.lowerings.onnxruntime import session_of
@@ -63,7 +63,25 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         # torch.export takes an axis of length 1 for one that is always 1.
         example = tuple(torch.cat([x, x]) if dynamic and len(x) == 1 else x for x in inputs)
         export(module, example, path, dynamic)
-    return lower_file(path, inputs, target)
+    return _quantized(path, inputs, target) if target.dtype == "int8" else lower_file(path, inputs, target)
+
+
+def _quantized(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
+    """Quantize a graph, build its engine, and add which of the engine's products are in integers."""
+    import onnx
+
+    made = quantize.quantized(path, inputs, target)
+    own = made.with_suffix(f".{target.name}.onnx")
+    cache.write(own, quantize.with_float_biases(onnx.load(str(made))).SerializeToString(deterministic=True))
+    lowered = lower_file(own, inputs, target)
+    fields, operators = quantize.described(lowered, made, inputs), Graph.read(own.read_bytes()).operators
+    products = {
+        layer["name"]: (layer["kind"], "Int8" in layer["dtypes"])
+        for layer in lowered.proof["layers"]
+        if any(operators.get(node) in proof.PRODUCTS for node in layer["nodes"])
+    }
+    ran = quantize.executed(products, fields["proof"]["kept_in_float"], target.name)
+    return replace(lowered, **{**fields, "proof": {**fields["proof"], **ran}})
 
 
 def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
