@@ -54,7 +54,8 @@ def worker_environment(threads: int, allocator: str, cache: Path) -> dict[str, s
 
 def inherited() -> dict[str, str]:
     """This process's environment as a worker inherits it, and the names of what it does not."""
-    stripped = {name for name in os.environ if name.startswith(STRIPPED)}
+    ours = worker_environment(1, "pinned", Path())
+    stripped = {name for name in os.environ if name.startswith(STRIPPED) and name not in ours}
     kept = {name: value for name, value in os.environ.items() if name not in stripped}
     return {TOLD: ",".join(sorted(stripped)), **kept}
 

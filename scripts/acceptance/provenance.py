@@ -18,7 +18,7 @@ from acceptance.frame import Seen, Skipped, Value
 from acceptance.probes import ROOT
 
 PACKAGES = ("torch", "triton", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "pycuda",
-            "nvidia-ml-py", "tensorrt", "tensorrt-rtx", "msgspec", "pandas", "plotly")  # fmt: skip
+            "nvidia-ml-py", "tensorrt", "tensorrt-rtx", "pandas", "plotly")  # fmt: skip
 VARIABLES = ("CUDA", "NVIDIA", "PYTORCH", "TORCH", "TRITON", "CUBLAS", "CUDNN", "OMP", "MKL", "LD_", "MIXPROF")
 SOURCES = ("profiler", "models", "reports", "scripts")
 NO_DRIVER, NO_DEVICE = -1, 100
