@@ -95,6 +95,26 @@ def test_a_counter_of_energy_counts_joules():
     assert ask(f"{NVML}; answer = nvml.energy_counter(0)", nvml_hides=1) is None
 
 
+@needs_pynvml
+def test_energy_of_a_gpu_is_the_counters_difference_over_the_forwards():
+    code = """
+from mixprof.data.errors import Unavailable
+from mixprof.machine.devices.cpu import Cpu
+from mixprof.metrics import energy
+energy.WINDOW_S = 0.05
+device, ran = Cpu(), []
+device.name = "cuda:0"
+try:
+    measured = energy.joules(lambda: ran.append(1), device, 4)
+    answer = [measured.joules_per_image * 4 * len(ran), measured.source]
+except Unavailable as error:
+    answer = str(error)
+"""
+    joules, source = ask(code, nvml_energy="1000000,1000000,1250000")
+    assert (joules, source) == (pytest.approx(250), "nvml")
+    assert ask(code, nvml_hides=1) == "energy: this GPU has no counter that NVML tells of"
+
+
 def test_a_device_is_current_while_an_engine_is_built_and_let_go_of():
     code = f"""
 import ctypes
