@@ -31,7 +31,7 @@ CROP = 0.875  # of a resized image's side, as is usual for evaluation
 
 def calibration(setting: str | None, fed: Sequence[Tensor], case: Case) -> Calibration | None:
     """What a run was told of, for inputs like these; the anchor, which is fixed work, has random ones."""
-    if case.model == "anchor_v1" or setting == RANDOM:
+    if case.is_anchor or setting == RANDOM:
         return _random(fed, case)
     if setting is None:
         return None
@@ -43,7 +43,7 @@ def _random(fed: Sequence[Tensor], case: Case) -> Calibration:
     generator = torch.Generator().manual_seed(feeds.seed_of(case) // 3)  # other values than those it is checked with
     arrays = {}
     for place, x in enumerate(fed):
-        images = case.channels is None and case.model != "anchor_v1"
+        images = case.channels is None and not case.is_anchor
         drawn = [
             accuracy.random_input(tuple(x.shape), generator, images=images)
             if x.dim() == 4 and x.is_floating_point()
