@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mixprof.data.errors import Unsupported, UsageError
-from mixprof.data.parsing import nearest, parse_bytes, parse_range
+from mixprof.data.parsing import Values, nearest, parse_bytes, parse_count, parse_range, why_wrong
 
 if TYPE_CHECKING:
     import torch
@@ -22,15 +22,7 @@ if TYPE_CHECKING:
     from mixprof.machine.devices import Device
 
 Proof = dict[str, Any]  # JSON: each lowering's own
-Values = tuple[str, ...] | Callable[[str], object]  # of an option: () for a bare one, or a parser of them
 LAYOUTS = ("contiguous", "channels_last")
-
-
-def _count(value: str) -> int:
-    """A whole number from 1 up; ValueError, with what is expected."""
-    if not value.isdigit() or int(value) < 1:
-        raise ValueError("a whole number from 1 up")
-    return int(value)
 
 
 @dataclass(frozen=True)
@@ -168,7 +160,7 @@ LOWERINGS: dict[str, Entry] = {
         install="pip install 'mixprof[openvino]'",
         options={
             "hint": ("latency", "throughput"),
-            "streams": _count,
+            "streams": parse_count,
             "precision": ("f32", "bf16", "f16", "device"),
         },
         preload=("torch", "torch.onnx", "onnxscript", "openvino"),
@@ -201,25 +193,12 @@ def parse(name: str) -> tuple[Entry, dict[str, str]]:
         option, equals, value = part.partition("=")
         if option not in entry.options:
             raise UsageError(f"got option '{option}' of lowering '{base}', expected {nearest(option, entry.options)}")
-        if expected := _why_wrong(option, equals, value, entry.options[option]):
+        if expected := why_wrong(option, equals, value, entry.options[option]):
             raise UsageError(f"got '{part}' for lowering '{base}', expected {expected}")
         options[option] = value
     if {"batches", "resolutions"} & set(options) and "dynamic" not in options:
         raise UsageError(f"got lowering '{name}' with a range of shapes, expected the option 'dynamic' with it")
     return entry, options
-
-
-def _why_wrong(option: str, equals: str, value: str, values: Values) -> str | None:
-    """The values that an option takes, in words; None when the value is one of them."""
-    if callable(values):
-        try:
-            values(value)
-        except ValueError as error:
-            return str(error)
-        return None
-    if (value in values) if values else not equals:
-        return None
-    return ", ".join(f"{option}={right}" for right in values) or f"'{option}' without a value"
 
 
 def entry_of(name: str) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
@@ -63,3 +64,18 @@ def exported(
     if not cached:
         export(convert(module, dtype), inputs, path)
     return (quantized(path, inputs, target) if target.dtype == "int8" else path), inputs, cached
+
+
+def fold_batch_norms(module: nn.Module) -> nn.Module:
+    """The module with batch norms folded into the convolutions before them, where torch.fx can trace it.
+
+    Registered models have folded theirs by themselves; without it a bfloat16 export keeps float32 statistics.
+    """
+    if not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+        return module
+    from torch.fx.experimental.optimization import fuse
+
+    with contextlib.suppress(torch.fx.proxy.TraceError, NotImplementedError, TypeError, ValueError):
+        folded: nn.Module = fuse(module, inplace=False)
+        return folded
+    return module

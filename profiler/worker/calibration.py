@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mixprof.data.case import Case
 from mixprof.data.errors import Unsupported
+from mixprof.lowerings import Target
 from mixprof.lowerings.quantize import Calibration
 from mixprof.metrics import Subject, accuracy
 from mixprof.worker import feeds, inputs
@@ -27,6 +28,11 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # Of ImageNet's channels, as torchvision has them.
 MEAN, DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype=np.float32)
 CROP = 0.875  # of a resized image's side, as is usual for evaluation
+
+
+def calibrated(target: Target, setting: str | None, fed: Sequence[Tensor], case: Case) -> Target:
+    """The target with what int8 is calibrated on."""
+    return replace(target, calibration=calibration(setting, fed, case)) if case.dtype == "int8" else target
 
 
 def calibration(setting: str | None, fed: Sequence[Tensor], case: Case) -> Calibration | None:
@@ -85,7 +91,19 @@ def _normalized(image: Image.Image, height: int, width: int) -> Tensor:
     return torch.from_numpy(((pixels - MEAN) / DEVIATION).transpose(2, 0, 1).copy())
 
 
-def judged(subject: Subject, outputs: Sequence[Tensor]) -> Subject:
+def judge(subject: Subject) -> tuple[Subject, float | None]:
+    """How far the outputs are from the reference, after one forward in any case; None where there is no reference.
+
+    The subject of int8 has its tolerance and its noise then.
+    """
+    outputs = subject.lowered.outputs()
+    subject = _judged(subject, outputs)
+    if subject.expected is None:
+        return subject, None
+    return subject, accuracy.worst_error(outputs, subject.expected, of_ends=subject.of_ends)
+
+
+def _judged(subject: Subject, outputs: Sequence[Tensor]) -> Subject:
     """The subject with its signal over noise in the proof, and the tolerance that follows from its own quantization.
 
     An engine's roundings fall out otherwise than the quantized graph's, each by a step at most, twice the half step
