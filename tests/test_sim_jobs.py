@@ -139,7 +139,8 @@ def test_ab_finds_five_percent_and_which_side_they_are_on(repository, monkeypatc
 @pytest.mark.slow
 def test_calibrate_is_quiet_and_finds_what_is_injected(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path))
-    axes = ["--models", "pointwise_conv", "--resolutions", "14", "--devices", "sim:0", "--max-lost-cpu", "1"]
+    axes = ["--models", "pointwise_conv", "--resolutions", "14,28", "--batches", "1,2", "--layouts", "channels_last"]
+    axes += ["--devices", "sim:0", "--max-lost-cpu", "1"]
     assert main.main(["calibrate", *axes, "--json"]) == 0
     kept = json.loads(capsys.readouterr().out)
     assert kept["false_alarms"]["share"] <= 0.01
