@@ -68,7 +68,8 @@ def whole(name: str, flavour: str) -> Seen:
     if reason := lowerings.missing(flavour):
         raise Skipped(reason)
     axes = ("--models", "depthwise_conv,window_attention", "--lowerings", f"{flavour},{flavour}:graph=on")
-    records, wrong = sweep(name, *axes, "--resolutions", "14", "--dtypes", "float16", limit_s=200)
+    records, wrong = sweep(name, *axes, "--resolutions", "14", "--dtypes", "float16",
+                            "--layouts", "contiguous", limit_s=200)  # fmt: skip
     statuses: dict[str, Value] = {f"status {label(record)}": record["status"] for record in records}
     wrong += [f"{label(record)} is {record['status']}: {record['reason']}" for record in records
               if record["status"] not in ("ok", "unsupported")]  # fmt: skip

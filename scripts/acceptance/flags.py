@@ -45,7 +45,7 @@ EXACT = 1e-5  # of a float32 product of 1,024 terms; TF32 rounds operands to 10 
 def _swept(device: str, *axes: str, variables: dict[str, str] | None = None) -> tuple[list[dict[str, Any]], list[str]]:
     with tempfile.TemporaryDirectory(prefix="acceptance-user-") as folder:
         (Path(folder) / "hostile.py").write_text(HOSTILE)
-        common = ("--resolutions", "8", "--batches", "2")
+        common = ("--resolutions", "8", "--batches", "2", "--layouts", "contiguous")
         return sweep(device, *axes, *common, limit_s=LIMIT_S, where=Path(folder), variables=variables)
 
 

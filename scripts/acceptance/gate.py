@@ -116,7 +116,18 @@ def _ab(device: str, head: str, models: str, *axes: str, simulation: str = "") -
         variables = {**_identity(), "MIXPROF_SIM": simulation}
         _make(Path(folder), variables)
         kind = "float32" if device.startswith("sim") else "float16"
-        common = ("--models", models, *of(device), "--dtypes", kind, "--budget", str(limit_s - 20), "--json")
+        common = (
+            "--models",
+            models,
+            *of(device),
+            "--dtypes",
+            kind,
+            "--layouts",
+            "contiguous",
+            "--budget",
+            str(limit_s - 20),
+            "--json",
+        )
         done = mixprof("ab", "base", head, *common, *axes, limit_s=limit_s, where=Path(folder), variables=variables)
     if done.returncode not in (0, 1, 3, 4) or not done.stdout.strip():
         raise RuntimeError(f"ab ended with {done.returncode}: {done.stderr.strip()[-400:]}")
