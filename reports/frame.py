@@ -16,7 +16,7 @@ from mixprof.data.fleet import expanded
 from mixprof.data.manifest import Checked
 from mixprof.data.record import Record
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
-from mixprof.reports import latencies, peaks
+from mixprof.reports import latencies, observed, peaks
 from mixprof.reports.timed import times_of
 
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
@@ -90,6 +90,7 @@ COLUMNS = {
     "compared_with": TEXT,  # JSON: the models that this one is compared with, and what differs
     "top1_percent": REAL,  # published, not measured
     "plain": TEXT,  # semicolon-separated: what ran without a kernel of its own
+    **observed.COLUMNS,
 }
 OF_RECORD = (
     *("status", "reason", "relative_error", "build_s", "build_cached", "artifact_bytes", "metrics"),
@@ -168,6 +169,7 @@ def row(run: str, record: Record) -> dict[str, Any]:
         **{name: getattr(record, name) for name in OF_RECORD},
         **({} if uncounted is None else {"counts_exact": not uncounted, "uncounted_ops": ", ".join(uncounted)}),
         **{name: getattr(record.memory, name, None) for name in MEMORY},
+        **observed.cells(record),
         **_deployed(record),
         **_proven(record.proof or {}),
     }

@@ -21,6 +21,7 @@ def has(module: str) -> bool:
         return False
 
 
+needs_pycuda = pytest.mark.skipif(not has("pycuda"), reason="pycuda is not installed: it needs NVIDIA's headers")
 needs_bindings = pytest.mark.skipif(not has("cuda.bindings.driver"), reason="pip install 'mixprof[cuda]'")
 
 
@@ -189,6 +190,38 @@ answer.append(ctypes.CDLL("libcuda.so.1").fake_live())
     assert launched == [7]
     assert ms == pytest.approx(5 * 0.010 + 0.001, rel=1e-3)
     assert live == 0
+
+
+@needs_pycuda
+def test_pycuda_serves_an_engines_device_as_well_and_leaves_nothing_behind():
+    code = """
+import ctypes
+import numpy as np
+import pycuda.driver
+from mixprof.machine.devices import driver
+from mixprof.machine.devices.engine import EngineDevice
+driver.enter = lambda index: driver.Pycuda(pycuda.driver, index)
+device, fake = EngineDevice(1), ctypes.CDLL("libcuda.so.1")
+def read():
+    return sorted(set(device.download(memory, 100).tolist()))
+memory = device.allocate(100)
+device.upload(memory, np.full(100, 3, np.uint8))
+answer = [read(), fake.fake_current_device(), fake.fake_retained(1)]
+begin, flush = device.event(), device.flusher()
+filled = device.event()
+flush(), device.spin(0.5)
+end = device.event()
+device.synchronize()
+answer += [device.is_done(end), round(device.elapsed_ms(filled, end), 6)]
+device.fill(memory, 255, 100)
+answer.append(read())
+del memory, flush, begin, filled, end
+device.close()
+answer += [fake.fake_current_device(), fake.fake_live()]
+del device
+answer.append(fake.fake_retained(1))
+"""
+    assert ask(code, cuda_devices=2) == [[3], 1, 1, True, 0.02, [255], -1, 0, 0]
 
 
 @needs_bindings

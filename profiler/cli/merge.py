@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from mixprof.cli.command import Command
-from mixprof.cli.report import runs_of
+from mixprof.cli.runs import runs_of
 from mixprof.run.merging import merge
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("runs", nargs="+", metavar="RUN", help="run folders, as shards or fleets of one sweep")
+    command.add_argument("runs", nargs="+", metavar="RUN", help="run folders or URLs, as shards or fleets of one sweep")
     command.add_argument(
         "--out", required=True, metavar="RUN", help="a new folder; of several testbeds, a run for each"
     )
@@ -23,7 +23,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
-    amiss = merge(runs_of(arguments.runs), out)
+    with runs_of(arguments.runs) as runs:
+        amiss = merge(runs, out)
     for message in amiss:
         print(f"mixprof: {message}", file=sys.stderr)
     print(f"{out}\nnext: mixprof report {out} --out {out}/report")

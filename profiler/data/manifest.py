@@ -63,6 +63,8 @@ class Peaks(Message, frozen=True):
     cached_copy_bytes_per_s: float | None = None
     cache_bytes: int | None = None
     overhead_s: float | None = None  # of one operator
+    host_overhead_s: float | None = None  # on a GPU, of it that of the host, and in a graph that of the device
+    device_overhead_s: float | None = None
     best: dict[str, str] | None = None  # the candidate that was the fastest, by the peak it gives
     lost_cpu_share: float | None = None
 

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 
 from mixprof.data.manifest import Peaks
 from mixprof.machine import cpu_contention, devices
+from mixprof.machine.devices import Device
 from mixprof.machine.process import torch_dtype
+from mixprof.metrics import overheads
 from mixprof.metrics.flops import Counts
 
 BLOCK_S = 0.001  # short, so that some blocks are not interrupted on a busy machine
@@ -23,7 +25,8 @@ LOOK_S = 0.4  # for each candidate
 SLOW_S = 0.2  # a candidate whose one call takes longer is the last of its kind
 SIDES = {"cpu": (256, 512, 1024), "cuda": (2048, 4096, 8192)}  # of square matrices
 COPY_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}  # beyond any cache
-CACHED_BYTES = 1 << 20  # of source and of destination
+CACHED_BYTES = 1 << 20  # of source and of destination, on a CPU
+OF_L2 = 0.25  # of a GPU's L2 for each of the two, so that the copy stays within it
 CHAIN = 1024  # multiply-adds per value on CUDA
 # (channels, side of the map, side of the kernel): maps that fit a core's cache
 DEPTHWISE = ((64, 28, 7), (128, 28, 7), (256, 14, 7), (96, 56, 7), (256, 28, 3), (128, 28, 11))
@@ -32,16 +35,18 @@ Candidate = tuple[str, Callable[[], object], float]  # its name, what runs, the 
 
 def measure(device: str, dtype: str) -> Peaks:
     """FLOP/s and bytes/s of a device that is prepared for the dtype; a copy counts what it reads and writes."""
-    kind, synchronize = device.split(":")[0], devices.of(device).synchronize
+    kind, on = device.split(":")[0], devices.of(device)
+    synchronize = on.synchronize
     element, before = torch_dtype(dtype), cpu_contention.read()
     with torch.inference_mode():
         matrix_by, matrix = _best(_matrix(device, kind, element), synchronize)
         vector_by, vector = _best(_vector(device, kind, element), synchronize)
         _, copy = _best(_copy(device, COPY_BYTES[kind]), synchronize)
-        _, cached = _best(_copy(device, CACHED_BYTES), synchronize)
+        cached = _cached_copy(on)
         overhead_s = 1 / _best(_overhead(device, element), synchronize)[1]
+        apart = _overheads(on, element)
     best, lost = {"matrix": matrix_by, "vector": vector_by}, cpu_contention.lost_share(before, cpu_contention.read())
-    return Peaks(device, dtype, matrix, vector, copy, cached, cache_bytes(device), overhead_s, best, lost)
+    return Peaks(device, dtype, matrix, vector, copy, cached, cache_bytes(device), overhead_s, *apart, best, lost)
 
 
 def _best(candidates: Iterator[Candidate], synchronize: Callable[[], None]) -> tuple[str, float]:
@@ -130,6 +135,23 @@ def _overhead(device: str, element: torch.dtype) -> Iterator[Candidate]:
     """A kernel with next to nothing to do, one call's work being one call."""
     x = torch.ones(8, device=device).to(element)
     yield "relu of 8 values", lambda: F.relu(x), 1
+
+
+def _cached_copy(on: Device) -> float:
+    """Bytes per second of a copy that stays in the last cache. On a GPU in a graph: a launch takes longer than it."""
+    if not on.queue:
+        return _best(_copy(on.name, CACHED_BYTES), on.synchronize)[1]
+    size = int((cache_bytes(on.name) or 0) * OF_L2) or CACHED_BYTES
+    ((_, run, work),) = _copy(on.name, size)
+    return work / overheads.device_s(run, on)
+
+
+def _overheads(on: Device, element: torch.dtype) -> tuple[float | None, float | None]:
+    """Seconds of a launch on the host, and of a kernel with next to nothing to do on the device; None on a CPU."""
+    if not on.queue:
+        return None, None
+    ((_, run, _),) = _overhead(on.name, element)
+    return overheads.host_s(run, on), overheads.device_s(run, on)
 
 
 def cache_bytes(device: str) -> int | None:

@@ -72,7 +72,7 @@ def here(peaks: Peaks) -> Hardware:
     """This machine's own device, from its measured peaks."""
     rates = (peaks.matrix_flops_per_s, peaks.vector_flops_per_s, peaks.copy_bytes_per_s)
     cached = (peaks.cached_copy_bytes_per_s or 0.0, peaks.cache_bytes or 0)
-    return Hardware(f"{peaks.device} here", *rates, peaks.overhead_s or 0.0, *cached)
+    return Hardware(f"{peaks.device} here", *rates, peaks.device_overhead_s or peaks.overhead_s or 0.0, *cached)
 
 
 def operator_s(

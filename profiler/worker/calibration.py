@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 RANDOM = "random"
 BATCHES = 8  # of random inputs
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # this and the next: of ImageNet's channels, as in torchvision
-DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+# Of ImageNet's channels, as torchvision has them.
+MEAN, DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype=np.float32)
 CROP = 0.875  # of a resized image's side, as is usual for evaluation
 
 

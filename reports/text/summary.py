@@ -14,6 +14,7 @@ from mixprof.reports.text.measurements import SIMULATED, counts_in_words, failur
 from mixprof.reports.text.method import Manifests, environment, method
 from mixprof.reports.text.missing import not_measured
 from mixprof.reports.text.mixer_exchange import mixer_exchange
+from mixprof.reports.text.observed import what_ran, what_the_gpu_did
 from mixprof.reports.text.roofline import predicted_memory, roofline
 from mixprof.reports.text.verdict import every_ratio, verdict
 
@@ -40,7 +41,8 @@ def first(answers: Answers, manifests: Manifests) -> list[Section]:
 
 def details(answers: Answers, manifests: Manifests) -> list[Section]:
     """The numbers behind the verdict, and how and where they were measured."""
-    of_answers = (built, every_ratio, growth, crossings, proof_of_lowering, roofline, breakdown, predicted_memory)
+    proofs = (proof_of_lowering, what_ran, what_the_gpu_did)
+    of_answers = (built, every_ratio, growth, crossings, *proofs, roofline, breakdown, predicted_memory)
     sections = [section for write in of_answers for section in write(answers)]
     return [*sections, *method(answers, manifests), *environment(manifests)]
 

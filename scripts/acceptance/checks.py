@@ -53,6 +53,8 @@ CHECKS = (
         )
         for model in NETWORKS
     ),
+    _check("gate.injected", "a slow-down of 5 % is a regression", "gate:injected", 180, 80),
+    _check("gate.same", "the same code is not flagged", "gate:same", 350, 100),
     _check("flags.hostile", "float32 is exact whatever a module sets", "flags:hostile", 110, 20),
     _check("flags.memory", "a case that does not fit is `oom`", "flags:memory", 110, 20),
     *(
@@ -82,6 +84,13 @@ CHECKS = (
         for model in NETWORKS
     ),
     _check("flags.layouts", "which layout is faster", "product:layouts", 180, 40, needs="gpu"),
+    _check("engines.device", "the engines' device over the real driver", "engines:device", 150, 30, needs="gpu"),
+    *(
+        _check(f"engines.{flavour}", "whole engines", "engines:whole", 220, 60, needs="gpu", flavour=flavour)
+        for flavour in ("tensorrt", "tensorrt_rtx")
+    ),
+    _check("tools.dram", "counted bytes against the least there must be", "tools:dram", 190, 40, needs="gpu"),
+    _check("tools.sanitizer", "no error of memory in what we enqueue", "tools:sanitizer", 160, 60, needs="gpu"),
     _check("tools.energy", "the energy counter is power times time", "product:energy", 180, 40, needs="gpu"),
     _check("timing.do_bench", "where another tool reads the host's time", "timing:do_bench", 90, 20, needs="gpu"),
     _check(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import asdict
 from typing import Any
 
 from acceptance import targets
 from acceptance.frame import Seen, Value
 from acceptance.targets import Target, samples
+from mixprof.data import toml
 from mixprof.machine.devices import Call
 from mixprof.machine.streams import gpu_sampler, queue_of
 from mixprof.metrics import latency
@@ -29,7 +31,7 @@ def data_sheet() -> dict[str, Any]:
     import torch
 
     name = torch.cuda.get_device_name(0).replace(" ", "") if torch.cuda.is_available() else ""
-    table = prediction.tomllib.loads(prediction.TABLE.read_text())
+    table = toml.decode(prediction.TABLE.read_text())
     return next(({"key": key, **entry} for key, entry in table.items() if key in name), {})
 
 
@@ -80,11 +82,11 @@ def ours(device: str) -> Seen:
     copy = 2 * 1024 * MIB / _median_s(target, target.copy(1024 * MIB))
     product = 2 * 8192**3 / _median_s(target, target.product(8192, "float16"))
     values: dict[str, Value] = {
-        "copy_ratio": peaks["copy_bytes_per_s"] / copy,
-        "product_ratio": peaks["matrix_flops_per_s"] / product,
+        "copy_ratio": peaks.copy_bytes_per_s / copy,
+        "product_ratio": peaks.matrix_flops_per_s / product,
     }
     wrong = tuple(f"{name} is {value:.3f}" for name, value in values.items() if not 0.9 < float(value or 0) < 1.1)
-    return Seen(values, wrong=wrong, raw={"peaks": peaks})
+    return Seen(values, wrong=wrong, raw={"peaks": asdict(peaks)})
 
 
 def flush(device: str) -> Seen:

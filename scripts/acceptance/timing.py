@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from acceptance import targets
 from acceptance.frame import Seen, Skipped, Value
@@ -24,14 +25,21 @@ Points = dict[tuple[float, int], list[float]]  # (length of a spin, spins a forw
 def gated(device: str) -> Seen:
     """Our sampler: spins behind a gate, enqueued before the first of them runs."""
     target = targets.of(device)
-    seen = _seen(target, lambda us, count: _gated(target, target.spins(us, count)), device)
-    return Seen({**seen.values, **_silence(target)}, seen.samples, seen.wrong, seen.raw, seen.virtual_s)
+    seen = of_grid(target, target.spins, device)
+    return replace(seen, values={**seen.values, **_silence(target)})
 
 
 def graph(device: str) -> Seen:
     """Our sampler over the same spins as one CUDA graph."""
     target = targets.of(device)
-    return _seen(target, lambda us, count: _gated(target, target.graph(us, count)), device)
+    return of_grid(target, target.graph, device)
+
+
+def of_grid(target: Target, make: Callable[[float, int], Call], device: str) -> Seen:
+    """Gated times of all spins beside their lengths. make: (length of a spin in us, spins) -> forward."""
+    notes: list[str] = []
+    seen = _seen(target, lambda us, count: _gated(target, make(us, count), notes), device)
+    return replace(seen, wrong=(*seen.wrong, *notes))
 
 
 def cupti(device: str) -> Seen:
@@ -100,11 +108,17 @@ def _depth(target: Target) -> int:
     return 20_000
 
 
-def _gated(target: Target, run: Call) -> list[float]:
-    queue = queue_of(run, target.device)
-    if not queue.gated:
-        raise RuntimeError(f"a forward of {queue.launches} launches was not gated")
-    return samples(gpu_sampler(run, queue, target.device), SAMPLES)
+def _gated(target: Target, run: Call, notes: list[str] | None = None) -> list[float]:
+    """Samples of our sampler. What kept them from being gated is noted, and costs no other point its samples."""
+    notes = [] if notes is None else notes
+    try:
+        queue = queue_of(run, target.device)
+        if not queue.gated:
+            notes.append(f"a forward of {queue.launches} launches was not gated")
+        return samples(gpu_sampler(run, queue, target.device), SAMPLES)
+    except RuntimeError as error:
+        notes.append(str(error))
+        return [0.0]
 
 
 def _profiled(run: Call, count: int) -> list[float]:

@@ -72,16 +72,11 @@ def record(share: float, rounds: int, threads: int, *, most_lost: float = 1.0) -
             before = {entry.pair.case: len(entry.pair.differences) for entry in entries}
             job.run(entries, None, lambda: False)
             lines = [json.loads(line) for line in (Path(folder) / JOURNAL).read_text().splitlines()]
-            last = {
-                Case.from_json(line["base"]): (line["difference"], (flat(line["base_ms"]), flat(line["head_ms"])))
-                for line in lines
-            }
-            pool.append(
-                [
-                    last[entry.pair.case] if len(entry.pair.differences) > before[entry.pair.case] else None
-                    for entry in entries
-                ]
-            )
+            samples = [(flat(line["base_ms"]), flat(line["head_ms"])) for line in lines]
+            both = zip(lines, samples, strict=True)
+            last = {Case.from_json(line["base"]): (line["difference"], taken) for line, taken in both}
+            counts = [len(pair.differences) > before[pair.case] for pair in (entry.pair for entry in entries)]
+            pool.append([last[e.pair.case] if counted else None for e, counted in zip(entries, counts, strict=True)])
             print(f"{number + 1} of {rounds} rounds", file=sys.stderr)
     return pool, time.monotonic() - start
 
@@ -202,9 +197,8 @@ def burned(rounds: int) -> int:
     blamed = sum("regressed" in verdicts for verdicts in jobs)
     open_ones = sum(verdicts.count("inconclusive") for verdicts in jobs) / (COPIES * len(jobs))
     print(f"{given_up:.0%} of {COPIES * len(pool)} pairs given up: too much of their CPU time was lost to others")
-    print(
-        f"{blamed} of {len(jobs)} jobs of {COPIES} cases called one regressed; {open_ones:.0%} of verdicts inconclusive"
-    )
+    print(f"{blamed} of {len(jobs)} jobs of {COPIES} cases called one regressed; ", end="")
+    print(f"{open_ones:.0%} of verdicts inconclusive")
     return int(blamed > len(jobs) / 100)
 
 

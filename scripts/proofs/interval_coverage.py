@@ -27,7 +27,6 @@ half-width: median over replicates. bias and error: mean and root mean square of
 spent: simulated seconds, steady state and calibration included, start of the process not.
 """
 
-import argparse
 import math
 import statistics
 import sys
@@ -42,7 +41,7 @@ from mixprof import sampling
 from mixprof.data.launch import Samples
 from mixprof.reports.statistics import t_quantile, wilson
 from mixprof.reports.timed import latency
-from noise import PROFILES, Job, Launch, Profile, case_truth
+from noise import PROFILES, Job, Launch, Profile, case_truth, replicates
 
 DEVICES = {"dedicated GPU": "cuda:0", "hosted CPU": "cpu"}
 # What one sample takes: on a GPU a block of at least 1 ms, on a CPU up to a network's forward.
@@ -95,16 +94,14 @@ def sampled(watch: Stopwatch, device: str) -> Samples:
     return Samples(series.kept, 1)
 
 
-def ours_as_it_was(watch: Stopwatch, device: str) -> Result:
+def ours_as_it_was(watch: Stopwatch, device: str, unseen: float = 0.0) -> Result:
     kept = sampled(watch, device).samples
-    interval = sampling.within_launch(kept)
+    interval = sampling.within_launch(kept, unseen)
     return Result(interval.estimate, interval.low, interval.high, len(kept), watch.now_s)
 
 
 def ours_on_average(watch: Stopwatch, device: str) -> Result:
-    kept = sampled(watch, device).samples
-    interval = sampling.within_launch(kept, sampling.unseen(device))
-    return Result(interval.estimate, interval.low, interval.high, len(kept), watch.now_s)
+    return ours_as_it_was(watch, device, sampling.unseen(device))
 
 
 def adaptive_autorange(watch: Stopwatch, device: str) -> Result:
@@ -248,17 +245,8 @@ def add_cases(table: Table, name: str, rounds: int, cases: int, replicates: int)
     table.add(labels, cases == SWEEP_CASES, results, truths)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="200 replicates")
-    parser.add_argument("--replicates", type=int, help="default: 2000, a Monte-Carlo error below 1 %%")
-    options = parser.parse_args()
-    options.replicates = options.replicates or (200 if options.quick else 2000)
-    return options
-
-
 def main() -> int:
-    options = arguments()
+    options = replicates(__doc__)
     print(f"{options.replicates} replicates\n")
     table = Table(options.quick)
     for name in PROFILES:

@@ -17,7 +17,6 @@ times as large. Rounds share the machine's drift, and with `drift` a factor of t
   every variance, 1.96 standard errors either way: about as narrow as an interval of this coverage can be.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from mixprof.reports.statistics import LEAST_CASES, Points, contrast, half_width, measured, wilson
-from noise import PROFILES, Profile, case_truth, sweep_medians
+from noise import PROFILES, Profile, case_truth, replicates, sweep_medians
 
 ROUNDS, ITERATIONS = 3, 100
 CASES = (2, 12, 50)
@@ -124,15 +123,11 @@ def _row(what: str, simulated: Sweeps, cases: np.ndarray, weights: np.ndarray, d
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="200 sweeps of each kind")
-    parser.add_argument("--replicates", type=int, help="default: 2000")
-    parser.add_argument("--profile", choices=PROFILES, default="hosted CPU")
-    options = parser.parse_args()
-    sweeps = options.replicates or (200 if options.quick else 2000)
-    print(f"{options.profile}, {sweeps} sweeps\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
+    options = replicates(__doc__, profile=True)
+    print(f"{options.profile}, {options.replicates} sweeps\n")
+    print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
     missed = []
-    for row in rows(PROFILES[options.profile], sweeps):
+    for row in rows(PROFILES[options.profile], options.replicates):
         print(f"| {' | '.join(row.cells())} |", flush=True)
         if not row.met(options.quick):
             missed.append(f"{row.cases} cases, drift {row.drift:.0%}: {row.what}")
