@@ -121,6 +121,12 @@ def test_a_product_that_an_engine_runs_in_float_is_named(tmp_path):
     assert len(proof["float_products"]) == 1  # the convolution whose kernels are predicted
 
 
+def test_the_layer_that_is_kept_in_float_is_known_by_its_output_s_name_too():
+    products = {"linear_51": ("gemm_mlas_f32", False), "linear_1": ("brgemm_i8", True), "add": ("gemm", False)}
+    proof = quantize.executed(products, ["node_linear_51"], "openvino")
+    assert (proof["integer_products"], proof["float_products"]) == ({"brgemm_i8": 1}, ["add"])
+
+
 # Planted faults.
 
 

@@ -90,11 +90,11 @@ def quantized(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Path:
 def described(lowered: Lowered, path: Path, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
     """The fields of a Lowered that a quantized graph adds: its facts, and what it is defined to return."""
     facts: Proof = json.loads(path.with_suffix(".json").read_text())
-    names = [x.numpy() for x in inputs]
+    arrays = [x.numpy() for x in inputs]
 
     def definition() -> list[Tensor]:
         session = _session(path)
-        fed = {node.name: array for node, array in zip(session.get_inputs(), names, strict=True)}
+        fed = {node.name: array for node, array in zip(session.get_inputs(), arrays, strict=True)}
         return [torch.from_numpy(output) for output in session.run(None, fed)]
 
     return {"proof": {**lowered.proof, **facts}, "definition": definition}
@@ -237,7 +237,8 @@ def executed(products: Products, kept: list[str], name: str) -> Proof:
     Unsupported where none is: that would be a float engine under the name int8.
     """
     integer = Counter(kind for kind, is_integer in products.values() if is_integer)
-    others = [node for node, (_, is_integer) in products.items() if not is_integer and node not in kept]
+    names = {*kept, *(name.removeprefix("node_") for name in kept)}  # OpenVINO may name a node by what it returns
+    others = [node for node, (_, is_integer) in products.items() if not is_integer and node not in names]
     if not integer:
         raise Unsupported(f"lowering '{name}': no product runs in integers, so this would be float under the name int8")
     return {"integer_products": dict(integer), "float_products": others}

@@ -94,7 +94,7 @@ def _module(
     choices = Choices(**request.get("choices") or {})
     module = modules.specialize(source, built.module, case.lowering, choices.formulations)
     module = lowerings.convert(module, process.torch_dtype(case.dtype))
-    bytes_of_weights = weights_bytes(module)
+    bytes_of_weights = None if case.dtype == "int8" else weights_bytes(module)  # of which some are bytes then
     bound, target = built.example.bind(module), replace(target, images=built.example.images)
     may_fall_back = bool(request.get("layout_is_default"))
     inputs = tuple(reference.inputs)
