@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,7 +147,9 @@ def test_of_processes_that_choose_at_once_the_first_is_kept(tmp_path, monkeypatc
         for number in range(4)
     ]
     kept = {process.communicate()[0].strip() for process in every}
-    assert kept == {choices.recall("key").chosen}
+    choice = choices.recall("key")
+    assert choice is not None
+    assert kept == {choice.chosen}
     assert [path.name for path in (tmp_path / "cache" / "choices").iterdir()] == ["key.json"]
 
 
@@ -176,7 +179,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_every_launch_of_a_case_runs_what_was_chosen(run):
-    records = {record.case.model: record for record in read_records(run)}
+    records: dict[str, Any] = {record.case.model: record for record in read_records(run)}
     chosen = records["window_attention"]
     (choice,) = chosen.proof["choices"]
     assert chosen.status == "ok"
