@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from mixprof.data.case import Case
 from mixprof.data.pairs import Measured, Paired
 from mixprof.data.run_folder import read_records
 from mixprof.lowerings import Target
+from mixprof.metrics.memory_plan import predict_peak
 from mixprof.models import attention, registry
 from mixprof.models.specialization import LOWERINGS, formulations_in, parts_of
 from mixprof.reports.gate.judge import Judge
@@ -146,7 +148,9 @@ def test_of_processes_that_choose_at_once_the_first_is_kept(tmp_path, monkeypatc
         for number in range(4)
     ]
     kept = {process.communicate()[0].strip() for process in every}
-    assert kept == {choices.recall("key").chosen}
+    choice = choices.recall("key")
+    assert choice is not None
+    assert kept == {choice.chosen}
     assert [path.name for path in (tmp_path / "cache" / "choices").iterdir()] == ["key.json"]
 
 
@@ -176,7 +180,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_every_launch_of_a_case_runs_what_was_chosen(run):
-    records = {record.case.model: record for record in read_records(run)}
+    records: dict[str, Any] = {record.case.model: record for record in read_records(run)}
     chosen = records["window_attention"]
     (choice,) = chosen.proof["choices"]
     assert chosen.status == "ok"
@@ -209,3 +213,11 @@ def test_on_a_simulated_gpu_the_choice_is_that_of_the_known_truth(part):
     truth = {name: race._lowered(name)[1].proof["simulated"]["truth"]["hot"]["gpu_ms"] for name in choice.ms}
     assert choice.ms == pytest.approx(truth, rel=0.05)
     assert truth[choice.chosen] == min(truth.values())
+
+
+def test_memory_is_predicted_of_the_formulation_that_runs(run):
+    chosen: Any
+    (chosen,) = [record for record in read_records(run) if record.case.model == "window_attention"]
+    name = f"window_attention:formulation={chosen.proof['choices'][0]['chosen']}"
+    module = models.build(name, resolution=8, window=4, channels=32, lowering="eager")
+    assert chosen.memory.predicted_peak_bytes == predict_peak(module, torch.randn(1, 8, 8, 32))

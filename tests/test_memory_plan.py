@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 
 from mixprof import models
 from mixprof.machine import devices
+from mixprof.metrics import memory_plan
 from mixprof.metrics.memory import process_peak, weights_bytes
 from mixprof.metrics.memory_plan import predict_peak
 
@@ -23,7 +25,9 @@ def measured(forward: Callable[..., object], *inputs: Tensor) -> int:
     """The peak of a second forward: the first one makes what is made once."""
     with torch.inference_mode():
         forward(*inputs)
-        return devices.of("cpu").allocator_peak(lambda: forward(*inputs))
+        peak = devices.of("cpu").allocator_peak(lambda: forward(*inputs))
+    assert peak is not None
+    return peak
 
 
 def arranged(module: nn.Module, memory_format: torch.memory_format) -> nn.Module:
@@ -202,3 +206,23 @@ def test_allocator_peak_cuda():
     x = torch.randn(64, 256, device="cuda")
     with torch.inference_mode():
         assert devices.of("cuda:0").allocator_peak(lambda: chain(x)) == 3 * 64 * KIB
+
+
+@pytest.mark.parametrize(
+    ("backend", "beside"),
+    [
+        (SDPBackend.FLASH_ATTENTION, 4 * 2 * 3 * 64),  # a log-sum-exp in float32 for each query
+        (SDPBackend.EFFICIENT_ATTENTION, 0),  # none: nothing is kept for a backward
+        (SDPBackend.MATH, 2 * 2 * 3 * 64 * 64),
+    ],
+)
+def test_attention_on_cuda_is_that_of_the_backend_there(backend, beside, monkeypatch):
+    """The backend is said here, since no GPU is: only what follows from it is tested."""
+    monkeypatch.setattr(memory_plan, "backend", lambda *args, **kwargs: backend.value)
+    q = torch.randn(2, 3, 64, 32, dtype=torch.float16, device="meta")
+    peak = predict_peak(lambda q: nn.functional.scaled_dot_product_attention(q, q, q), q, device="cuda")
+    output = 2 * q.numel()
+    if backend is SDPBackend.MATH:
+        assert peak >= output + beside
+    else:
+        assert 0 <= peak - output - beside <= 64  # and the state of a random generator

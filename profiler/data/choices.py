@@ -33,6 +33,7 @@ class Choices(Message, frozen=True):
 
     formulations: dict[str, str] = field(default_factory=dict)  # path of a part -> the one it runs
     choices: tuple[Choice, ...] = ()
+    predicted_peak_bytes: int | None = None  # of an eager forward that runs them
     reason: str | None = None  # why nothing was measured, where that failed
 
     def proof(self) -> Json:

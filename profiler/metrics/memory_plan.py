@@ -2,8 +2,9 @@
 
 The forward runs on fake tensors, which have a device, shape and strides but no values; `meta` alone would not do, since
 kernels lay out their results by device and modules may choose by it. Each storage that an operator creates lives until
-its last tensor is gone. Kernels also take workspaces that no tensor shows: `WORKSPACES` holds the CPU's. On CUDA the
-prediction is of tensors alone: what cuDNN takes is its own choice, made on the device.
+its last tensor is gone. Kernels also take workspaces that no tensor shows: `WORKSPACES` holds the CPU's. On CUDA, where
+there is one, attention is that of the backend that torch chooses there, and the prediction is of tensors alone: what
+cuDNN takes is its own choice, made on the device.
 """
 
 import weakref
@@ -67,9 +68,7 @@ class _Liveness(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         with self:
-            # What an operator that is only a composition of others comes to.
-            fused = func is torch.ops.aten.scaled_dot_product_attention.default and _is_fused(*args, **kwargs)
-            parts = _fused_attention(*args, **kwargs) if fused else decompose(func, args, kwargs)
+            parts = _parts(func, args, kwargs)
         if parts is not NotImplemented:
             return parts
         result = as_viewed(*args) if func is torch.ops.aten.view.default else func(*args, **kwargs)
@@ -108,17 +107,38 @@ def as_viewed(tensor: Tensor, shape: list[int]) -> Tensor:
     return tensor.view(shape).as_strided(tensor.view(shape).shape, strides)
 
 
-def _is_fused(*args: Any, **kwargs: Any) -> bool:
-    """Whether this torch runs this attention in one kernel on the CPU; taken to hold for other devices."""
+def _parts(func: Any, args: Any, kwargs: Any) -> Any:
+    """What an operator that is only a composition of others comes to; NotImplemented for any other."""
+    if func is torch.ops.aten.scaled_dot_product_attention.default:
+        fused = FUSED.get((args[0].device.type, backend(*args, **kwargs)))
+        if fused is not None:
+            return fused(*args, **kwargs)
+    return decompose(func, args, kwargs)
+
+
+def backend(*args: Any, **kwargs: Any) -> int:
+    """The backend that this torch chooses for such an attention on its device, asked of tensors without values."""
     with _disable_current_modes():
-        on_cpu: list[Any] = [stand_in(argument) if isinstance(argument, Tensor) else argument for argument in args]
-        return torch._fused_sdp_choice(*on_cpu, **kwargs) != SDPBackend.MATH.value
+        alike: list[Any] = [_alike(argument) if isinstance(argument, Tensor) else argument for argument in args]
+        return int(torch._fused_sdp_choice(*alike, **kwargs))
 
 
-def _fused_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *flags: object,
-    scale: float | None = None, enable_gqa: bool = False,
-) -> Tensor:  # fmt: skip
+def _alike(tensor: Tensor) -> Tensor:
+    """A tensor that a kernel is chosen by: on a CPU over next to no memory, on a GPU of the same strides."""
+    if tensor.device.type == "cpu":
+        return stand_in(tensor)
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+
+
+def _on_cpu(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *flags: object,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
     """The fused kernel's output beside its log-sum-exp; a boolean mask is made a float one first.
 
     flags: dropout and whether it is causal.
@@ -127,6 +147,40 @@ def _fused_attention(
         mask = torch.where(mask, torch.zeros((), dtype=query.dtype, device=mask.device), float("-inf"))
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return fused(query, key, value, *flags, attn_mask=mask, scale=scale)[0]
+
+
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, mask: None = None, dropout: float = 0.0, causal: bool = False,
+    scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    fused = torch.ops.aten._scaled_dot_product_flash_attention
+    return fused(query, key, value, dropout, causal, False, scale=scale)[0]
+
+
+def _efficient(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0, causal: bool = False,
+    scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    fused = torch.ops.aten._scaled_dot_product_efficient_attention
+    return fused(query, key, value, mask, False, dropout, causal, scale=scale)[0]
+
+
+def _cudnn(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0, causal: bool = False,
+    scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    fused = torch.ops.aten._scaled_dot_product_cudnn_attention
+    return fused(query, key, value, mask, False, dropout, causal, False, scale=scale)[0]
+
+
+# (type of device, backend) -> the operator with its outputs; any other backend is products around a softmax. Those of
+# CUDA have never run on a GPU.
+FUSED: dict[tuple[str, int], Callable[..., Tensor]] = {
+    ("cpu", SDPBackend.FLASH_ATTENTION.value): _on_cpu,
+    ("cuda", SDPBackend.FLASH_ATTENTION.value): _flash,
+    ("cuda", SDPBackend.EFFICIENT_ATTENTION.value): _efficient,
+    ("cuda", SDPBackend.CUDNN_ATTENTION.value): _cudnn,
+}
 
 
 def _tensors(tree: Any) -> list[Tensor]:

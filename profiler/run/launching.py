@@ -104,7 +104,7 @@ def launch_case(entry: Planned, bench: Bench) -> Launch:
     request, reference = request_of(entry), reference_of(server, entry.case)
     first = {**request, "max_memory": bound and 2 * bound}  # the reference is computed in twice the width
     start = time.perf_counter()
-    counted = _count(server, reference.with_suffix(".json"), first, timeout_s)
+    counted = _count(server, reference.with_suffix(f".{entry.case.device.split(':')[0]}.json"), first, timeout_s)
     counts = _kept(counted)
     if reason := _too_large(entry.case, counted, bound):
         return Launch("oom", reason, counts=counts)
@@ -126,7 +126,7 @@ def launch_case(entry: Planned, bench: Bench) -> Launch:
         wall_s=outcome.wall_s,
         start_s=None if job_s is None else outcome.wall_s - job_s,
     )
-    predicted = counted.predicted_peak_bytes
+    predicted = (choices or {}).get("predicted_peak_bytes") or counted.predicted_peak_bytes
     memory = launch.memory and replace(launch.memory, predicted_peak_bytes=predicted)
     return replace(launch, counts=counts, memory=memory, environment=environment)
 

@@ -23,7 +23,7 @@ from mixprof.machine import cpu_contention, devices, process, streams, testbed
 from mixprof.metrics import accuracy
 from mixprof.models import specialization
 from mixprof.models.registry import POINTWISE, PUBLISHED
-from mixprof.worker import modules, pin, simulated
+from mixprof.worker import counting, modules, pin, simulated
 from mixprof.worker.reference import Reference
 
 ROUNDS = 9  # of one sample from each that is still in the race
@@ -65,7 +65,19 @@ def choose(request: dict[str, Any]) -> dict[str, Any]:
         chosen = _of_parts(built.module, shapes, racing)
     formulations = {path: choice.chosen for path, choice in chosen.items()}
     distinct = {digest(to_builtins(choice)): choice for choice in chosen.values()}
-    return {"status": "ok", **to_builtins(Choices(formulations, tuple(distinct.values())))}
+    peak = _predicted_peak(request["source"], case, formulations)
+    return {"status": "ok", **to_builtins(Choices(formulations, tuple(distinct.values()), peak))}
+
+
+def _predicted_peak(source: Mapping[str, Any], case: Case, formulations: Mapping[str, str]) -> int | None:
+    """Predicted peak bytes of a forward in these formulations; None for a lowering that is not eager."""
+    if not formulations or case.lowering.split(":")[0] != "eager":
+        return None
+    built = modules.build(source, case, "meta")
+    module = modules.specialize(source, built.module, case.lowering, formulations)
+    dtype = process.torch_dtype(case.dtype)
+    inputs = [lowerings.cast(tensor.to("meta"), dtype) for tensor in built.example.tensors]
+    return counting.predicted_peak(built.example.bind(lowerings.convert(module, dtype)), inputs, case.device)
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -103,11 +104,21 @@ def _memory(source: Mapping[str, Any], case: Case, counted: Forward) -> tuple[in
     eager = modules.specialize(source, counted.module, "eager").to(dtype)
     weights = sum(_nbytes(parameter, dtype) for parameter in eager.parameters())
     try:
-        return memory_plan.predict_peak(eager, *counted.inputs), weights
+        return predicted_peak(eager, counted.inputs, case.device), weights
     except Exception:  # of the user's own code: any
         if not _may_run(source):
             raise
         return None, weights
+
+
+def predicted_peak(eager: nn.Module, inputs: list[Tensor], device: str) -> int:
+    """Predicted peak bytes of an eager forward, with the kernels of a CUDA device where one is; else with a CPU's."""
+    if device.startswith("cuda") and torch.cuda.is_available():
+        try:
+            return memory_plan.predict_peak(eager, *inputs, device=device)
+        except (RuntimeError, NotImplementedError) as error:
+            print(f"mixprof: memory is predicted with a CPU's kernels: {one_line(error)}", file=sys.stderr)
+    return memory_plan.predict_peak(eager, *inputs)
 
 
 def _nbytes(tensor: Tensor, dtype: torch.dtype) -> int:
