@@ -149,28 +149,30 @@ def _on_cpu(
     return fused(query, key, value, *flags, attn_mask=mask, scale=scale)[0]
 
 
-def _flash(
-    query: Tensor, key: Tensor, value: Tensor, mask: None = None, dropout: float = 0.0, causal: bool = False,
-    scale: float | None = None, enable_gqa: bool = False,
-) -> Tensor:  # fmt: skip
+def _on_cuda(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> dict[str, Any]:
+    """The arguments that the fused operators of CUDA share, by their names."""
+    given = dict(zip(("attn_mask", "dropout_p", "is_causal"), rest, strict=False)) | named
+    common = {"dropout_p": given.get("dropout_p", 0.0), "is_causal": given.get("is_causal", False)}
+    return {"query": query, "key": key, "value": value, **common, "scale": given.get("scale")}
+
+
+def _flash(*args: Any, **kwargs: Any) -> Tensor:
     fused = torch.ops.aten._scaled_dot_product_flash_attention
-    return fused(query, key, value, dropout, causal, False, scale=scale)[0]
+    return fused(**_on_cuda(*args, **kwargs), return_debug_mask=False)[0]
 
 
-def _efficient(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0, causal: bool = False,
-    scale: float | None = None, enable_gqa: bool = False,
-) -> Tensor:  # fmt: skip
+def _efficient(*args: Any, **kwargs: Any) -> Tensor:
     fused = torch.ops.aten._scaled_dot_product_efficient_attention
-    return fused(query, key, value, mask, False, dropout, causal, scale=scale)[0]
+    return fused(**_on_cuda(*args, **kwargs), attn_bias=_mask_of(*args, **kwargs), compute_log_sumexp=False)[0]
 
 
-def _cudnn(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0, causal: bool = False,
-    scale: float | None = None, enable_gqa: bool = False,
-) -> Tensor:  # fmt: skip
+def _cudnn(*args: Any, **kwargs: Any) -> Tensor:
     fused = torch.ops.aten._scaled_dot_product_cudnn_attention
-    return fused(query, key, value, mask, False, dropout, causal, False, scale=scale)[0]
+    return fused(**_on_cuda(*args, **kwargs), attn_bias=_mask_of(*args, **kwargs), compute_log_sumexp=False)[0]
+
+
+def _mask_of(*args: Any, attn_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    return args[3] if len(args) > 3 else attn_mask
 
 
 # (type of device, backend) -> the operator with its outputs; any other backend is products around a softmax. Those of
