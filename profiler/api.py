@@ -22,6 +22,7 @@ from mixprof.models import load_published as load_published
 from mixprof.plan import sweep_file
 from mixprof.plan.files import Given
 from mixprof.plan.settings import Axes, Measure
+from mixprof.plan.shards import Shard
 from mixprof.reports.answers.refine import next_cases
 from mixprof.reports.frame import load as load
 from mixprof.reports.gate.exporters import write
@@ -69,18 +70,21 @@ def sweep(
     out: str | Path | None = None,
     resume: bool = False,
     refine: bool = False,
+    shard: str | None = None,
     given: Given | None = None,
     **settings: object,
 ) -> Path:
     """Run a sweep file, axes and settings by keywords, or both; without any, the default comparison. The run folder.
 
-    out: a new folder, runs/<time> by default. refine: add cases where two models swap places. given: what files are
-    fed with. Raises UsageError for what cannot be, NotTrusted for a run of another environment that is to go on.
+    out: a new folder, runs/<time> by default. refine: add cases where two models swap places. shard: "3/16", a part of
+    it. given: what files are fed with.
+    Raises UsageError for what cannot be, NotTrusted for a run of another environment that is to go on.
     """
     groups, measure = sweep_file.read(Path(file) if file else None, settings, "{}=".format)
     run = Path(out or clock.strftime("runs/%Y%m%d-%H%M%S"))
     more = (lambda folder: next_cases(load(folder))) if refine else None
-    carry_out(Sweep(groups, measure, given or Given()), run, registry, Unstopped(sys.stderr), resume, more)
+    asked = Sweep(groups, measure, given or Given(), Shard.parse(shard) if shard else None)
+    carry_out(asked, run, registry, Unstopped(sys.stderr), resume, more)
     return run
 
 

@@ -47,7 +47,7 @@ def _queued(record: Record, cells: Mapping[str, Any]) -> dict[str, Any]:
 def _by_round(record: Record, time: str) -> dict[str, str]:
     """The rounds of a record's launches and their medians. Where rounds are not told apart, launches count as such."""
     timed = sorted(_timed(record, time), key=lambda launch: launch[0])
-    rounds = [number for number, _ in timed]
+    rounds = [f"{origin} {number}".strip() for (origin, number), _ in timed]
     distinct = rounds if len(set(rounds)) == len(rounds) else range(len(rounds))
     medians = [float(np.median(samples.samples)) for _, samples in timed]
     return {"rounds": ", ".join(map(str, distinct)), "medians_ms": ", ".join(map(repr, medians))}
@@ -58,10 +58,11 @@ def samples_of(record: Record, time: str) -> list[Samples]:
     return [samples for _, samples in _timed(record, time)]
 
 
-def _timed(record: Record, time: str) -> list[tuple[int, Samples]]:
-    """Return each launch's round with its samples."""
-    timed = [(launch.round, getattr(launch, time)) for launch in record.launches if launch.status == "ok"]
-    return [(number, samples) for number, samples in timed if samples is not None and samples.samples]
+def _timed(record: Record, time: str) -> list[tuple[tuple[str, int], Samples]]:
+    """Return the run or node, and the round there, of each launch with its samples."""
+    good = [launch for launch in record.launches if launch.status == "ok"]
+    timed = [((each.environment.origin or "", each.round), getattr(each, time)) for each in good]
+    return [(place, samples) for place, samples in timed if samples is not None and samples.samples]
 
 
 def latency(launches: Sequence[Samples], device: str) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from acceptance.frame import NONE, Check, Journal, Usage, chosen
 from acceptance.provenance import NO_DEVICE, NO_DRIVER
 from acceptance.run import Device, run
 
-NOTHING = "no CUDA device: the NVIDIA driver is not installed, or shows none"
 HOUR_S = 3600.0
 
 
@@ -47,10 +46,10 @@ def find(label: str, server: probes.Server) -> Device:
     if result.outcome != "passed":
         raise RuntimeError(f"the driver was not asked: {result.message}")
     if values["status"] not in (0, NO_DRIVER, NO_DEVICE):
-        raise RuntimeError(f"the CUDA driver does not start: cuInit gives {values['status']}")
+        raise RuntimeError(values["reason"] or f"the CUDA driver does not start: cuInit returned {values['status']}")
     if values["name"] is None:
-        reason = NOTHING if not values["devices"] else f"no device '{label}': CUDA shows {values['devices']}"
-        return Device(NONE, "none", "", f"{reason}: nothing was run on one")
+        reason = values["reason"] or f"no device '{label}': CUDA shows {values['devices']}"
+        return Device(NONE, "none", "", f"no CUDA device, nothing was run on one: {reason}")
     return Device(label, "gpu", str(values["name"]))
 
 

@@ -1,6 +1,6 @@
 """Every kind of model that people bring through `count` and `time`, by command, one at a time, as a table in Markdown.
 
-    python scripts/people_table.py --command "python -m mixprof.cli" --out people.md [--only PATTERN] [--timeout 120]
+    python scripts/people_table.py --command "python -m mixprof" --out people.md [--only PATTERN] [--timeout 120]
 
 What a command printed is kept beside the table (`people.jsonl`), and a kind that is in it is not run again.
 """
@@ -23,28 +23,46 @@ PREFIX = "people-"  # of the folder that files are written to
 QUICK = ("--quick", "--threads", "1", "--max-lost-cpu", "1", "--seconds", "0.1")
 
 
-def main() -> None:
+def options(timeout_s: float) -> argparse.ArgumentParser:
+    """What this table and that of timm's networks take."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--command", default=f"{sys.executable} -m mixprof.cli")
+    parser.add_argument("--command", type=shlex.split, default=[sys.executable, "-m", "mixprof"])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--timeout", type=float, default=timeout_s)
+    return parser
+
+
+class Kept:
+    """The rows of a table, beside it, by the first of their fields; one that is there is not made again."""
+
+    def __init__(self, table: Path):
+        self.path = table.with_suffix(".jsonl")
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.rows: dict[str, Any] = {next(iter(row.values())): row for row in map(json.loads, lines)}
+
+    def add(self, key: str, row: dict[str, Any]) -> None:
+        self.rows[key] = row
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def main() -> None:
+    parser = options(120.0)
     parser.add_argument("--only", default="")
-    parser.add_argument("--timeout", type=float, default=120.0)
     arguments = parser.parse_args()
     from people import KINDS
-
-    kept = arguments.out.with_suffix(".jsonl")
-    rows = {row["name"]: row for row in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-        kinds = [*KINDS, *calls(), *files(Path(folder))]
-        run_all(kinds, rows, kept, arguments)
-    arguments.out.write_text(table(kinds, rows))
-
-
-def calls() -> list[Kind]:
-    """Functions in a model's place."""
     from people_calls import MACS
 
-    return [Kind(f"call:people_calls:{name}", 9, None, macs, 0, 0) for name, macs in MACS.items()]
+    kept = Kept(arguments.out)
+    calls = [Kind(f"call:people_calls:{name}", 9, None, macs, 0, 0) for name, macs in MACS.items()]
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        kinds = [*KINDS, *calls, *files(Path(folder))]
+        for kind in kinds:
+            key = key_of(kind)
+            if key not in kept.rows and re.search(arguments.only, key):
+                kept.add(key, {"name": key, **run_kind(kind, arguments.command, arguments.timeout)})
+                print(key, judge(kind, kept.rows[key]), flush=True)
+    arguments.out.write_text(table(kinds, kept.rows))
 
 
 def files(folder: Path) -> list[Kind]:
@@ -72,18 +90,6 @@ def key_of(kind: Kind) -> str:
     return " ".join((place.partition("/")[2] or kind.model, *kind.options))
 
 
-def run_all(kinds: list[Kind], rows: dict[str, Any], kept: Path, arguments: argparse.Namespace) -> None:
-    """Run every kind that has no row yet, and keep its row at once."""
-    for kind in kinds:
-        key = key_of(kind)
-        if key in rows or not re.search(arguments.only, key):
-            continue
-        rows[key] = {"name": key, **run_kind(kind, shlex.split(arguments.command), arguments.timeout)}
-        with kept.open("a") as file:
-            file.write(json.dumps(rows[key]) + "\n")
-        print(key, judge(kind, rows[key]), flush=True)
-
-
 def run_kind(kind: Kind, command: list[str], timeout: float) -> dict[str, Any]:
     """What `count` and `time` say of a kind: parameters, MACs, status and reason in each dtype."""
     one: list[str] = []
@@ -107,36 +113,30 @@ def call(command: list[str], timeout: float) -> tuple[int | None, str, str]:
 def counts_of(answer: tuple[int | None, str, str]) -> dict[str, Any]:
     code, out, errors = answer
     try:
-        found = json.loads(out)
+        fields = json.loads(out)
     except ValueError:
-        found = {}
+        fields = {}
     lines = [line for line in errors.splitlines() if line.strip()]
-    said = lines[-1] if code and lines else ""
-    return {
-        "exit": code,
-        "params": found.get("params"),
-        "macs": found.get("macs"),
-        "uncounted": found.get("uncounted_ops"),
-        "says": said,
-        "lines": len(lines),
-    }
+    message = lines[-1] if code and lines else ""
+    counts = {"params": fields.get("params"), "macs": fields.get("macs"), "uncounted": fields.get("uncounted_ops")}
+    return {"exit": code, **counts, "says": message, "lines": len(lines)}
 
 
 def statuses_of(answer: tuple[int | None, str, str], kind: Kind) -> dict[str, list[str]]:
     """Status and reason in each dtype; for a command that refused, its exit code and last line."""
     code, out, errors = answer
     rows = [line for line in out.splitlines() if line.startswith(kind.model + " ")]
-    found = {}
+    statuses = {}
     for dtype in DTYPES if kind.batch else ("float32",):
         line = next((row for row in rows if re.search(rf"\s{dtype}\s", row)), None)
         status = re.search(r"\s(ok|[a-z]+: .*)$", line) if line else None
         if status:
             word, _, reason = status[1].partition(": ")
-            found[dtype] = [word, reason, line or ""]
+            statuses[dtype] = [word, reason, line or ""]
         else:
             last = next((text for text in reversed(errors.splitlines()) if text.strip()), "")
-            found[dtype] = [f"exit {code}", last, ""]
-    return found
+            statuses[dtype] = [f"exit {code}", last, ""]
+    return statuses
 
 
 def judge(kind: Kind, row: dict[str, Any]) -> str:
@@ -168,12 +168,12 @@ def table(kinds: list[Kind], rows: dict[str, dict[str, Any]]) -> str:
             continue
         row, verdict = rows[key], judge(kind, rows[key])
         right += verdict == "right"
-        said = next((reason for _, reason, _ in row["time"].values() if reason), "") or row["count"]["says"]
+        remark = next((reason for _, reason, _ in row["time"].values() if reason), "") or row["count"]["says"]
         count = row["count"]
         macs = "" if count["macs"] is None else f"{count['macs']:,}" + ("+" if count["uncounted"] else "")
         params = "" if count["params"] is None else f"{count['params']:,}"
         statuses = [*(status for status, _, _ in row["time"].values()), "", ""][:3]
-        cells = [str(kind.item), f"`{key}`", params, macs, *statuses, verdict, said.replace("|", "/")[:200]]
+        cells = [str(kind.item), f"`{key}`", params, macs, *statuses, verdict, remark.replace("|", "/")[:200]]
         lines.append("| " + " | ".join(cells) + " |")
     return f"{right} of {len(lines) - 2} as they should be.\n\n" + "\n".join(lines) + "\n"
 

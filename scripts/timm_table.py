@@ -1,20 +1,17 @@
 """Networks of timm, each family at least once, through `count` and `time`, beside timm's published figures.
 
-    python scripts/timm_table.py --out timm.md [--command "python -m mixprof.cli"] [--timeout 300] [--count-only]
+    python scripts/timm_table.py --out timm.md [--command "python -m mixprof"] [--timeout 300] [--count-only]
 
 Needs timm (1.0.31 with torch 2.14.1 was tried). `timm_published.csv` holds facts of timm's own benchmark tables, by
 their image size: billions of multiply-accumulates and millions of parameters, rounded as published there to two digits.
 """
 
-import argparse
 import csv
-import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from people_table import QUICK, call, counts_of, statuses_of
+from people_table import QUICK, Kept, call, counts_of, options, statuses_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from people import Kind
@@ -24,23 +21,18 @@ ROUNDING = 0.005  # of a figure with two digits behind its point
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--command", default=f"{sys.executable} -m mixprof.cli")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--timeout", type=float, default=300.0)
+    parser = options(300.0)
     parser.add_argument("--count-only", action="store_true")
     arguments = parser.parse_args()
-    kept = arguments.out.with_suffix(".jsonl")
-    rows = {row["model"]: row for row in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}
+    kept = Kept(arguments.out)
     with PUBLISHED.open() as file:
         published = list(csv.DictReader(file))
-    for each in published:
-        if each["model"] not in rows:
-            rows[each["model"]] = run(each, shlex.split(arguments.command), arguments.timeout, arguments.count_only)
-            with kept.open("a") as file:
-                file.write(json.dumps(rows[each["model"]]) + "\n")
-            print(line(each, rows[each["model"]]), flush=True)
-    arguments.out.write_text(table(published, rows))
+    for network in published:
+        name = network["model"]
+        if name not in kept.rows:
+            kept.add(name, run(network, arguments.command, arguments.timeout, arguments.count_only))
+            print(line(network, kept.rows[name]), flush=True)
+    arguments.out.write_text(table(published, kept.rows))
 
 
 def run(each: dict[str, str], command: list[str], timeout: float, count_only: bool) -> dict[str, Any]:
@@ -78,19 +70,8 @@ def line(each: dict[str, str], row: dict[str, Any]) -> str:
 
 
 def table(published: list[dict[str, str]], rows: dict[str, dict[str, Any]]) -> str:
-    names = (
-        "family",
-        "model",
-        "side",
-        "params (M)",
-        "published",
-        "GMACs",
-        "published",
-        "apart",
-        "uncounted",
-        "float32",
-    )
-    head = ["| " + " | ".join((*names, "says")) + " |", "|---" * (len(names) + 1) + "|"]
+    titles = "family | model | side | params (M) | published | GMACs | published | apart | uncounted | float32 | says"
+    head = [f"| {titles} |", "|---" * (titles.count("|") + 1) + "|"]
     return "\n".join((*head, *(line(each, rows[each["model"]]) for each in published if each["model"] in rows))) + "\n"
 
 

@@ -5,6 +5,7 @@ The real ctypes, pynvml and cuda.bindings load them in a process of its own: `as
 
 import atexit
 import functools
+import importlib.util
 import json
 import os
 import shutil
@@ -29,10 +30,32 @@ def libraries(old: bool = False) -> Path:
         pytest.skip("no C compiler here (cc or gcc), and the fake driver is compiled from source")
     folder = Path(tempfile.mkdtemp(prefix="mixprof-fake-driver-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", *(["-DOLD"] if old else [])]
     for name, source in (("libcuda.so.1", "cuda.c"), ("libnvidia-ml.so.1", "nvml.c")):
-        flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", *(["-DOLD"] if old else [])]
         subprocess.run([compiler, *flags, "-o", folder / name, SOURCES / source, "-ldl"], check=True)
+    if lacking := sorted(_wanted_by_pycuda() - _symbols("--defined-only", folder / "libcuda.so.1")):
+        # pycuda is linked with all that it may call; what the fake has not is "not supported", 801.
+        (folder / "rest.c").write_text("".join(f"int {name}(void) {{ return 801; }}\n" for name in lacking))
+        sources = (SOURCES / "cuda.c", folder / "rest.c")
+        subprocess.run([compiler, *flags, "-o", folder / "libcuda.so.1", *sources, "-ldl"], check=True)
+    (folder / "libcuda.so").symlink_to("libcuda.so.1")
     return folder
+
+
+def _wanted_by_pycuda() -> set[str]:
+    """What the driver must have for pycuda, where it is installed, to be loaded."""
+    found = importlib.util.find_spec("pycuda")
+    folders = found.submodule_search_locations or () if found else ()
+    return {name for folder in folders for path in Path(folder).glob("_driver*.so") for name in _undefined(path)}
+
+
+def _undefined(path: Path) -> set[str]:
+    return {name for name in _symbols("--undefined-only", path) if name.startswith("cu") and name[2].isupper()}
+
+
+def _symbols(which: str, path: Path) -> set[str]:
+    lines = subprocess.run(["nm", "-D", which, path], capture_output=True, text=True, check=True).stdout.splitlines()
+    return {line.split()[-1].partition("@")[0] for line in lines}
 
 
 def environment(old: bool = False, **scenario: object) -> dict[str, str]:

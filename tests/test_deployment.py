@@ -64,6 +64,15 @@ def test_nothing_is_marked_that_is_not_decided(tmp_path):
         assert not any(row[name] for name in ("best_latency", "best_cold_start", "best_bytes"))
 
 
+def test_what_an_int8_engine_runs_in_float_is_said(tmp_path):
+    proof = {"integer_products": {"QLinearMatMul": 2, "QLinearConv": 1}, "float_products": ["node_conv2d_2"]}
+    quantized = replace(engine("openvino", (4.0, 4.1), (), 2, dtype="int8"), proof={**proof, "sqnr_db": 31.25})
+    found, _ = table(tmp_path, engine("onnxruntime", (5.0, 5.1), (), 1), quantized)
+    (line,) = [line for line in what_each_gives(found)[0].markdown().splitlines() if "int8" in line]
+    assert "| 3 of 4 |" in line
+    assert "| 31.25 |" in line
+
+
 def test_one_launch_decides_no_cold_start(tmp_path):
     _, rows = table(tmp_path, engine("onnxruntime", (5.0,), (0.2,), 1), engine("openvino", (4.0,), (0.5,), 2))
     assert not any(row["best_cold_start"] for row in rows.values())

@@ -21,6 +21,7 @@ def has(module: str) -> bool:
         return False
 
 
+needs_pycuda = pytest.mark.skipif(not has("pycuda"), reason="pycuda is not installed: it needs NVIDIA's headers")
 needs_bindings = pytest.mark.skipif(not has("cuda.bindings.driver"), reason="pip install 'mixprof[cuda]'")
 
 
@@ -92,6 +93,26 @@ def test_a_counter_of_energy_counts_joules():
     code = f"{NVML}; count = nvml.energy_counter(0); answer = [count(), count()]"
     assert ask(code, nvml_energy="1000000,1000000,1250000") == [1000.0, 1250.0]
     assert ask(f"{NVML}; answer = nvml.energy_counter(0)", nvml_hides=1) is None
+
+
+@needs_pynvml
+def test_energy_of_a_gpu_is_the_counters_difference_over_the_forwards():
+    code = """
+from mixprof.data.errors import Unavailable
+from mixprof.machine.devices.cpu import Cpu
+from mixprof.metrics import energy
+energy.WINDOW_S = 0.05
+device, ran = Cpu(), []
+device.name = "cuda:0"
+try:
+    measured = energy.joules(lambda: ran.append(1), device, 4)
+    answer = [measured.joules_per_image * 4 * len(ran), measured.source]
+except Unavailable as error:
+    answer = str(error)
+"""
+    joules, source = ask(code, nvml_energy="1000000,1000000,1250000")
+    assert (joules, source) == (pytest.approx(250), "nvml")
+    assert ask(code, nvml_hides=1) == "energy: this GPU has no counter that NVML tells of"
 
 
 def test_a_device_is_current_while_an_engine_is_built_and_let_go_of():
@@ -189,6 +210,38 @@ answer.append(ctypes.CDLL("libcuda.so.1").fake_live())
     assert launched == [7]
     assert ms == pytest.approx(5 * 0.010 + 0.001, rel=1e-3)
     assert live == 0
+
+
+@needs_pycuda
+def test_pycuda_serves_an_engines_device_as_well_and_leaves_nothing_behind():
+    code = """
+import ctypes
+import numpy as np
+import pycuda.driver
+from mixprof.machine.devices import driver
+from mixprof.machine.devices.engine import EngineDevice
+driver.enter = lambda index: driver.Pycuda(pycuda.driver, index)
+device, fake = EngineDevice(1), ctypes.CDLL("libcuda.so.1")
+def read():
+    return sorted(set(device.download(memory, 100).tolist()))
+memory = device.allocate(100)
+device.upload(memory, np.full(100, 3, np.uint8))
+answer = [read(), fake.fake_current_device(), fake.fake_retained(1)]
+begin, flush = device.event(), device.flusher()
+filled = device.event()
+flush(), device.spin(0.5)
+end = device.event()
+device.synchronize()
+answer += [device.is_done(end), round(device.elapsed_ms(filled, end), 6)]
+device.fill(memory, 255, 100)
+answer.append(read())
+del memory, flush, begin, filled, end
+device.close()
+answer += [fake.fake_current_device(), fake.fake_live()]
+del device
+answer.append(fake.fake_retained(1))
+"""
+    assert ask(code, cuda_devices=2) == [[3], 1, 1, True, 0.02, [255], -1, 0, 0]
 
 
 @needs_bindings

@@ -214,6 +214,6 @@ def test_on_a_simulated_gpu_the_choice_is_that_of_the_known_truth(part):
 
 def test_memory_is_predicted_of_the_formulation_that_runs(run):
     (chosen,) = [record for record in read_records(run) if record.case.model == "window_attention"]
-    module = models.build(f"window_attention:formulation={chosen.proof['choices'][0]['chosen']}", resolution=8, window=4,
-                          channels=32, lowering="eager")  # fmt: skip
+    name = f"window_attention:formulation={chosen.proof['choices'][0]['chosen']}"
+    module = models.build(name, resolution=8, window=4, channels=32, lowering="eager")
     assert chosen.memory.predicted_peak_bytes == predict_peak(module, torch.randn(1, 8, 8, 32))

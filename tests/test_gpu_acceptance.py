@@ -15,7 +15,8 @@ from mixprof.machine import cuda_driver
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
-from acceptance import checks, predictions, probes
+import fake_driver
+from acceptance import checks, predictions, probes, tools
 from acceptance.frame import NEEDS, Journal, Result, Seen, Usage, chosen
 
 TESTS = Path(__file__).parent
@@ -30,9 +31,9 @@ def start(tmp_path, *arguments, script=TOYS, device="sim:0"):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def finish(tmp_path, *arguments, **more):
+def finish(tmp_path, *arguments, seconds=300, **more):
     process = start(tmp_path, *arguments, **more)
-    printed, errors = process.communicate(timeout=300)
+    printed, errors = process.communicate(timeout=seconds)
     return process.returncode, printed, errors
 
 
@@ -235,7 +236,7 @@ def test_the_script_says_that_there_is_no_device_and_ends_well(tmp_path):
     for _ in range(2):  # a second time, too
         code, printed, errors = finish(tmp_path, script=SCRIPT, device="cuda:0")
         assert code == 0, errors
-        assert "nothing was run on one" in printed
+        assert "no CUDA device, nothing was run on one: " in printed
     summary = json.loads((tmp_path / "out" / "gpu_acceptance.json").read_text())
     assert summary["device"] is False
     assert {line["outcome"] for line in lines(tmp_path) if line["name"] != "provenance.source"} == {"skipped"}
@@ -271,3 +272,71 @@ def test_every_test_of_a_gpu_is_marked_and_none_runs_without_a_device(file):
     assert " passed" not in done.stdout
     assert " skipped" in done.stdout
     assert marked.returncode == 5, "a test lacks the mark gpu"
+
+
+# On a driver that is there, and on a simulated device
+
+
+@pytest.mark.parametrize(("code", "words"), [(802, "fabric"), (803, "two versions"), (999, "nvidia_uvm")])
+def test_a_driver_that_does_not_start_is_a_failure_with_its_meaning_and_never_no_device(tmp_path, code, words):
+    done = fake_driver.run(str(SCRIPT), "--only", "fork", "--out", str(tmp_path / "out"), cuda_init=code)
+    assert done.returncode == 1
+    assert f"cuInit returned {code}" in done.stderr
+    assert words in done.stderr
+    assert lines(tmp_path) == []
+
+
+def test_a_device_of_the_driver_is_known_by_its_name_and_asked_through_nvml(tmp_path):
+    done = fake_driver.run(str(SCRIPT), "--only", "provenance.nvml", "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = lines(tmp_path)
+    assert (line["outcome"], line["device"], line["simulated"]) == ("passed", "cuda:0", False)
+    assert line["seen"]["values"]["uuid"] == fake_driver.UUID.format(0)
+    assert line["seen"]["raw"]["MaxClockSM"] > 0
+
+
+def test_on_a_simulated_gpu_times_and_rates_are_its_truth(tmp_path):
+    code, printed, _ = finish(tmp_path, "--only", "timing,peaks", script=SCRIPT)
+    assert code == 0, printed
+    values = {line["name"]: line["seen"]["values"] for line in lines(tmp_path) if line["outcome"] == "passed"}
+    assert values["timing.gated"]["slope_x260"] == pytest.approx(1, abs=0.01)
+    assert values["timing.gated"]["added_us_x260"] == pytest.approx(0, abs=0.1)
+    assert values["timing.ungated"]["ungated_over_gated"] == pytest.approx(6 / 2.5, rel=0.05), "the gate is for this"
+    assert values["timing.queue"]["depth"] == 1000
+    assert values["peaks.copies"]["copy_gb_s"] == pytest.approx(1500, rel=0.02)
+    assert values["peaks.copies"]["knee_of_l2"] == 1
+    assert values["peaks.products"]["float16_tflops"] == pytest.approx(200, rel=0.02)
+    assert values["peaks.flush"]["control_over_hot"] == pytest.approx(1, abs=0.02)
+    assert all(line["simulated"] for line in lines(tmp_path))
+    assert all(each["holds"] for line in lines(tmp_path) for each in line["predicted"])
+    assert sum(line["seen"]["virtual_s"] or 0 for line in lines(tmp_path)) < 540
+
+
+@pytest.mark.slow
+def test_all_of_it_on_a_simulated_gpu_killed_at_five_random_moments(tmp_path):
+    moments = random.Random(13)
+    for _ in range(5):
+        kept = [line["name"] for line in lines(tmp_path)]
+        process = start(tmp_path, "--resume", "--deadline", "540", script=SCRIPT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(2, 15))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert [line["name"] for line in lines(tmp_path)][: len(kept)] == kept
+    code, printed, errors = finish(tmp_path, "--resume", "--deadline", "540", script=SCRIPT, seconds=600)
+    assert code == 0, f"{printed}\n{errors}"  # 3, were it not done within nine minutes
+    names = [line["name"] for line in lines(tmp_path)]
+    assert sorted(names) == sorted(check.name for check in checks.CHECKS)
+    skipped = {line["name"] for line in lines(tmp_path) if line["outcome"] == "skipped"}
+    assert skipped == {check.name for check in checks.CHECKS if check.needs == "gpu"}
+
+
+def test_bytes_are_read_from_the_table_of_ncu():
+    text = (
+        "==PROF== Connected to process 1\n"
+        '"ID","Process ID","Kernel Name","Metric Name","Metric Unit","Metric Value"\n'
+        '"0","1","gemm","dram__bytes_read.sum","Mbyte","1,024.5"\n'
+        '"0","1","gemm","dram__bytes_write.sum","Kbyte","12"\n'
+        '"1","1","relu","dram__bytes_read.sum","byte","7"\n'
+    )
+    assert tools.read_bytes(text) == {"0 gemm": 1024.5e6 + 12e3, "1 relu": 7.0}

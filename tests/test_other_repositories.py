@@ -129,6 +129,44 @@ def test_the_remedies_work(odd):
     doubled(done)
 
 
+def test_bisect_takes_the_same_remedy(odd):
+    arguments = ("one", "two", "--models", "pkg.zoo:mixer", "--pythonpath", "code/packages", *EXACT)
+    done = odd.python("-m", "mixprof", "bisect", *arguments)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)["found"]
+    assert answer["subject"] == "toy: two"
+    assert answer["judged"]["exact"]["macs"] == [PRODUCT, 2 * PRODUCT]
+
+
+WORDS = """
+from torch import nn
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(100, 16), nn.Linear(16, 100)
+
+    def forward(self, ids):
+        return [self.head(self.table(ids)) for _ in range(TIMES)][0]
+
+
+def net():
+    return Words()
+"""
+
+
+def test_bisect_feeds_a_model_as_ab_does(tmp_path):
+    repository = Installed(tmp_path)
+    for times, name in ((1, "one"), (2, "two")):
+        repository.at(name, {"zoo.py": WORDS.replace("TIMES", str(times))})
+    arguments = ("one", "two", "--models", "zoo:net", "--input", "ids:2x7:int64", "--devices", "cpu", "--exact-only")
+    done = repository.python("-m", "mixprof", "bisect", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    product = 2 * 7 * 16 * 100
+    assert json.loads(done.stdout)["found"]["judged"]["exact"]["macs"] == [product, 2 * product]
+
+
 @pytest.mark.parametrize("folder", ["/tmp", "../..", "nowhere"])
 def test_a_module_path_that_is_no_folder_of_the_sides_is_one_line(odd, folder):
     done = odd.ab("one", "two", "--models", "pkg.zoo:mixer", "--pythonpath", folder)

@@ -8,6 +8,7 @@ import torch
 
 from mixprof.data import cache
 from mixprof.data.errors import UsageError
+from mixprof.data.json import to_builtins
 from mixprof.data.messages import Machine
 from mixprof.metrics import peaks
 from mixprof.plan.axes import Planned, Source
@@ -56,10 +57,11 @@ def test_a_real_measurement_is_whole(monkeypatch):
     for name, value in {"LOOK_S": 0.01, "SIDES": {"cpu": (64,)}, "COPY_BYTES": {"cpu": 1 << 20}}.items():
         monkeypatch.setattr(peaks, name, value)
     monkeypatch.setattr(peaks, "DEPTHWISE", ((32, 14, 7),))
-    found = dict(peaks.measure("cpu", "float32"))
-    assert all(float(str(found[name])) > 0 for name in machine_peaks.RATES)
-    assert peaks.measure("cpu", "float32")["best"]["matrix"] in ("mm 64", "1x1 convolution 64")
-    json.dumps(found)
+    measured = peaks.measure("cpu", "float32")
+    assert all(getattr(measured, name) > 0 for name in machine_peaks.RATES)
+    assert measured.best is not None
+    assert measured.best["matrix"] in ("mm 64", "1x1 convolution 64")
+    json.dumps(to_builtins(measured))
 
 
 def test_the_matrix_products_and_the_convolutions_are_those_that_their_work_says():

@@ -128,6 +128,22 @@ def test_a_forward_with_more_launches_than_the_queue_is_host_bound_and_says_so()
     assert MEDIAN(slow.gpu_ms.samples) == pytest.approx(1200 * 0.020, rel=0.01)
 
 
+def test_a_forward_that_waits_now_and_then_is_timed_without_a_gate_and_says_so():
+    device = Simulated(Gpu(), "a test")
+    run, calls = device.forward([Kernel(2.0, 2.0)] * 100), []
+
+    def forward():
+        run()
+        calls.append(1)
+        if len(calls) % 7 == 0:
+            device.synchronize()
+
+    lowered = Lowered(forward, lambda: None, 0.0, device=device)
+    times = latency.measure(lowered, device, "hot", budget("sim:0", quick=True))
+    assert times.queued.gated is False
+    assert MEDIAN(times.gpu_ms.samples) > 0.5  # the host's pace, 0.6 ms, and not the device's 0.2
+
+
 @pytest.mark.parametrize("regime", REGIMES)
 def test_cold_is_never_faster_than_hot(regime):
     hot, cold = (timed(Gpu(), REGIMES[regime], mode, quick=True) for mode in ("hot", "cold"))

@@ -123,8 +123,9 @@ def repository(tmp_path_factory):
     ("head", "device", "host", "code"),
     [("same", "same", "same", 0), ("device", "regressed", "regressed", 1), ("host", "same", "regressed", 1)],
 )
-def test_ab_finds_five_percent_and_which_side_they_are_on(repository, head, device, host, code):
-    axes = ("--resolutions", "56", "--batches", "16", *AXES)
+def test_ab_finds_five_percent_and_which_side_they_are_on(repository, monkeypatch, head, device, host, code):
+    monkeypatch.setenv("MIXPROF_SIM", "l2_gb_s=5,dram_gb_s=5")  # 0.6 MB of a large launch take 120 us
+    axes = ("--resolutions", "56", *AXES)
     done = mixprof(repository.folder, "ab", "base", head, "--json", *axes)
     outcome = json.loads(done.stdout)
     verdicts = {judged["time"]: judged["verdict"] for judged in outcome["cases"]}
@@ -138,7 +139,8 @@ def test_ab_finds_five_percent_and_which_side_they_are_on(repository, head, devi
 @pytest.mark.slow
 def test_calibrate_is_quiet_and_finds_what_is_injected(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path))
-    axes = ["--models", "pointwise_conv", "--resolutions", "14", "--devices", "sim:0", "--max-lost-cpu", "1"]
+    axes = ["--models", "pointwise_conv", "--resolutions", "14,28", "--batches", "1,2", "--layouts", "channels_last"]
+    axes += ["--devices", "sim:0", "--max-lost-cpu", "1"]
     assert main.main(["calibrate", *axes, "--json"]) == 0
     kept = json.loads(capsys.readouterr().out)
     assert kept["false_alarms"]["share"] <= 0.01

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixprof.api import compare
-from mixprof.cli.command import Command, add_axes, add_json, add_list, add_measure, print_json, read_sweep
+from mixprof.cli.command import Command, add_axes, add_files, add_json, add_list, add_measure, print_json, read_sweep
 from mixprof.cli.gate_options import add_setup, refuse_no_model
 from mixprof.data.errors import UsageError
 from mixprof.data.json import to_builtins
@@ -39,6 +39,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     add_json(command)
     add_axes(command)
+    add_files(command)
     add_measure(command, "any")
 
 
@@ -86,8 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     good, bad = _check(arguments)
     sweep = read_sweep(arguments)
     spec = Spec(
-        sweep.groups, good, bad, sweep.measure, prepare=arguments.prepare, pythonpath=arguments.pythonpath,
-        exact_only=arguments.exact_only, budget_s=arguments.budget,
+        sweep.groups, good, bad, sweep.measure, given=sweep.given, prepare=arguments.prepare,
+        pythonpath=arguments.pythonpath, exact_only=arguments.exact_only, budget_s=arguments.budget,
     )  # fmt: skip
     policy = Policy(thresholds=thresholds.parse(arguments.threshold))
     folder = Path(arguments.out or time.strftime("runs/bisect-%Y%m%d-%H%M%S"))

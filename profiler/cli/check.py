@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mixprof.cli import gate_options
 from mixprof.cli.command import Command, add_json
+from mixprof.cli.runs import copies
 from mixprof.data import calibrations, run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.histories import File, History, content_hash, is_url
@@ -22,7 +23,7 @@ MOST_RUNS = 200  # of a history that are read, the newest
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", metavar="RUN", help="a run folder")
+    command.add_argument("folder", metavar="RUN", help="a run folder or its URL")
     command.add_argument("--against", required=True, metavar="BASELINE", help="run folder, baseline file, or history")
     command.add_argument("--add", action="store_true", help="add the run to the history afterwards")
     command.add_argument("--under-test", metavar="A,B", help="software whose versions may differ: torch, cuda, …")
@@ -33,6 +34,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Judge RUN; the exit code of the policy."""
+    with copies([arguments.folder]) as (folder,):
+        arguments.folder = str(folder)
+        return _judge(arguments)
+
+
+def _judge(arguments: argparse.Namespace) -> int:
     policy = gate_options.policy_of(arguments)
     head = stored.of_run(Path(arguments.folder))
     history = history_of(arguments.against)

@@ -7,7 +7,6 @@ from mixprof import models
 from mixprof.cli.command import Command, add_depth, add_files, add_json, check_depth, print_json, read_files
 from mixprof.data.errors import UsageError
 from mixprof.plan.settings import AXES
-from mixprof.reports.text import module_tree
 from mixprof.run import counting
 from mixprof.run.counting import SINGLE, Counted
 from mixprof.symbolic import words
@@ -36,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_depth(arguments.depth, "--tree", asked=arguments.tree)
     label, counted = counting.count(axes, models, read_files(arguments), tree=arguments.tree)
     if counted.tree is not None:
+        from mixprof.reports.text import module_tree
+
         counted = replace(counted, tree=module_tree.pruned(counted.tree, arguments.depth))
     fields = {name: value for name, value in asdict(counted).items() if name != "tree" or value is not None}
     print_json(fields) if arguments.json else print(_as_text(label, counted))
@@ -55,6 +56,8 @@ def _as_text(label: str, counted: Counted) -> str:
     if counted.counted_on in WHERE:
         lines.append(f"  counted {WHERE[counted.counted_on]}")
     if counted.tree is not None:
+        from mixprof.reports.text import module_tree
+
         lines += ["", module_tree.as_text(counted.tree)]
     return "\n".join(lines)
 

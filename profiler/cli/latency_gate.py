@@ -45,7 +45,7 @@ class Nothing(Exception):
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Context:
     """What a report says besides verdicts."""
 
     base: str
@@ -88,7 +88,7 @@ class Gate:
             self._say(str(error))
             pytest.fail(f"{NAME}: {error}", pytrace=False)
         words = f"{base} ({commit[:10]})" if commit else base
-        self._conclude(outcome, exit_code(outcome, policy), _Told(words, budget, self._keep(kept)))
+        self._conclude(outcome, exit_code(outcome, policy), _Context(words, budget, self._keep(kept)))
         return outcome
 
     def _where(self, folder: str) -> Path:
@@ -109,16 +109,16 @@ class Gate:
             shutil.copy2(file, kept)
         return kept
 
-    def _conclude(self, outcome: Outcome, code: int, told: _Told) -> None:
+    def _conclude(self, outcome: Outcome, code: int, context: _Context) -> None:
         """Say every verdict; the policy's exit code is the test's outcome."""
         __tracebackhide__ = True
         lines = [_in_words(judged) for judged in outcome.judged]
-        more = [outcome_words(outcome, code).strip(), f"samples and verdicts: {told.kept}"]
+        more = [outcome_words(outcome, code).strip(), f"samples and verdicts: {context.kept}"]
         self._item.add_report_section("call", NAME, "\n".join([*lines, *outcome.notes, *more]) + "\n")
-        self._say("; ".join(lines) + f" against {told.base}")
+        self._say("; ".join(lines) + f" against {context.base}")
         if code == 0:
             return
-        line = _line(outcome, [judged for judged in outcome.judged if judged.verdict in SPEAKS_OF[code]], told)
+        line = _line(outcome, [judged for judged in outcome.judged if judged.verdict in SPEAKS_OF[code]], context)
         if code == 3:
             self._undecided(line, measured=True)
         else:
@@ -198,15 +198,15 @@ def _in_words(judged: Judged) -> str:
     return f"{judged.name}: {in_words(judged)}{waived}"
 
 
-def _line(outcome: Outcome, failing: Sequence[Judged], told: _Told) -> str:
+def _line(outcome: Outcome, failing: Sequence[Judged], context: _Context) -> str:
     """What made a gate fail, and what to do, in one line."""
     if outcome.flagged and outcome.canary is not None:
         canary = in_words(outcome.canary)
         to_do = "nothing here is to be trusted, measure on a machine at rest"
-        return f"BASE against itself, {told.base}, is {canary}: {to_do}"
+        return f"BASE against itself, {context.base}, is {canary}: {to_do}"
     failing = [judged for judged in failing if not judged.waived]
     verdicts = "; ".join(_in_words(judged) for judged in failing)
-    to_do = TO_DO[failing[0].verdict].format(name=failing[0].name, budget=told.budget)
+    to_do = TO_DO[failing[0].verdict].format(name=failing[0].name, budget=context.budget)
     if seconds := max((judged.more_s or 0 for judged in failing), default=0):
         to_do += f": about {seconds:.0f} s more would decide it"
-    return f"{verdicts} against {told.base}: {to_do}"
+    return f"{verdicts} against {context.base}: {to_do}"

@@ -1,34 +1,27 @@
 """`mixprof report`: figures, tables and data."""
 
 import argparse
-import os
 from pathlib import Path
 
 from mixprof.cli.command import Command
-from mixprof.data import run_folder
+from mixprof.cli.runs import runs_of
 from mixprof.data.errors import UsageError
-from mixprof.run.sweep import set_torn_lines_aside
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("runs", nargs="+", metavar="RUN", help="a run folder; several stand side by side")
+    command.add_argument("runs", nargs="+", metavar="RUN", help="a run folder or its URL; several stand side by side")
     command.add_argument("--out", required=True, metavar="DIR", help="a folder for index.html and its files")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from mixprof.reports.export import write_report
 
-    runs = [Path(folder) for folder in arguments.runs]
-    for folder in runs:
-        run_folder.read_manifest(folder)
-        if os.access(folder, os.W_OK):
-            with run_folder.lock(folder):  # lines of a live sweep are not torn, they are being written
-                set_torn_lines_aside(folder)
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise UsageError(f"got --out '{out}', which is a file, expected a folder")
-    for path in write_report(runs, out):
-        print(path)
+    with runs_of(arguments.runs) as runs:
+        for path in write_report(runs, out):
+            print(path)
     return 0
 
 

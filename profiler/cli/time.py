@@ -1,6 +1,9 @@
 """`mixprof time`: the quick look."""
 
 import argparse
+import statistics
+import sys
+from pathlib import Path
 
 from mixprof import models
 from mixprof.cli.command import Command, add_axes, add_depth, add_files, add_measure, check_depth, read_sweep
@@ -19,16 +22,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mixprof.reports.text import module_tree, summary
-
     check_depth(arguments.depth, "--layers", asked=arguments.layers)
     arguments.models = ",".join(arguments.models)
     watch = Interruptible()
     with passing(read_sweep(arguments), models, watch) as folder:
-        print(summary.short(folder))
+        print(_table(folder))
         for record in run_folder.read_records(folder):
             branches = (record.proof or {}).get("modules")
             if branches and not record.case.is_anchor:
+                from mixprof.reports.text import module_tree
+
                 print(f"\n{record.case.label()}\n{module_tree.as_text(module_tree.pruned(branches, arguments.depth))}")
     return watch.exit_code
 
@@ -37,4 +40,22 @@ EXAMPLES = (
     "time depthwise_conv window_attention --resolutions 14,28",
     "time my.zoo:net --lowerings eager,compile --quick",
 )
+
+
+def _table(folder: Path) -> str:
+    """Cases and latencies; without pandas a line each, the median of the first launch in the device's own time."""
+    try:
+        from mixprof.reports.text import summary
+
+        return summary.short(folder)
+    except ModuleNotFoundError as error:
+        print(f"mixprof: no intervals: {error.name} is not installed (python scripts/missing.py)", file=sys.stderr)
+    lines = []
+    for record in run_folder.read_records(folder):
+        samples = [each.gpu_ms or each.host_ms for each in record.launches if each.status == "ok"]
+        ms = [f"{statistics.median(each.samples):.4g} ms" for each in samples[:1] if each is not None]
+        lines.append(f"{record.case.label()}  {record.status}  {ms[0] if ms else record.reason or ''}")
+    return "\n".join(lines)
+
+
 COMMAND = Command("measure now, print one table, leave nothing behind", add_options, run, EXAMPLES)

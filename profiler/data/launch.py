@@ -95,6 +95,10 @@ class LaunchEnvironment(Message, frozen=True):
     wall_s: float | None = None
     start_s: float | None = None
     tries: int | None = None
+    origin: str | None = None  # the node of a cluster, or the run before a merge: where rounds of one number are one
+    began_s: float | None = None  # this and the next: Unix time, on a cluster's node
+    ended_s: float | None = None
+    lost: int | None = None  # launches of this round that were lost with their nodes before
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ class Sweep(Message, frozen=True):
 
     cases: int | None = None
     digest: str | None = None
+    shards: tuple[str, ...] | None = None  # "3/16": the parts of it that are here; None: all of it
 
 
 class Environment(Message, frozen=True):
@@ -20,8 +21,16 @@ class Environment(Message, frozen=True):
     informing: Json = field(default_factory=dict)  # may explain a difference and forbids no comparison
 
 
+class Origin(Message, frozen=True):
+    """A run before it was merged with others of its testbed."""
+
+    created: str | None = None
+    informing: Json = field(default_factory=dict)
+    shards: tuple[str, ...] | None = None
+
+
 class Content(Message, frozen=True):
-    """A file among the models, and its feed."""
+    """A file among the models, or a user's code, and its feed."""
 
     sha256: str
     inputs_sha256: str | None
@@ -39,6 +48,8 @@ class Manifest(Message, frozen=True):
     models: dict[str, Json] | None = None  # the facts of each; None in a run that is older than these
     lowerings: dict[str, Json] | None = None
     created: str | None = None  # 2026-01-31T12:00:00+0000
+    accelerator: str | None = None  # the label by which a cluster's nodes were chosen
+    origins: dict[str, Origin] | None = None  # of a merged run, by the name that its launches have for each
 
 
 class Peaks(Message, frozen=True):

@@ -2,7 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+Values = tuple[str, ...] | Callable[[str], object]  # of an option: () for a bare one, or a parser of them
 
 
 def parse_resolution(text: str | int | Sequence[int]) -> tuple[int, int]:
@@ -34,3 +36,23 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """The names most like this one, for an error message."""
     names = list(names)
     return ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=0.4) or sorted(names))
+
+
+def parse_count(value: str) -> int:
+    """A whole number from 1 up; ValueError, with what is expected."""
+    if not value.isdigit() or int(value) < 1:
+        raise ValueError("a whole number from 1 up")
+    return int(value)
+
+
+def why_wrong(option: str, equals: str, value: str, values: Values) -> str | None:
+    """The values that an option takes, in words; None when the value is one of them."""
+    if callable(values):
+        try:
+            values(value)
+        except ValueError as error:
+            return str(error)
+        return None
+    if (value in values) if values else not equals:
+        return None
+    return ", ".join(f"{option}={right}" for right in values) or f"'{option}' without a value"

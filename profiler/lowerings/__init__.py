@@ -11,25 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mixprof.data.errors import UsageError
-from mixprof.data.parsing import nearest, parse_bytes, parse_range
+from mixprof.data.errors import Unsupported, UsageError
+from mixprof.data.parsing import Values, nearest, parse_bytes, parse_count, parse_range, why_wrong
 
 if TYPE_CHECKING:
     import torch
 
     from mixprof.lowerings.cold import Cold
+    from mixprof.lowerings.quantize import Calibration
     from mixprof.machine.devices import Device
 
 Proof = dict[str, Any]  # JSON: each lowering's own
-Values = tuple[str, ...] | Callable[[str], object]  # of an option: () for a bare one, or a parser of them
 LAYOUTS = ("contiguous", "channels_last")
-
-
-def _count(value: str) -> int:
-    """A whole number from 1 up; ValueError, with what is expected."""
-    if not value.isdigit() or int(value) < 1:
-        raise ValueError("a whole number from 1 up")
-    return int(value)
 
 
 @dataclass(frozen=True)
@@ -45,6 +38,7 @@ class Target:
     images: bool  # the input is (B, 3, H, W), not a mixer's (B, H, W, C)
     key: str  # names what is built, equal for equal builds
     name: str = ""  # of the lowering, without its options
+    calibration: Calibration | None = None  # for int8
 
 
 @dataclass(frozen=True)
@@ -63,6 +57,7 @@ class Lowered:
     layer_times: Callable[[int], list[tuple[str, float]]] | None = None  # forwards -> (layer, milliseconds)
     close: Callable[[], None] = lambda: None  # frees what it holds on the device
     read_all: Callable[[], list[torch.Tensor]] | None = None  # like `read`, every output
+    definition: Callable[[], list[torch.Tensor]] | None = None  # of int8: what the quantized graph says is right
     cold: Cold | None = None  # how a process that deploys its artifact loads it; None: no such process
 
     def outputs(self) -> list[torch.Tensor]:
@@ -86,6 +81,7 @@ class Entry:
     inference_mode: bool = False  # torch.inference_mode around its forwards: tracers refuse such tensors
     layouts: tuple[str, ...] = ()  # memory formats that mean something to it; () where the runtime chooses
     fuses: bool = False  # makes kernels of its own out of several operators
+    quantizes: bool = False  # takes int8
     form: str | None = None  # the arrangement of models that suits it, by a lowering's name; None: its own name's
     chooses: bool = False  # the formulations of a model are raced in it before a case; else the usual ones run
     build_s: float = 0.0  # assumed of a case that nobody has built yet
@@ -105,6 +101,7 @@ TENSORRT = Entry(
     },
     preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
     files=(".onnx", ".plan", ".engine"),
+    quantizes=True,
     engine=True,
     layers="own",
     fuses=True,
@@ -153,6 +150,7 @@ LOWERINGS: dict[str, Entry] = {
         options={"opt": ("disable", "basic", "extended", "all"), "fallback": ("cpu",)},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
+        quantizes=True,
         chooses=True,
         build_s=5.0,
     ),
@@ -162,11 +160,12 @@ LOWERINGS: dict[str, Entry] = {
         install="pip install 'mixprof[openvino]'",
         options={
             "hint": ("latency", "throughput"),
-            "streams": _count,
+            "streams": parse_count,
             "precision": ("f32", "bf16", "f16", "device"),
         },
         preload=("torch", "torch.onnx", "onnxscript", "openvino"),
         files=(".onnx",),
+        quantizes=True,
         layers="own",
         fuses=True,
         form="onnxruntime",
@@ -194,25 +193,12 @@ def parse(name: str) -> tuple[Entry, dict[str, str]]:
         option, equals, value = part.partition("=")
         if option not in entry.options:
             raise UsageError(f"got option '{option}' of lowering '{base}', expected {nearest(option, entry.options)}")
-        if expected := _why_wrong(option, equals, value, entry.options[option]):
+        if expected := why_wrong(option, equals, value, entry.options[option]):
             raise UsageError(f"got '{part}' for lowering '{base}', expected {expected}")
         options[option] = value
     if {"batches", "resolutions"} & set(options) and "dynamic" not in options:
         raise UsageError(f"got lowering '{name}' with a range of shapes, expected the option 'dynamic' with it")
     return entry, options
-
-
-def _why_wrong(option: str, equals: str, value: str, values: Values) -> str | None:
-    """The values that an option takes, in words; None when the value is one of them."""
-    if callable(values):
-        try:
-            values(value)
-        except ValueError as error:
-            return str(error)
-        return None
-    if (value in values) if values else not equals:
-        return None
-    return ", ".join(f"{option}={right}" for right in values) or f"'{option}' without a value"
 
 
 def entry_of(name: str) -> Entry:
@@ -273,6 +259,9 @@ def _is_there(entry: Entry) -> bool:
 
 def lower(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], target: Target) -> Lowered:
     """Lower a module, float32 and contiguous on the CPU, for a target. Builds here, never inside a sample."""
+    if target.dtype == "int8" and not entry_of(name).quantizes:
+        able = [other for other, entry in LOWERINGS.items() if entry.quantizes]
+        raise Unsupported(f"lowering '{name}': runs no int8: use --lowerings {' or '.join(able)}")
     lowered: Lowered = importlib.import_module(entry_of(name).module).lower(module, inputs, target)
     return lowered
 

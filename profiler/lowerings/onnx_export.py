@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from mixprof.data.errors import Unsupported, first_line, is_out_of_memory, root_cause
 from mixprof.lowerings import Target, cast, convert
+from mixprof.lowerings.quantize import quantized
 
 OPSET = 20
 
@@ -52,10 +54,28 @@ def _reason(error: BaseException) -> str:
 def exported(
     module: nn.Module, inputs: tuple[Tensor, ...], target: Target, dtype: torch.dtype
 ) -> tuple[Path, tuple[Tensor, ...], bool]:
-    """The module's graph in a float type, its inputs in that type, and whether an earlier launch wrote the file."""
+    """The module's graph in a float type, its inputs in that type, and whether an earlier launch wrote the file.
+
+    For int8 the graph is quantized, and its inputs are float32.
+    """
     inputs = tuple(cast(x, dtype).contiguous() for x in inputs)
     path = target.cache / f"{target.key}.onnx"
     cached = path.exists()
     if not cached:
         export(convert(module, dtype), inputs, path)
-    return path, inputs, cached
+    return (quantized(path, inputs, target) if target.dtype == "int8" else path), inputs, cached
+
+
+def fold_batch_norms(module: nn.Module) -> nn.Module:
+    """The module with batch norms folded into the convolutions before them, where torch.fx can trace it.
+
+    Registered models have folded theirs by themselves; without it a bfloat16 export keeps float32 statistics.
+    """
+    if not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+        return module
+    from torch.fx.experimental.optimization import fuse
+
+    with contextlib.suppress(torch.fx.proxy.TraceError, NotImplementedError, TypeError, ValueError):
+        folded: nn.Module = fuse(module, inplace=False)
+        return folded
+    return module

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory
-from mixprof.lowerings import Lowered, Target
+from mixprof.lowerings import Lowered, Target, quantize
 from mixprof.lowerings.cold import Cold, order
 from mixprof.lowerings.onnx_export import OPSET, exported
 from mixprof.lowerings.onnx_graph import TYPES as ELEMENT_TYPES
@@ -45,6 +45,8 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
 def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: float | None = None) -> Lowered:
     """Load an ONNX graph, its inputs in the graph's order and element types. start: when its building began."""
     start = time.perf_counter() if start is None else start
+    if target.dtype == "int8" and target.device != "cpu":
+        raise Unsupported(f"lowering 'onnxruntime': got int8 on {target.device}, expected cpu: use tensorrt there")
     session = _session(path, target)
     binding, buffers = _bind(session, inputs, target)
     proof = {
@@ -63,7 +65,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         run()
         return _fetch(binding, buffers)
 
-    return Lowered(
+    lowered = Lowered(
         run,
         lambda: read_all()[0],
         time.perf_counter() - start,
@@ -73,6 +75,15 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         read_all=read_all,
         cold=_cold(path, inputs, target),
     )
+    return _quantized(lowered, path, inputs, target) if target.dtype == "int8" else lowered
+
+
+def _quantized(lowered: Lowered, path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
+    """Add what is said of int8, and which products of the executed graph are in integers."""
+    fields = quantize.described(lowered, path, inputs)
+    level = LEVELS.get(target.options.get("opt", "all"), "ORT_ENABLE_ALL")
+    ran = quantize.executed(quantize.in_onnxruntime(path, level), fields["proof"]["kept_in_float"], target.name)
+    return replace(lowered, **{**fields, "proof": {**fields["proof"], **ran}})
 
 
 def _cold(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Cold | None:

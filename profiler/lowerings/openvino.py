@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from mixprof.data.errors import Unsupported, first_line, is_out_of_memory
-from mixprof.lowerings import Lowered, Proof, Target
+from mixprof.lowerings import Lowered, Proof, Target, quantize
 from mixprof.lowerings.cold import order
 from mixprof.lowerings.onnx_export import OPSET, exported
 from mixprof.lowerings.onnx_graph import Graph
-from mixprof.lowerings.openvino_proof import summarize
+from mixprof.lowerings.openvino_proof import PRODUCTS, summarize
 
 PRECISIONS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 NAMES = {name: dtype for dtype, name in PRECISIONS.items()}
@@ -52,7 +52,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         _infer(request)
         return [_to_torch(request.get_output_tensor(index)) for index in range(len(compiled.outputs))]
 
-    return Lowered(
+    lowered = Lowered(
         lambda: request.infer(share_outputs=True),
         lambda: read_all()[0],
         time.perf_counter() - start,
@@ -63,6 +63,16 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         read_all=read_all,
         cold=order("openvino", path, inputs, target.threads, _settings(target)),
     )
+    return _quantized(lowered, path, inputs, target) if target.dtype == "int8" else lowered
+
+
+def _quantized(lowered: Lowered, path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
+    """Add what is said of int8, and which products of the executed nodes are in integers."""
+    fields = quantize.described(lowered, path, inputs)
+    layers = [layer for layer in lowered.proof["layers"] if layer["kind"] in PRODUCTS]
+    products = {layer["name"]: (layer["kernel"], layer["dtype"] in ("int8", "uint8")) for layer in layers}
+    ran = quantize.executed(products, fields["proof"]["kept_in_float"], target.name)
+    return replace(lowered, **{**fields, "proof": {**fields["proof"], **ran}})
 
 
 def _settings(target: Target) -> dict[str, Any]:

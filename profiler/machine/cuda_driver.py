@@ -110,8 +110,8 @@ def compute_capability(index: int) -> tuple[int, int]:
 
 
 def version() -> str | None:
-    """The newest CUDA that the driver can run, like "13.0"; None without a driver."""
-    library, number = _driver(), ctypes.c_int(0)
+    """The newest CUDA that the driver can run, like "13.0", whether it starts or not; None without a driver."""
+    (library, _), number = _load(), ctypes.c_int(0)
     if library is None or library.cuDriverGetVersion(ctypes.byref(number)) != 0:
         return None
     return f"{number.value // 1000}.{number.value % 1000 // 10}"

@@ -54,7 +54,8 @@ def worker_environment(threads: int, allocator: str, cache: Path) -> dict[str, s
 
 def inherited() -> dict[str, str]:
     """This process's environment as a worker inherits it, and the names of what it does not."""
-    stripped = {name for name in os.environ if name.startswith(STRIPPED)}
+    ours = worker_environment(1, "pinned", Path())
+    stripped = {name for name in os.environ if name.startswith(STRIPPED) and name not in ours}
     kept = {name: value for name, value in os.environ.items() if name not in stripped}
     return {TOLD: ",".join(sorted(stripped)), **kept}
 
@@ -120,8 +121,8 @@ def prepare(device: str, dtype: str, threads: int) -> None:
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The element type of a dtype name; tf32 is float32 multiplied otherwise."""
+    """The element type of a dtype name; tf32 is float32 multiplied otherwise, int8 what a float32 graph becomes."""
     import torch
 
-    dtype: torch.dtype = getattr(torch, "float32" if name == "tf32" else name)
+    dtype: torch.dtype = getattr(torch, "float32" if name in ("tf32", "int8") else name)
     return dtype

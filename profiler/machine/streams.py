@@ -16,6 +16,10 @@ TRIES = 8  # of a queue whose gate opened early
 ENQUEUES = 5
 
 
+class GateOpened(Exception):
+    """No gate holds these forwards: some of them wait for the device."""
+
+
 @dataclass(frozen=True)
 class Queue:
     """How forwards are enqueued between two synchronises.
@@ -128,12 +132,12 @@ def gpu_sampler(
 ) -> Callable[[], float]:
     """Samples of device time in milliseconds per forward, between events.
 
-    A queue whose gate opened while it was being filled is no sample: it is filled again behind a longer one. Where
-    none can hold it, the first block hides the time that the host needs to get ahead. `before` runs ahead of each
-    block, outside its events; `look` once a queue, while it runs.
+    A queue whose gate opened while it was being filled is no sample: it is filled again behind a longer one, and after
+    several GateOpened is raised. Of a Queue that is not gated the first block hides the time that the host needs to get
+    ahead. `before` runs ahead of each block, outside its events; `look` once a queue, while it runs.
     """
     ready: list[float] = []
-    gate_ms = queue.gate_ms
+    gate_ms, longest_ms = queue.gate_ms, queue.gate_ms * 2**TRIES
 
     def fill() -> bool:
         """Whether nothing ran before all was enqueued; the samples are ready then."""
@@ -156,12 +160,10 @@ def gpu_sampler(
 
     def take() -> float:
         nonlocal gate_ms
-        for _ in range(TRIES * (not ready)):
-            if fill():
-                break
+        while not ready and not fill():
+            if gate_ms > longest_ms:
+                raise GateOpened(f"a gate of {gate_ms:.3g} ms opened while forwards were being enqueued behind it")
             gate_ms *= 2
-        if not ready:
-            raise RuntimeError(f"a gate of {gate_ms:.3g} ms opened while forwards were being enqueued behind it")
         return ready.pop()
 
     return take

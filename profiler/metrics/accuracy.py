@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 # Largest max|y - r| / max|r| that passes: several times what right lowerings of whole networks
 # show (float16 8e-4, bfloat16 7e-3 at most), and below what a wrong variant shows (another
 # image's kernels, a missing bias, an unmasked shift, transposed taps: 0.1 and more).
-TOLERANCES = {"float32": 1e-4, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2}
+TOLERANCES = {"float32": 1e-4, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2, "int8": 0.5}
 # Of a user's model, whose weights stay as they came: so many times what plain PyTorch loses in the case's dtype against
 # float64 on the same weights and inputs, and no less than some roundings of that dtype.
 PLAIN_ROOM = 3.0
-PLAIN_FLOORS = {"float32": 1e-4, "tf32": 2e-3, "float16": 2e-3, "bfloat16": 1e-2}
+PLAIN_FLOORS = {"float32": 1e-4, "tf32": 2e-3, "float16": 2e-3, "bfloat16": 1e-2, "int8": 0.5}  # int8: see `quantized`
 LARGEST = 0.5  # of any tolerance: beyond it an output says nothing
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
@@ -103,6 +104,19 @@ def worst_error(outputs: Sequence[Tensor], expected: Sequence[Tensor], *, of_end
         return float("inf")
     compared = [output[[0, -1]] if of_ends and output.dim() else output for output in outputs]
     return max(map(_error, compared, expected), default=0.0)
+
+
+def sqnr_db(outputs: Sequence[Tensor], expected: Sequence[Tensor], *, of_ends: bool = False) -> list[float | None]:
+    """Signal over quantization noise of each float output, 10 log10(sum r^2 / sum (y - r)^2); None for any other."""
+    compared = [output[[0, -1]] if of_ends and output.dim() else output for output in outputs]
+    return list(map(_sqnr_db, compared, expected))
+
+
+def _sqnr_db(output: Tensor, expected: Tensor) -> float | None:
+    if output.shape != expected.shape or not expected.is_floating_point() or not bool(torch.isfinite(output).all()):
+        return None
+    signal, noise = (float(x.double().square().sum()) for x in (expected, output.double() - expected.double()))
+    return 10 * math.log10(signal / noise) if signal and noise else None
 
 
 def relative_error(output: Tensor, expected: Tensor) -> float:

@@ -113,7 +113,8 @@ class _Count(TorchDispatchMode):
             self.vector_macs += macs if runs_on(name, args) == "vector" else 0
             self.traffic.multiplied(name, self._entered[-1], macs, given, made)
         elif name in SOFTMAXES or is_fusable(func):
-            self.traffic.fused(name, given, made, mutates=mutates, shape_only=_reads_shape_only(name))
+            shape_only = name.endswith("_like") or name.startswith("aten.new_")  # no values are read
+            self.traffic.fused(name, given, made, mutates=mutates, shape_only=shape_only)
         else:
             self.traffic.opaque(given, made, mutates=mutates)
         if macs is None and (name in FORMULAS or not is_light(func)):
@@ -123,11 +124,6 @@ class _Count(TorchDispatchMode):
 def tensors_of(tree: Any) -> list[Tensor]:
     """The tensors among arguments or results."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_nested]
-
-
-def _reads_shape_only(name: str) -> bool:
-    """Whether an operator makes a tensor like another one without reading its values."""
-    return name.endswith("_like") or name.startswith("aten.new_")
 
 
 def decompose(func: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:

@@ -52,15 +52,13 @@ def _convolution_backward(gradient: Shape, x: Shape, weight: Shape, *settings: o
     return forward * sum(map(bool, asked[:2]))
 
 
-FUSED: dict[str, Callable[..., int]] = {
-    "aten._native_multi_head_attention": _multi_head,
-    "aten._transformer_encoder_layer_fwd": _encoder_layer,
-    "aten._cudnn_rnn": _recurrent,
-    "aten.miopen_rnn": _recurrent,
-    "aten.mkldnn_rnn_layer": _recurrent_layer,
-    "aten.convolution_backward": _convolution_backward,
-    "aten._scaled_dot_product_flash_attention_backward": _attention_backward,
-    "aten._scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
-    "aten._scaled_dot_product_efficient_attention_backward": _attention_backward,
-    "aten._scaled_dot_product_cudnn_attention_backward": _attention_backward,
+FUSED: dict[Callable[..., int | None], str] = {  # the operators of each formula
+    _multi_head: "_native_multi_head_attention",
+    _encoder_layer: "_transformer_encoder_layer_fwd",
+    _recurrent: "_cudnn_rnn miopen_rnn",
+    _recurrent_layer: "mkldnn_rnn_layer",
+    _convolution_backward: "convolution_backward",
+    _attention_backward: """
+        _scaled_dot_product_flash_attention_backward _scaled_dot_product_flash_attention_for_cpu_backward
+        _scaled_dot_product_efficient_attention_backward _scaled_dot_product_cudnn_attention_backward""",
 }

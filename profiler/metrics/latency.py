@@ -60,7 +60,11 @@ def _on_gpu(forward: Callable[[], object], device: Device, before: Before, budge
             readings.append(read())
 
     queue = streams.queue_of(forward, device, before)
-    series = sample(streams.gpu_sampler(forward, queue, device, before, look), device.clock, budget)
+    try:
+        series = sample(streams.gpu_sampler(forward, queue, device, before, look), device.clock, budget)
+    except streams.GateOpened:
+        queue = replace(queue, gated=False)
+        series = sample(streams.gpu_sampler(forward, queue, device, before, look), device.clock, budget)
     enqueue = streams.enqueue_sampler(forward, device)
     enqueue_ms = Samples(tuple(enqueue() for _ in range(ENQUEUE_SAMPLES)), 1)
     host = sample(streams.host_sampler(forward, 1, device, before), device.clock, budget)

@@ -9,6 +9,7 @@ cuDNN takes is its own choice, made on the device.
 
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,16 +77,12 @@ class _Liveness(TorchDispatchMode):
         for storage in (tensor.untyped_storage() for tensor in _tensors(result)):
             if storage._cdata not in given:  # neither a view nor in place
                 self._born(storage)
-        self.peak = max(self.peak, self.live + self._workspace(func, result, args, kwargs))
+        taken, formula = 0, self._workspaces.get(str(func.overloadpacket))
+        if formula is not None:  # beside inputs and outputs, while it runs
+            with _disable_current_modes():
+                taken = formula(result, *args, **kwargs)
+        self.peak = max(self.peak, self.live + taken)
         return result
-
-    def _workspace(self, func: Any, result: Any, args: Any, kwargs: Any) -> int:
-        """Bytes taken while the operator runs, beside its inputs and outputs."""
-        formula = self._workspaces.get(str(func.overloadpacket))
-        if formula is None:
-            return 0
-        with _disable_current_modes():
-            return formula(result, *args, **kwargs)
 
     def _born(self, storage: torch.UntypedStorage) -> None:
         key, nbytes = storage._cdata, storage.nbytes()
@@ -153,37 +150,27 @@ def _on_cpu(
     return fused(query, key, value, *flags, attn_mask=mask, scale=scale)[0]
 
 
-def _flash(
-    query: Tensor, key: Tensor, value: Tensor, mask: None = None, dropout: float = 0.0, causal: bool = False,
-    scale: float | None = None, enable_gqa: bool = False,
+def _on_cuda(
+    kernel: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0,
+    causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    fused = torch.ops.aten._scaled_dot_product_flash_attention
-    return fused(query, key, value, dropout, causal, False, scale=scale)[0]
-
-
-def _efficient(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0, causal: bool = False,
-    scale: float | None = None, enable_gqa: bool = False,
-) -> Tensor:  # fmt: skip
-    fused = torch.ops.aten._scaled_dot_product_efficient_attention
-    return fused(query, key, value, mask, False, dropout, causal, scale=scale)[0]
-
-
-def _cudnn(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0, causal: bool = False,
-    scale: float | None = None, enable_gqa: bool = False,
-) -> Tensor:  # fmt: skip
-    fused = torch.ops.aten._scaled_dot_product_cudnn_attention
-    return fused(query, key, value, mask, False, dropout, causal, False, scale=scale)[0]
+    """The output of a fused kernel beside what else it returns, where nothing is kept for a backward."""
+    more = {
+        "flash": (dropout, causal, False),
+        "efficient": (mask, False, dropout, causal),
+        "cudnn": (mask, False, dropout, causal, False),
+    }[kernel]
+    fused = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention")
+    return fused(query, key, value, *more, scale=scale)[0]
 
 
 # (type of device, backend) -> the operator with its outputs; any other backend is products around a softmax. Those of
 # CUDA have never run on a GPU.
 FUSED: dict[tuple[str, int], Callable[..., Tensor]] = {
     ("cpu", SDPBackend.FLASH_ATTENTION.value): _on_cpu,
-    ("cuda", SDPBackend.FLASH_ATTENTION.value): _flash,
-    ("cuda", SDPBackend.EFFICIENT_ATTENTION.value): _efficient,
-    ("cuda", SDPBackend.CUDNN_ATTENTION.value): _cudnn,
+    ("cuda", SDPBackend.FLASH_ATTENTION.value): partial(_on_cuda, "flash"),
+    ("cuda", SDPBackend.EFFICIENT_ATTENTION.value): partial(_on_cuda, "efficient"),
+    ("cuda", SDPBackend.CUDNN_ATTENTION.value): partial(_on_cuda, "cudnn"),
 }
 
 

@@ -1,10 +1,10 @@
 """A forward's costs by module: parameters, MACs, bytes of outputs, milliseconds, each with all that lies within."""
 
 import contextlib
+import itertools
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ def outputs(module: nn.Module) -> Iterator[dict[str, int]]:
             key = storage._cdata
             if key in known or key in alive:
                 continue
-            alive[key] = weakref.ref(storage, partial(_forget, alive, key))
+            alive[key] = weakref.ref(storage, lambda _, key=key: alive.pop(key, None))  # type: ignore[misc]
             kept[paths[id(part)]] += storage.nbytes()
 
     hook = register_module_forward_hook(note)
@@ -53,10 +53,6 @@ def outputs(module: nn.Module) -> Iterator[dict[str, int]]:
         yield kept
     finally:
         hook.remove()
-
-
-def _forget(alive: dict[int, weakref.ref], key: int, _: object) -> None:
-    alive.pop(key, None)
 
 
 def _dense(tree: Any) -> list[Tensor]:
@@ -69,26 +65,21 @@ def tree(module: nn.Module, counts: Counts, kept: Mapping[str, int], declared: b
     for operator in counts.operators:
         macs[operator.module] = macs.get(operator.module, 0) + operator.macs
     parts = dict(module.named_modules())
-    return [
-        Branch(
-            path,
-            type(part).__name__,
-            _role(parts, path) if declared else "unknown",
-            sum(parameter.numel() for parameter in part.parameters()),
-            int(_within(path, macs)),
-            int(_within(path, kept)),
-        )
-        for path, part in parts.items()
-    ]
+    branches = []
+    for path, part in parts.items():
+        role, params = _role(parts, path) if declared else "unknown", sum(map(Tensor.numel, part.parameters()))
+        within = (int(_within(path, values)) for values in (macs, kept))
+        branches.append(Branch(path, type(part).__name__, role, params, *within))
+    return branches
 
 
 def timed(branches: Iterable[Branch], forwards: Iterable[Iterable[Operator]]) -> list[Branch]:
     """The branches with the milliseconds of their operators, the mean of these forwards."""
     spent: dict[str, float] = {}
     runs = list(forwards)
-    for operator in (each for run in runs for each in run):
+    for operator in itertools.chain(*runs):
         spent[operator.path] = spent.get(operator.path, 0.0) + (operator.ms or 0.0) / len(runs)
-    return [Branch(**{**asdict(each), "ms": _within(each.path, spent)}) for each in branches]
+    return [replace(branch, ms=_within(branch.path, spent)) for branch in branches]
 
 
 def _within(path: str, values: Mapping[str, float]) -> float:

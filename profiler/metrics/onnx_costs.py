@@ -123,50 +123,28 @@ def _recurrent(node: Node) -> int:
     return prod(node.inputs[0][:2]) * (prod(node.inputs[1]) + prod(node.inputs[2]))
 
 
-FORMULAS: dict[str, Callable[[Node], int | None]] = {
-    "Conv": _convolution(1),
-    "ConvInteger": _convolution(1),
-    "QLinearConv": _convolution(3),
-    "ConvTranspose": _transposed_convolution,
-    "MatMul": _product,
-    "MatMulInteger": _product,
-    "QLinearMatMul": _product,
-    "Gemm": _gemm,
-    "Einsum": _einsum,
-    "Attention": _attention,
-    "LSTM": _recurrent,
-    "GRU": _recurrent,
-    "RNN": _recurrent,
-    **dict.fromkeys(
-        (
-            "com.microsoft.FusedConv",
-            "com.microsoft.NhwcConv",
-            "com.microsoft.NhwcFusedConv",
-            "com.microsoft.nchwc.Conv",
-        ),
-        _convolution(1),
-    ),
-    "com.microsoft.QLinearConv": _convolution(3),
-    **dict.fromkeys(
-        ("com.microsoft.FusedMatMul", "com.microsoft.FusedMatMulActivation", "com.microsoft.TransposeMatMul"),
-        _fused_product,
-    ),
-    **dict.fromkeys(
-        (
-            "com.microsoft.DynamicQuantizeMatMul",
-            "com.microsoft.MatMulIntegerToFloat",
-            "com.microsoft.MatMulInteger16",
-            "com.microsoft.GemmFastGelu",
-        ),
-        _product,
-    ),
-    **dict.fromkeys(("com.microsoft.MatMulNBits", "com.microsoft.MatMulBnb4"), _by_depth),
-    **dict.fromkeys(("com.microsoft.FusedGemm", "com.microsoft.GemmFloat8", "com.microsoft.QGemm"), _gemm),
-    "com.microsoft.Attention": _projected_attention(4),
-    "com.microsoft.QAttention": _projected_attention(8),
-    "com.microsoft.MultiHeadAttention": _multi_head_attention,
-    "com.microsoft.GroupQueryAttention": _grouped_attention,
-    "com.microsoft.DynamicQuantizeLSTM": _recurrent,
+_OPERATORS: dict[Callable[[Node], int | None], str] = {  # of each formula; a dot in front: of com.microsoft
+    _convolution(1): "Conv ConvInteger .FusedConv .NhwcConv .NhwcFusedConv .nchwc.Conv",
+    _convolution(3): "QLinearConv .QLinearConv",
+    _transposed_convolution: "ConvTranspose",
+    _product: """
+        MatMul MatMulInteger QLinearMatMul .DynamicQuantizeMatMul .MatMulIntegerToFloat .MatMulInteger16
+        .GemmFastGelu""",
+    _fused_product: ".FusedMatMul .FusedMatMulActivation .TransposeMatMul",
+    _by_depth: ".MatMulNBits .MatMulBnb4",
+    _gemm: "Gemm .FusedGemm .GemmFloat8 .QGemm",
+    _einsum: "Einsum",
+    _attention: "Attention",
+    _projected_attention(4): ".Attention",
+    _projected_attention(8): ".QAttention",
+    _multi_head_attention: ".MultiHeadAttention",
+    _grouped_attention: ".GroupQueryAttention",
+    _recurrent: "LSTM GRU RNN .DynamicQuantizeLSTM",
+}
+FORMULAS = {
+    f"com.microsoft{name}" if name.startswith(".") else name: formula
+    for formula, names in _OPERATORS.items()
+    for name in names.split()
 }
 
 _LIGHT_BY_KIND = {
@@ -204,9 +182,6 @@ _LIGHT_OF_ONNXRUNTIME = {
     "com.microsoft.nchwc": "AveragePool GlobalAveragePool GlobalMaxPool MaxPool ReorderInput ReorderOutput Upsample",
 }
 LIGHT = frozenset(
-    [
-        *" ".join(_LIGHT_BY_KIND.values()).split(),
-        "SimplifiedLayerNormalization",
-    ]  # the latter onnxruntime's in ONNX's domain
+    [*" ".join(_LIGHT_BY_KIND.values()).split(), "SimplifiedLayerNormalization"]  # onnxruntime's in ONNX's domain
     + [f"{domain}.{name}" for domain, names in _LIGHT_OF_ONNXRUNTIME.items() for name in names.split()]
 )

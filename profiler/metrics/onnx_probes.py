@@ -39,7 +39,8 @@ class Site:
         if any(name not in values for name in self.probes):
             return None
         rows = {name: values[name].reshape(-1, RANK) for name in self.probes}
-        costs = [self._cost(now) for now in _trips(rows)] if rows else [self._cost({})]
+        trips = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)] if rows else [{}]
+        costs = [self._cost(trip) for trip in trips]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
 
@@ -53,11 +54,6 @@ class Site:
         )
         attributes = {attribute.name: attribute for attribute in self.node.attribute}
         return FORMULAS[name_of(self.node)](Node(inputs, outputs, attributes))
-
-
-def _trips(rows: Values) -> list[Values]:
-    """The probes of each trip of the loops around them, from those of all trips."""
-    return [dict(zip(rows, now, strict=True)) for now in zip(*rows.values(), strict=True)]
 
 
 def _shape(row: NDArray[np.int64]) -> Shape:
@@ -126,7 +122,8 @@ class Probes:
         if node.op_type == "If":
             inner = [(body, [name if name in names else self._not_run(body) for name in made]) for body, names in inner]
         for body, names in inner:
-            node.output.extend([""] * (_places(node, body) - len(node.output)))
+            places = len(body.output) - (node.op_type == "Loop")  # the last ones may have been left out
+            node.output.extend([""] * (places - len(node.output)))
             _declare(body, names)
         outer = [self._unique() for _ in made]
         node.output.extend(outer)
@@ -141,11 +138,6 @@ class Probes:
         name = self._unique()
         body.node.append(helper.make_node("Identity", [f"{PREFIX}_none"], [name]))
         return name
-
-
-def _places(node: Any, body: Any) -> int:
-    """How many outputs a node has by its body: the last ones may have been left out."""
-    return len(body.output) - (node.op_type == "Loop")
 
 
 def _shape_nodes(value: str, name: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of single aten operators: a pure function of shapes and one row of FORMULAS each.
+"""Multiply-accumulates of single aten operators: a pure function of shapes each, and its name behind it in _OPERATORS.
 
 An operator that is neither there nor in LIGHT is unknown: its cost is not 0, it is not known.
 """
@@ -135,57 +135,30 @@ def _heads_first(shape: Shape) -> Shape:
 
 
 REGISTERED: dict[str, Callable[..., int]] = {}  # of operators of users' own: see `registered`
-FORMULAS: dict[str, Callable[..., int | None]] = {
-    "aten.mm": _matrix_product,
-    "aten.bmm": _matrix_product,
-    "aten.mv": _matrix_product,
-    "aten.dot": _matrix_product,
-    "aten.vdot": _matrix_product,
-    "aten._int_mm": _matrix_product,
-    "aten._scaled_mm": _matrix_product,
-    "aten.addmm": _added_matrix_product,
-    "aten._addmm_activation": _added_matrix_product,
-    "aten.addmv": _added_matrix_product,
-    "aten.baddbmm": _added_matrix_product,
-    "aten.addbmm": _added_matrix_product,
-    "aten.addr": _outer_product,
-    "aten.linear": _linear,
-    "aten.mkldnn_linear": _linear,
-    "aten.convolution": _any_convolution,
-    "aten._convolution": _any_convolution,
-    "aten.convolution_overrideable": _any_convolution,
-    "aten.mkldnn_convolution": _convolution,
-    "aten.cudnn_convolution": _convolution,
-    "aten.cudnn_convolution_relu": _convolution,
-    "aten.cudnn_convolution_add_relu": _convolution,
-    "aten.cudnn_convolution_transpose": _transposed_convolution,
-    "aten.miopen_convolution": _convolution,
-    "aten.miopen_depthwise_convolution": _convolution,
-    "aten.miopen_convolution_relu": _convolution,
-    "aten.miopen_convolution_add_relu": _convolution,
-    "aten.miopen_convolution_transpose": _transposed_convolution,
-    "aten._nnpack_spatial_convolution": _convolution,
-    "aten._slow_conv2d_forward": _convolution,
-    "aten._conv_depthwise2d": _convolution,
-    "aten.conv_depthwise3d": _convolution,
-    "aten.slow_conv3d_forward": _convolution,
-    "aten.slow_conv_dilated2d": _convolution,
-    "aten.slow_conv_dilated3d": _convolution,
-    "aten.slow_conv_transpose2d": _transposed_convolution,
-    "aten.slow_conv_transpose3d": _transposed_convolution,
-    "aten.conv_tbc": _time_convolution,
-    "aten.scaled_dot_product_attention": attention,
-    "aten._scaled_dot_product_attention_math": attention,
-    "aten._scaled_dot_product_attention_math_for_mps": attention,
-    "aten._scaled_dot_product_flash_attention": attention,
-    "aten._scaled_dot_product_flash_attention_for_cpu": attention,
-    "aten._scaled_dot_product_efficient_attention": attention,
-    "aten._scaled_dot_product_cudnn_attention": attention,
-    "aten._scaled_dot_product_fused_attention_overrideable": attention,
-    "aten._flash_attention_forward": _flash_forward,
-    "aten._efficient_attention_forward": _efficient_forward,
+_OPERATORS: dict[Callable[..., int | None], str] = {  # of each formula
+    _matrix_product: "mm bmm mv dot vdot _int_mm _scaled_mm",
+    _added_matrix_product: "addmm _addmm_activation addmv baddbmm addbmm",
+    _outer_product: "addr",
+    _linear: "linear mkldnn_linear",
+    _any_convolution: "convolution _convolution convolution_overrideable",
+    _convolution: """
+        mkldnn_convolution cudnn_convolution cudnn_convolution_relu cudnn_convolution_add_relu miopen_convolution
+        miopen_depthwise_convolution miopen_convolution_relu miopen_convolution_add_relu _nnpack_spatial_convolution
+        _slow_conv2d_forward _conv_depthwise2d conv_depthwise3d slow_conv3d_forward slow_conv_dilated2d
+        slow_conv_dilated3d""",
+    _transposed_convolution: """
+        cudnn_convolution_transpose miopen_convolution_transpose slow_conv_transpose2d slow_conv_transpose3d""",
+    _time_convolution: "conv_tbc",
+    attention: """
+        scaled_dot_product_attention _scaled_dot_product_attention_math _scaled_dot_product_attention_math_for_mps
+        _scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu
+        _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
+        _scaled_dot_product_fused_attention_overrideable""",
+    _flash_forward: "_flash_attention_forward",
+    _efficient_forward: "_efficient_attention_forward",
     **FUSED,
 }
+FORMULAS = {f"aten.{name}": formula for formula, names in _OPERATORS.items() for name in names.split()}
 
 _LIGHT_BY_KIND = {
     "copies and factories": """

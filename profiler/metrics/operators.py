@@ -96,7 +96,7 @@ def trace(module: nn.Module, *inputs: Tensor, device: str = "cpu") -> list[Opera
         mode = contexts.enter_context(_Trace(watch, abstract=True))
         mode.made |= {_storage(tensor) for tensor in inputs}
         function(*inputs)
-    return mode.found
+    return mode.operators
 
 
 def timed(forward: Callable[[], object], watch: Watch, device: str, forwards: int) -> list[list[Operator]]:
@@ -115,7 +115,7 @@ def timed(forward: Callable[[], object], watch: Watch, device: str, forwards: in
     for _ in range(forwards + 1):
         with _Trace(watch, clock=clock) as mode:
             forward()
-        runs.append(mode.found)
+        runs.append(mode.operators)
     return runs[1:]
 
 
@@ -123,7 +123,7 @@ def dispatched(forward: Callable[[], object]) -> list[Operator]:
     """The operators of one forward, of whatever it is made: their roles are unknown."""
     with _Trace(Watch(nn.Module(), declared=False)) as mode:
         forward()
-    return mode.found
+    return mode.operators
 
 
 def breakdown(runs: Iterable[list[Operator]]) -> list[Share]:
@@ -132,17 +132,10 @@ def breakdown(runs: Iterable[list[Operator]]) -> list[Share]:
     groups = [_groups(run) for run in runs]
     rows: list[Share] = []
     for (stage, role), first in groups[0].items():
-        times = [sum(operator.ms or 0.0 for operator in group.get((stage, role), ())) for group in groups]
-        rows.append(
-            {
-                "stage": stage,
-                "role": role,
-                "ms": median(times),
-                "macs": sum(operator.macs for operator in first),
-                "bytes": sum(operator.read_bytes + operator.written_bytes for operator in first),
-                "kernels": len(first),
-            }
-        )
+        ms = median(sum(operator.ms or 0.0 for operator in group.get((stage, role), ())) for group in groups)
+        moved = sum(operator.read_bytes + operator.written_bytes for operator in first)
+        macs = sum(operator.macs for operator in first)
+        rows.append(Share(stage=stage, role=role, ms=ms, macs=macs, bytes=moved, kernels=len(first)))
     return rows
 
 
@@ -159,7 +152,7 @@ class _Trace(TorchDispatchMode):
     def __init__(self, watch: Watch, *, abstract: bool = False, clock: Callable[[], float] = lambda: 0.0) -> None:
         super().__init__()
         self.watch, self.abstract, self.clock = watch, abstract, clock
-        self.found: list[Operator] = []
+        self.operators: list[Operator] = []
         self.made: set[int] = set()  # storages of the input and of results; any other is a weight's
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -185,44 +178,23 @@ class _Trace(TorchDispatchMode):
         self.made |= {_storage(tensor) for tensor in outputs}
         if not outputs or name in FREE:
             return
-        macs = _macs(name, args, kwargs, result)
-        kind = kind_of(name, args, macs)
-        read = inputs[1:] if name in OVERWRITES else inputs
+        # Those that shift and accumulate by value among them.
+        macs = int(result.numel()) if name == "aten.addcmul" else macs_of(name, args, result, kwargs) or 0
+        kind, read = kind_of(name, args, macs), inputs[1:] if name in OVERWRITES else inputs
         path = self.watch.stack[-1][0] if self.watch.stack else ""
-        self.found.append(
-            Operator(
-                name,
-                path,
-                role_of(self.watch.stack, name, kind) if self.watch.declared else "unknown",
-                stage_of(path),
-                kind,
-                macs,
-                sum(map(distinct_bytes, read)),
-                sum(map(distinct_bytes, outputs)),
-                sum(map(distinct_bytes, weights)),
-                ms,
-            )
-        )
+        role = role_of(self.watch.stack, name, kind) if self.watch.declared else "unknown"
+        reads, writes, of_weights = (sum(map(distinct_bytes, tensors)) for tensors in (read, outputs, weights))
+        self.operators.append(Operator(name, path, role, stage_of(path), kind, macs, reads, writes, of_weights, ms))
 
 
 def _abstract(func: Any, name: str, args: Any, kwargs: Any) -> Any:
     """What an operator returns for tensors without values, laid out in memory as its kernel does it."""
-    if name == ATTENTION:
-        return _attention_output(*args[:3])
+    if name == ATTENTION:  # (B, heads, L, E_v), heads beside one another in memory, as fused kernels write it
+        *batch, heads, length, _ = args[0].shape
+        return args[0].new_empty(*batch, length, heads, args[2].shape[-1]).transpose(-2, -3)
     if func is torch.ops.aten.view.default and args[0].device.type != "meta":
         return memory_plan.as_viewed(*args)
     return func(*args, **kwargs)
-
-
-def _attention_output(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(B, heads, L, E_v), heads beside one another in memory, as fused kernels write it."""
-    *batch, heads, length, _ = query.shape
-    return query.new_empty(*batch, length, heads, value.shape[-1]).transpose(-2, -3)
-
-
-def _macs(name: str, args: Any, kwargs: Any, result: Any) -> int:
-    """Multiply-accumulates of an operator, those that shift and accumulate by value among them."""
-    return int(result.numel()) if name == "aten.addcmul" else macs_of(name, args, result, kwargs) or 0
 
 
 def kind_of(name: str, args: Any, macs: int) -> str:

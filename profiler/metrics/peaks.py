@@ -9,11 +9,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 
+from mixprof.data.manifest import Peaks
 from mixprof.machine import cpu_contention, devices
 from mixprof.machine.devices import Device
 from mixprof.machine.process import torch_dtype
@@ -33,49 +33,20 @@ DEPTHWISE = ((64, 28, 7), (128, 28, 7), (256, 14, 7), (96, 56, 7), (256, 28, 3),
 Candidate = tuple[str, Callable[[], object], float]  # its name, what runs, the work of one call
 
 
-class Peaks(TypedDict):
-    """The most that a device does in one dtype."""
-
-    device: str
-    dtype: str
-    matrix_flops_per_s: float
-    vector_flops_per_s: float
-    copy_bytes_per_s: float
-    cached_copy_bytes_per_s: float
-    cache_bytes: int | None
-    overhead_s: float  # of a kernel with next to nothing to do, one after the other
-    host_overhead_s: float | None  # of it, the host's to enqueue it; None on a CPU, where both are one
-    device_overhead_s: float | None  # and the device's, in a graph
-    best: dict[str, str]  # "matrix", "vector" -> the kernel that reached it
-    lost_cpu_share: float | None
-
-
 def measure(device: str, dtype: str) -> Peaks:
     """FLOP/s and bytes/s of a device that is prepared for the dtype; a copy counts what it reads and writes."""
     kind, on = device.split(":")[0], devices.of(device)
     synchronize = on.synchronize
     element, before = torch_dtype(dtype), cpu_contention.read()
     with torch.inference_mode():
-        matrix = _best(_matrix(device, kind, element), synchronize)
-        vector = _best(_vector(device, kind, element), synchronize)
-        copy = _best(_copy(device, COPY_BYTES[kind]), synchronize)
-        cached_per_s = _cached_copy(on)
+        matrix_by, matrix = _best(_matrix(device, kind, element), synchronize)
+        vector_by, vector = _best(_vector(device, kind, element), synchronize)
+        _, copy = _best(_copy(device, COPY_BYTES[kind]), synchronize)
+        cached = _cached_copy(on)
         overhead_s = 1 / _best(_overhead(device, element), synchronize)[1]
         apart = _overheads(on, element)
-    return {
-        "device": device,
-        "dtype": dtype,
-        "matrix_flops_per_s": matrix[1],
-        "vector_flops_per_s": vector[1],
-        "copy_bytes_per_s": copy[1],
-        "cached_copy_bytes_per_s": cached_per_s,
-        "cache_bytes": cache_bytes(device),
-        "overhead_s": overhead_s,
-        "host_overhead_s": apart[0],
-        "device_overhead_s": apart[1],
-        "best": {"matrix": matrix[0], "vector": vector[0]},
-        "lost_cpu_share": cpu_contention.lost_share(before, cpu_contention.read()),
-    }
+    best, lost = {"matrix": matrix_by, "vector": vector_by}, cpu_contention.lost_share(before, cpu_contention.read())
+    return Peaks(device, dtype, matrix, vector, copy, cached, cache_bytes(device), overhead_s, *apart, best, lost)
 
 
 def _best(candidates: Iterator[Candidate], synchronize: Callable[[], None]) -> tuple[str, float]:

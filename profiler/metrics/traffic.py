@@ -77,32 +77,20 @@ class Traffic:
 
     @property
     def operators(self) -> tuple[Operator, ...]:
-        drafts = self._drafts
-        return tuple(
-            Operator(draft.name, draft.module, draft.macs, (*draft.reads.values(), *draft.writes.values()))
-            for draft in drafts
-        )
+        parts = [(*draft.reads.values(), *draft.writes.values()) for draft in self._drafts]
+        return tuple(Operator(d.name, d.module, d.macs, sizes) for d, sizes in zip(self._drafts, parts, strict=True))
 
     def multiplied(self, name: str, module: str, macs: int, given: Sequence[Tensor], made: Sequence[Tensor]) -> None:
         """An operator that multiplies and accumulates turned `given` into `made`."""
         if "attention" in name and "backward" not in name:
             name, made = ATTENTION, made[:1]  # what follows is kept for a backward
-        draft = self._softmaxed_product(given)
-        if draft is None:
-            draft = len(self._drafts)
-            self._drafts.append(_Draft(name, module, 0, {}, {}))
-        else:
-            scores = self._drafts[draft]
-            if scores.name != ATTENTION:
-                scores.name, scores.writes = ATTENTION, {}
-        self._read_and_write(draft, macs, given, made)
-
-    def _softmaxed_product(self, given: Sequence[Tensor]) -> int | None:
-        """The operator whose softmaxed result is among the operands, if there is one."""
         origins = (self._origin(tensor) for tensor in given)
-        return next((origin.product for origin in origins if origin.softmaxed), None)
-
-    def _read_and_write(self, number: int, macs: int, given: Sequence[Tensor], made: Sequence[Tensor]) -> None:
+        number = next((origin.product for origin in origins if origin.softmaxed), None)  # of what made the scores
+        if number is None:
+            number = len(self._drafts)
+            self._drafts.append(_Draft(name, module, 0, {}, {}))
+        elif self._drafts[number].name != ATTENTION:
+            self._drafts[number].name, self._drafts[number].writes = ATTENTION, {}
         draft = self._drafts[number]
         draft.macs += macs
         for tensor in given:

@@ -51,14 +51,9 @@ def _safe_softmax(out: Tensor, x: Tensor, *_: object) -> int:
 
 
 def _attention(
-    result: Sequence[Tensor],
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *flags: object,
-    attn_mask: Tensor | None = None,
-    scale: float | None = None,
-) -> int:
+    result: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor, *flags: object,
+    attn_mask: Tensor | None = None, scale: float | None = None,
+) -> int:  # fmt: skip
     """Scores, row maxima, row sums and the output of one tile per thread, float or wider (FlashAttentionKernel.cpp).
 
     Half precision keeps the scores once more in its own type. A mask with gaps in its rows is copied.

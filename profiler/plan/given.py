@@ -41,15 +41,15 @@ def parse(texts: Iterable[str]) -> tuple[Fed, ...]:
 
 def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """["x:1x3x800x1333,ids:1x20"] -> a shape for each input. A name may hold colons, as TensorFlow's do."""
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for text in ",".join(texts).split(",") if texts else ():
         name, _, sizes = text.strip().rpartition(":")
         if not name or not re.fullmatch(r"[1-9]\d{0,9}(x[1-9]\d{0,9})*", sizes):
             raise UsageError(f"--shape: got '{text}', expected an input and its sizes like image:1x3x800x1333")
-        if name in found:
+        if name in shapes:
             raise UsageError(f"--shape: got input '{name}' twice, expected one shape for each input")
-        found[name] = tuple(map(int, sizes.split("x")))
-    return found
+        shapes[name] = tuple(map(int, sizes.split("x")))
+    return shapes
 
 
 def channels_last(sizes: Sequence[object]) -> bool:

@@ -27,6 +27,7 @@ Scope = Literal["any", "launches"]  # which commands have it: all that time, or 
 Default = TypeVar("Default")
 
 DTYPES = ("float32", "tf32", "float16", "bfloat16")
+QUANTIZED = "int8"  # from a calibration, by lowerings that run it
 LAYOUTS = ("contiguous", "channels_last")
 USUAL_LOWERING = "eager"
 USUAL_LAYOUT = "channels_last"
@@ -86,7 +87,7 @@ class Axes:
     devices: tuple[str, ...] | None = setting(None, DEVICE, "where it runs", "the first CUDA device, else cpu")
     dtypes: tuple[str, ...] | None = setting(
         None,
-        one_of(*DTYPES),
+        one_of(*DTYPES, QUANTIZED),
         "element type; float32 leaves TF32 off",
         f"{usual_dtype('cpu')} on a CPU, {usual_dtype('cuda:0')} on CUDA",
     )
@@ -148,6 +149,13 @@ class Measure:
         False, SWITCH, "a Perfetto trace of one forward of each case, in the run's traces", scope="launches"
     )
     max_lost_cpu: float = setting(0.1, SHARE, "of a launch's CPU time that others may take before it is repeated")
+    calibration: str | None = setting(
+        None,
+        NAME,
+        "what int8 is calibrated on: FILE.npz, a folder of images, or random",
+        "none: int8 needs it",
+        "launches",
+    )
     max_memory: int | None = setting(
         None, BYTES, "that a case may use beyond an idle worker, on the CPU", "this machine's memory", "launches"
     )

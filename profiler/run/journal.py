@@ -53,6 +53,13 @@ class Journal:
         """Whether a case has no launch of this round yet, and needs one."""
         return case not in self.recorded and len(self.launches.get(case, [])) <= round
 
+    def remaining(self, case: Case) -> tuple[int, ...]:
+        """The rounds of the launches that a case still needs while all of these are ok."""
+        if case in self.recorded:
+            return ()
+        timed = sum(launch.round < self.rounds for launch in self.launches.get(case, []))
+        return (*range(timed, self.rounds), *([self.rounds] if self._has_layers(case) else []))
+
     def lacks_layers(self, case: Case) -> bool:
         """Whether all that is left of a case is the launch that times its layers."""
         done = self.launches.get(case, [])

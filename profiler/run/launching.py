@@ -16,7 +16,7 @@ from mixprof.data.messages import Counted
 from mixprof.machine import cpu_contention
 from mixprof.machine.testbed import total_memory_bytes
 from mixprof.plan.axes import Planned
-from mixprof.plan.settings import Measure
+from mixprof.plan.settings import QUANTIZED, Measure
 from mixprof.run.client import Server, source_request
 
 
@@ -61,7 +61,7 @@ def choices_of(server: Server, entry: Planned, settings: Json) -> Json | None:
     """
     case = entry.case
     chooses = lowerings.entry_of(case.lowering).chooses and entry.source.specialize is not None
-    if not chooses or settings["formulations"] != "measured":
+    if not chooses or settings["formulations"] != "measured" or case.dtype == QUANTIZED:  # whose file all engines share
         return None
     reference = reference_of(server, case)
     path = reference.with_name(f"{case.key}.choices.json")

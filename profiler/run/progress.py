@@ -1,6 +1,7 @@
 """What a person sees while a sweep runs: a bar on a terminal, plain lines elsewhere."""
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol, TextIO
@@ -42,7 +43,7 @@ class Unstopped:
 @contextlib.contextmanager
 def shown(stream: TextIO, launches: int) -> Iterator[Progress]:
     """The progress of so many launches on a stream."""
-    if stream.isatty():
+    if stream.isatty() and importlib.util.find_spec("rich"):
         from mixprof.run.bar import Bar
 
         bar = Bar(stream, Tally(launches))

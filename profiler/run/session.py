@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mixprof import lowerings
@@ -51,8 +52,8 @@ class Session:
 
     def describe(self, name: str) -> Source:
         if is_file(name):
-            found = self.ask("inspect", path=name, inputs=self.given.inputs)
-            return sources.of_file(name, self.given, found)
+            inspected = self.ask("inspect", path=name, inputs=self.given.inputs)
+            return sources.of_file(name, self.given, inspected)
 
         if name.endswith(MODULES):
             return self._fed(sources.of_module_file(name, self.ask("inspect", path=name, inputs=None)["sha256"]))
@@ -175,26 +176,28 @@ def refuse_unused(given: Given, planned: list[Planned]) -> None:
             raise UsageError(f"{option}: got input '{name}', expected {nearest(name, names)}")
 
 
-def manifest_of(planned: list[Planned], measure: Measure, machine: Machine) -> Manifest:
-    """The manifest of a run that begins now."""
+def manifest_of(
+    planned: list[Planned], measure: Measure, machine: Machine, code: Mapping[str, str] = MappingProxyType({})
+) -> Manifest:
+    """The manifest of a run that begins now. code: a digest of each user's model's, by the model's name."""
     cases = [entry.case.to_json() for entry in planned]
     return Manifest(
         sweep=Sweep(len(cases), digest(cases)),
         measure={**asdict(measure), "launches": measure.rounds},
         environment=Environment(machine.testbed_of({entry.case.device for entry in planned}), machine.informing),
         versions=machine.versions,
-        artifacts=_contents(planned),
+        artifacts=_contents(planned, code),
         models={entry.case.model: {"kind": entry.source.kind, **entry.source.facts} for entry in planned},
         lowerings=lowerings.facts(),
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
 
 
-def _contents(planned: list[Planned]) -> dict[str, Content]:
-    """The content of every file among the models, and of what models are fed with."""
+def _contents(planned: list[Planned], code: Mapping[str, str]) -> dict[str, Content]:
+    """The content of every file among the models, of users' code, and of what models are fed with."""
     contents = {}
     for model, source in {entry.case.model: entry.source for entry in planned}.items():
-        artifact, sha256 = source.artifact, source.arguments.get("sha256", "")
+        artifact, sha256 = source.artifact, source.arguments.get("sha256", code.get(model, ""))
         if artifact is not None:
             shapes = {one.name: one.given for one in artifact.inputs}
             contents[model] = Content(artifact.sha256, artifact.inputs_sha256, shapes)
@@ -216,6 +219,9 @@ def _refuse_changed(run: Path, before: Mapping[str, Content], now: Mapping[str, 
 def refuse_other(run: Path, stored: Manifest, manifest: Manifest) -> None:
     """Going on with a run needs the same cases and settings (else 2) in the same environment (else 4)."""
     _refuse_changed(run, stored.artifacts, manifest.artifacts)
+    if stored.sweep.shards != manifest.sweep.shards:
+        here, there = (", ".join(one.sweep.shards or ("the whole sweep",)) for one in (manifest, stored))
+        raise UsageError(f"got shard {here}, expected {there} as '{run}' has: use a new --out")
     if stored.sweep != manifest.sweep:
         raise UsageError(
             f"got other axes than those of '{run}' ({manifest.sweep.cases} cases, there "

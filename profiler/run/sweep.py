@@ -4,7 +4,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mixprof import lowerings
@@ -14,12 +14,16 @@ from mixprof.data.errors import UsageError
 from mixprof.data.manifest import Manifest
 from mixprof.plan.axes import Planned, plan_case
 from mixprof.plan.files import Given
+from mixprof.plan.place import Place
 from mixprof.plan.settings import Axes, Measure
+from mixprof.plan.shards import Shard
 from mixprof.plan.sources import Registry
+from mixprof.run import fleet, user_code
 from mixprof.run import peaks as machine_peaks
 from mixprof.run.executors import EXECUTORS, local
 from mixprof.run.progress import Watch
 from mixprof.run.session import manifest_of, planned_cases, refuse_other, session
+from mixprof.run.sharding import part
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Sweep:
     groups: list[Axes]
     measure: Measure
     given: Given = field(default_factory=Given)
+    shard: Shard | None = None  # None: all of it
+    place: Place = field(default_factory=Place)
 
 
 def carry_out(
@@ -43,11 +49,17 @@ def carry_out(
 
     next_cases: what to add to a run that is done so far; asked again until it names none.
     """
+    if sweep.place.engine == "ray":
+        return fleet.carry_out(sweep, run, registry, watch, resume)
     stored = _stored(run, resume)
     with session(sweep.measure, registry, sweep.given) as asked:
-        planned, machine = planned_cases(sweep.groups, asked)
+        whole, machine = planned_cases(sweep.groups, asked)
+        planned = part(whole, sweep.shard, sweep.measure, asked, machine) if sweep.shard else whole
+        code = user_code.digests(whole, asked.server.imports)
         peaks = [] if (run / run_folder.PEAKS).exists() else machine_peaks.of_cases(planned, asked, machine)
-    manifest = manifest_of(planned, sweep.measure, machine)
+    manifest = manifest_of(whole, sweep.measure, machine, code)
+    if sweep.shard:
+        manifest = replace(manifest, sweep=replace(manifest.sweep, shards=(str(sweep.shard),)))
     if stored is not None:
         refuse_other(run, stored, manifest)
     local.check_cache(planned)

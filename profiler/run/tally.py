@@ -24,6 +24,7 @@ class Tally:
         """Count an ended launch; what it came to, in words."""
         self.outcomes[launch.status] += 1
         words = launch.status if launch.reason is None else f"{launch.status}: {launch.reason}"
+        words += f"  on {launch.environment.origin}" if launch.environment.origin else ""
         median_ms = _median_ms(launch)
         if median_ms is None:
             return f"{case.label()}  {words}"

@@ -66,7 +66,7 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "macs": counts.macs,
         "flops": counts.flops,
         "macs_by_op": counts.macs_by_op,
-        "min_bytes": counts.min_bytes,
+        "min_bytes": None if case.dtype == "int8" else counts.min_bytes,
         "uncounted_ops": list(counts.uncounted_ops),
         "matrix_macs": counts.macs - counts.vector_macs,
         "vector_macs": counts.vector_macs,

@@ -44,7 +44,7 @@ def peaks(request: dict[str, Any]) -> dict[str, Any]:
     from mixprof.metrics.peaks import measure
 
     process.prepare(request["device"], request["dtype"], request["threads"])
-    return {"status": "ok", "peaks": measure(request["device"], request["dtype"])}
+    return {"status": "ok", "peaks": to_builtins(measure(request["device"], request["dtype"]))}
 
 
 def _of_either(of_module: Job, of_file: Job) -> Job:

@@ -20,11 +20,11 @@ from mixprof.data.json import digest
 from mixprof.data.launch import Launch, LaunchEnvironment, Status
 from mixprof.lowerings import Lowered, Target
 from mixprof.machine import cpu_contention, cuda_driver, flags, process, testbed, thermal
-from mixprof.metrics import Subject, accuracy, latency
+from mixprof.metrics import Subject, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
 from mixprof.models import specialization
-from mixprof.worker import breakdown, graphs, modules, pin, ran, simulated
+from mixprof.worker import breakdown, calibration, graphs, modules, pin, ran, simulated
 from mixprof.worker.reference import Reference
 
 
@@ -63,6 +63,7 @@ def lower(request: Mapping[str, Any]) -> Ready:
     key = digest([case.to_json(), source["factory"], source["arguments"], testbed.versions()])
     name, cache = case.lowering.split(":")[0], Path(request["cache"])
     target = Target(case.device, case.dtype, case.layout, options, settings["threads"], cache, False, key, name)
+    target = calibration.calibrated(target, settings.get("calibration"), reference.inputs, case)
     # no_grad, not inference_mode, while tracing: exporters and inductor's cache refuse inference tensors.
     with torch.no_grad():
         if source["artifact"] is not None:
@@ -93,7 +94,7 @@ def _module(
     choices = Choices(**request.get("choices") or {})
     module = modules.specialize(source, built.module, case.lowering, choices.formulations)
     module = lowerings.convert(module, process.torch_dtype(case.dtype))
-    bytes_of_weights = weights_bytes(module)
+    bytes_of_weights = None if case.dtype == "int8" else weights_bytes(module)  # of which some are bytes then
     bound, target = built.example.bind(module), replace(target, images=built.example.images)
     may_fall_back = bool(request.get("layout_is_default"))
     inputs = tuple(reference.inputs)
@@ -227,27 +228,20 @@ def _built(subject: Subject) -> Launch:
     )
     assert started.proof is not None
     try:
-        error = error_of(subject)
+        subject, error = calibration.judge(subject)
     except Unsupported as refusal:
         return replace(started, proof={**started.proof, "onnx_relative_error": None, "onnx_unchecked": str(refusal)})
-    proof = {**started.proof, "onnx_relative_error": None if error == float("inf") else error}
+    proof = {**subject.lowered.proof, **started.proof, "onnx_relative_error": None if error == float("inf") else error}
     if error is not None and not error <= subject.tolerance:
         reason = f"relative error of the exported graph: {error:.2g}, expected at most {subject.tolerance:g}"
         return replace(started, status="inaccurate", reason=reason, proof=proof)
     return replace(started, proof=proof)
 
 
-def error_of(subject: Subject) -> float | None:
-    """How far the outputs are from the reference, after one forward in any case; None where there is no reference."""
-    outputs = subject.lowered.outputs()
-    if subject.expected is None:
-        return None
-    return accuracy.worst_error(outputs, subject.expected, of_ends=subject.of_ends)
-
-
 def check(subject: Subject) -> Launch:
     """The launch so far: "ok" with its error, or "inaccurate"."""
-    error, tolerance = error_of(subject), subject.tolerance
+    subject, error = calibration.judge(subject)
+    tolerance = subject.tolerance
     started = replace(_started(subject), relative_error=error if error != float("inf") else None)
     if error is None or error <= tolerance:
         return started

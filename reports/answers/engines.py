@@ -12,7 +12,7 @@ from mixprof.reports.latencies import ratio
 SAME = ["run", "model", "device", "mode", "step", "batch", "resolution", "window", "channels"]
 ENGINE = ["lowering", "dtype", "layout"]
 FIGURES = ["latency_ms", "latency_low_ms", "latency_high_ms", "cold_start_s", "load_s", "first_ms", "artifact_bytes"]
-FIGURES += ["relative_error", "sqnr_db", "deployed_peak_bytes"]
+FIGURES += ["host_bound", "product_dtypes", "integer_products", "relative_error", "sqnr_db", "deployed_peak_bytes"]
 BEST = ["best_latency", "best_cold_start", "best_bytes"]
 LEAST_LAUNCHES = 3  # of each of two engines: that all of one are shorter is then 1 in 20 by chance
 

@@ -103,9 +103,11 @@ def _note(asked: pd.DataFrame, shown: pd.DataFrame, quantity: Quantity) -> str:
 
 
 def intervals_in_words(rows: pd.DataFrame) -> str:
-    """Say what the bars of these rows are; empty where none has an interval."""
+    """Say what the bars of these rows are, where any has an interval, and how many rows are host-bound."""
     kinds = [words for name, words in INTERVALS.items() if (rows["interval"] == name).any()]
-    return f"Bars: {'; or '.join(kinds)}." if kinds else ""
+    bars = f"Bars: {'; or '.join(kinds)}." if kinds else ""
+    bound = int(rows["host_bound"].fillna(False).astype(bool).sum())
+    return bars + f" Host-bound, waiting for the host: {bound} of {len(rows)}." * bool(bound)
 
 
 def _not_shown(asked: pd.DataFrame, column: str) -> str:

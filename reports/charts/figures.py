@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mixprof.reports.answers import Answers, answers
-from mixprof.reports.charts import heatmaps, slopes
+from mixprof.reports.charts import fleet, heatmaps, slopes
 from mixprof.reports.charts.breakdown import breakdown
 from mixprof.reports.charts.clouds import accuracy, roofline
 from mixprof.reports.charts.crossover_maps import crossover_maps
@@ -57,6 +57,8 @@ def _drawn(answers: Answers, charts: Sequence[Chart]) -> Iterator[tuple[str, Fig
     for pair, compared in answers.ratios.items():
         if figure := heatmaps.draw(compared, pair):
             yield f"speedup_{pair.attention}_over_{pair.convolution}", figure
+        if figure := fleet.draw(compared, pair):
+            yield f"testbeds_{pair.attention}_over_{pair.convolution}", figure
 
 
 def _first_view(chart: Chart, answers: Answers, styles: Styles) -> Figure:

@@ -66,12 +66,12 @@ def _draw_panel(panel: Axes, rows: pd.DataFrame, axis: str, columns: list[str], 
     panel.set_yticks(range(len(lines)), [str(line) for line in lines])
     for _, cell in rows.iterrows():
         place = columns.index(cell["resolution"]), lines.index(cell[axis])
-        look: Any = {"fontsize": 6 if pd.isna(cell["ratio"]) else 7, "color": _ink(image, cell["ratio"])}
-        panel.text(*place, _cell_text(cell), ha="center", va="center", **look)
+        look: Any = {"fontsize": 6 if pd.isna(cell["ratio"]) else 7, "color": ink(image, cell["ratio"])}
+        panel.text(*place, cell_text(cell), ha="center", va="center", **look)
     return image
 
 
-def _ink(image: Any, ratio: float) -> str:
+def ink(image: Any, ratio: float) -> str:
     """Black, or white on a dark cell."""
     if pd.isna(ratio):
         return "black"
@@ -79,7 +79,7 @@ def _ink(image: Any, ratio: float) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 
-def _cell_text(cell: pd.Series) -> str:
+def cell_text(cell: pd.Series) -> str:
     """ "2.1", "(1.1)" when undecided, or the status that leaves no ratio."""
     if pd.isna(cell["ratio"]):
         return str(cell["status"])

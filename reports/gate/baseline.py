@@ -44,9 +44,9 @@ def of_runs(name: str, runs: Sequence[Stored], notes: Sequence[str] = ()) -> Bas
         if len(known) == 1:
             levels[case] = Level(known[0][1], known[0][2].spread or 0.0, 1)
         elif known:
-            found = levels[case] = level([ratio for _, ratio, _ in known], [kept.error for *_, kept in known])
-            if found.step is not None:
-                steps.setdefault(known[found.began][0], []).append(found.step)
+            case_level = levels[case] = level([ratio for _, ratio, _ in known], [kept.error for *_, kept in known])
+            if case_level.step is not None:
+                steps.setdefault(known[case_level.began][0], []).append(case_level.step)
     return Baseline(name, runs[-1], levels, [*notes, *_in_words(steps)])
 
 
@@ -140,10 +140,10 @@ def _take(line: str, facts: dict[str, Any], cases: dict[Case, tuple[Kept, Level 
     if "end" in facts:
         raise ValueError("a line after the end")
     if name == "case":
-        kept, found = _case(rest)
+        kept, case_level = _case(rest)
         if kept.case in cases:
             raise ValueError("this case a second time")
-        cases[kept.case] = kept, found
+        cases[kept.case] = kept, case_level
     elif name in facts:
         raise ValueError(f"{name} a second time")
     else:
@@ -178,7 +178,7 @@ def _assembled(path: Path, facts: Mapping[str, Any], cases: Mapping[Case, tuple[
         raise UsageError(
             f"{path}: got other testbed lines than its key {facts.get('testbed')} stands for: remove it, write it again"
         )
-    return Baseline(str(path), newest, {case: found for case, (_, found) in cases.items() if found})
+    return Baseline(str(path), newest, {case: case_level for case, (_, case_level) in cases.items() if case_level})
 
 
 def renewed(old: Baseline, new: Baseline) -> tuple[Baseline, int]:
@@ -189,11 +189,11 @@ def renewed(old: Baseline, new: Baseline) -> tuple[Baseline, int]:
     if compare(old.newest, new.newest).different:
         return new, len(new.newest.cases)
     levels, changed = {}, 0
-    for case, found in new.levels.items():
+    for case, case_level in new.levels.items():
         before = old.levels.get(case)
         kept = old.newest.cases.get(case)
-        levels[case] = before if before is not None and _is_same(before, found) else found
-        changed += levels[case] is found or kept is None or kept.exact != new.newest.cases[case].exact
+        levels[case] = before if before is not None and _is_same(before, case_level) else case_level
+        changed += levels[case] is case_level or kept is None or kept.exact != new.newest.cases[case].exact
     return replace(new, levels=levels), changed
 
 

@@ -23,7 +23,7 @@ class Compared:
     def notes(self) -> list[str]:
         """What a verdict says of them, a line each."""
         words = (("under test", self.declared), ("unknown, not compared", self.unknown), ("also", self.informing))
-        return [f"{label}: {'; '.join(found)}" for label, found in words if found]
+        return [f"{label}: {'; '.join(differences)}" for label, differences in words if differences]
 
 
 def compare(base: Stored, head: Stored, under_test: Collection[str] = ()) -> Compared:

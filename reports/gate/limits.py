@@ -33,11 +33,11 @@ def parse(texts: Iterable[str]) -> tuple[Limit, ...]:
 
 
 def _parse(text: str) -> Limit:
-    found = FORM.fullmatch(text.strip())
+    match = FORM.fullmatch(text.strip())
     try:
-        if found is None:
+        if match is None:
             raise ValueError
-        most_ms = float(found["number"]) * MILLISECONDS[found["unit"]]
+        most_ms = float(match["number"]) * MILLISECONDS[match["unit"]]
         if not 0 < most_ms < float("inf"):
             raise ValueError
     except (ValueError, KeyError):
@@ -45,7 +45,7 @@ def _parse(text: str) -> Limit:
             f"--limit: got '{text}', expected [PATTERN:]METRIC<=TIME, like 'swin_t*:host_p99<=8ms', with one of "
             f"{', '.join(METRICS)} and of {', '.join(MILLISECONDS)}"
         ) from None
-    return Limit(found["pattern"] or "*", found["metric"], most_ms)
+    return Limit(match["pattern"] or "*", match["metric"], most_ms)
 
 
 def judge(limit: Limit, times: Mapping[str, Time]) -> tuple[str, str]:

@@ -125,16 +125,16 @@ def in_words(outcome: Outcome, code: int) -> str:
     """The job in one sentence."""
     counts = [(each, sum(judged.verdict == each for judged in outcome.cases)) for each in
               ("regressed", "missing", "incomparable", "inconclusive", "improved", "same")]  # fmt: skip
-    found = ", ".join(f"{count} {name}" for name, count in counts if count) or "no case"
+    verdicts = ", ".join(f"{count} {name}" for name, count in counts if count) or "no case"
     waived = sum(each.waived is not None for each in outcome.cases)
-    found += f" ({waived} waived)" if waived else ""
-    found += f", in {outcome.spent_s:.0f} s" if outcome.kind == "ab" else ""
+    verdicts += f" ({waived} waived)" if waived else ""
+    verdicts += f", in {outcome.spent_s:.0f} s" if outcome.kind == "ab" else ""
     could = "" if outcome.detectable is None else f"; a slow-down of {outcome.detectable:.1%} would have been found"
     if outcome.kind == "ab" and outcome.detectable is None and outcome.cases:
         could = f"; no case had the {LOOKS[0]} undisturbed rounds that finding a slow-down takes"
     flagged = code == NOT_COMPARABLE and outcome.flagged
     trusted = " The baseline differs from itself: nothing here is to be trusted." if flagged else ""
-    return f"{outcome.head} against {outcome.base}: {found}{could}.{trusted}"
+    return f"{outcome.head} against {outcome.base}: {verdicts}{could}.{trusted}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -31,18 +31,18 @@ def of_rounds(rounds: Sequence[Sequence[float]], single_requests: bool, device: 
     filled = [samples for samples in rounds if len(samples)]
     if not filled:
         return {name: Time(None, reason="nothing was timed") for name in METRICS}
-    found = {"latency": _latency(filled)}
+    times = {"latency": _latency(filled)}
     for name, percent in PERCENTILES.items():
         count, least = sum(map(len, filled)), SAMPLES_FOR.get(name, 1)
         if is_gpu(device):
-            found[name] = Time(None, reason="device times were taken, no single requests: a sweep's run has these")
+            times[name] = Time(None, reason="device times were taken, no single requests: a sweep's run has these")
         elif not single_requests:
-            found[name] = Time(None, reason="a sample is the mean of several forwards, each too short to time alone")
+            times[name] = Time(None, reason="a sample is the mean of several forwards, each too short to time alone")
         elif count < least:
-            found[name] = Time(None, reason=f"it needs {least:,} samples, there were {count:,}")
+            times[name] = Time(None, reason=f"it needs {least:,} samples, there were {count:,}")
         else:
-            found[name] = _percentile(filled, percent)
-    return found
+            times[name] = _percentile(filled, percent)
+    return times
 
 
 def _latency(rounds: Sequence[Sequence[float]]) -> Time:
@@ -50,8 +50,8 @@ def _latency(rounds: Sequence[Sequence[float]]) -> Time:
     medians = [float(np.median(samples)) for samples in rounds]
     if len(medians) < 2:
         return Time(medians[0])
-    found = over_launches(medians)
-    return Time(found.estimate, found.low, found.high)
+    interval = over_launches(medians)
+    return Time(interval.estimate, interval.low, interval.high)
 
 
 def _percentile(rounds: Sequence[Sequence[float]], percent: float) -> Time:

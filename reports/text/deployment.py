@@ -7,7 +7,7 @@ import pandas as pd
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.engines import SAME
 from mixprof.reports.answers.slices import in_words
-from mixprof.reports.text.markdown import Part, Section, Table, number, section
+from mixprof.reports.text.markdown import Part, Section, Table, number, section, words
 from mixprof.reports.text.measurements import MEBIBYTE, latency_text
 
 NOTE = (
@@ -37,6 +37,8 @@ def _cells(row: pd.Series, varied: bool) -> dict[str, str]:
     return {
         "engine": str(row["lowering"]) + (f", {row['layout']}" if varied else ""),
         "dtype": str(row["dtype"]),
+        "products in": words(row["product_dtypes"]),
+        "in integers": words(row["integer_products"]),
         "latency (ms)": marked(latency_text(row), "best_latency"),
         "cold start (s)": marked(number(row["cold_start_s"]), "best_cold_start"),
         "load (s)": number(row["load_s"]),

@@ -6,6 +6,7 @@ from mixprof.reports.answers import Answers
 from mixprof.reports.frame import load
 from mixprof.reports.text.deployment import what_each_gives
 from mixprof.reports.text.engines import breakdown, built, proof_of_lowering
+from mixprof.reports.text.fleet import fleet
 from mixprof.reports.text.growth import crossings, growth
 from mixprof.reports.text.layouts import layouts
 from mixprof.reports.text.markdown import ORDER, Section, number, plain_table, words
@@ -31,6 +32,7 @@ def first(answers: Answers, manifests: Manifests) -> list[Section]:
     return [
         *verdict(answers),
         *not_measured(answers, manifests),
+        *fleet(answers, manifests),
         *mixer_exchange(answers),
         *layouts(answers),
         *what_each_gives(answers),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from acceptance.frame import Check
 
+MIXERS = ("window_attention", "depthwise_conv", "inhomogeneous_depthwise_conv", "global_attention")
+NETWORKS = ("swin_t", "dwnet_t")
 FIND = Check("device", "there is a device", "acceptance.provenance:device", 60)
 
 
@@ -19,7 +21,82 @@ CHECKS = (
     _check("fork.child", "a forked process uses CUDA and its server stays clean", "isolation:child", 60, needs="gpu"),
     _check("provenance.nvml", "what NVML answers to each question", "provenance:nvml", 30, needs="gpu"),
     _check("fork.product", "of `mixprof time`, launches alone touch CUDA", "isolation:product", 90, 15),
+    _check("timing.gated", "gated times are the device's", "timing:gated", 120, 30),
+    _check("timing.queue", "how deep the queue is; launches are counted", "timing:queue", 60, 10),
+    _check("timing.graph", "times of graphs are the device's", "timing:graph", 120, 30),
+    _check("timing.cupti", "CUPTI tells the same", "timing:cupti", 120, 30, needs="gpu"),
+    _check("timing.ungated", "what the gate is for", "timing:ungated", 40),
+    _check("peaks.copies", "rates of copies; where the L2 cache ends", "peaks:copies", 60, 10),
+    _check("peaks.products", "rates of products, by dtype", "peaks:products", 60, 10),
+    _check("peaks.flush", "cold is not faster than hot, and is the cache's doing", "peaks:flush", 60, 10),
+    *(
+        _check(
+            f"product.{model}",
+            "times of a mixer, eager and as a graph",
+            "product:mixer",
+            180,
+            45,
+            model=model,
+            lowerings="eager,eager:graph=on",
+        )
+        for model in MIXERS
+    ),
+    *(
+        _check(
+            f"product.{model}",
+            "a network beside published throughputs",
+            "product:network",
+            180,
+            40,
+            model=model,
+            lowerings="eager",
+        )
+        for model in NETWORKS
+    ),
+    _check("gate.injected", "a slow-down of 5 % is a regression", "gate:injected", 180, 80),
+    _check("gate.same", "the same code is not flagged", "gate:same", 350, 100),
+    _check("flags.hostile", "float32 is exact whatever a module sets", "flags:hostile", 110, 20),
+    _check("flags.memory", "a case that does not fit is `oom`", "flags:memory", 110, 20),
+    *(
+        _check(
+            f"compiled.{model}",
+            "the same compiled",
+            "product:mixer",
+            180,
+            60,
+            needs="gpu",
+            model=model,
+            lowerings="compile",
+        )
+        for model in MIXERS
+    ),
+    *(
+        _check(
+            f"compiled.{model}",
+            "the same compiled",
+            "product:network",
+            180,
+            90,
+            needs="gpu",
+            model=model,
+            lowerings="compile",
+        )
+        for model in NETWORKS
+    ),
+    _check("flags.layouts", "which layout is faster", "product:layouts", 180, 40, needs="gpu"),
+    _check("engines.device", "the engines' device over the real driver", "engines:device", 150, 30, needs="gpu"),
+    *(
+        _check(f"engines.{flavour}", "whole engines", "engines:whole", 220, 60, needs="gpu", flavour=flavour)
+        for flavour in ("tensorrt", "tensorrt_rtx")
+    ),
+    _check("tools.dram", "counted bytes against the least there must be", "tools:dram", 190, 40, needs="gpu"),
+    _check("tools.sanitizer", "no error of memory in what we enqueue", "tools:sanitizer", 160, 60, needs="gpu"),
+    _check("tools.energy", "the energy counter is power times time", "product:energy", 180, 40, needs="gpu"),
+    _check("timing.do_bench", "where another tool reads the host's time", "timing:do_bench", 90, 20, needs="gpu"),
+    _check(
+        "peaks.ours", "`mixprof`'s peaks are what a gated copy and product reach", "peaks:ours", 60, 20, needs="gpu"
+    ),
     _check("fork.poisoned", "CUDA begun before a fork is lost to the child", "isolation:poisoned", 60, 10, needs="gpu"),
-    _check("marked.tests", "each test marked `gpu` passes", "marked:outcomes_of_tests", 245, 120, needs="gpu"),
-    _check("marked.sweep", "every lowering and dtype runs, or says why not", "marked:sweep", 245, 120),
+    _check("marked.tests", "each test marked `gpu` passes", "marked:outcomes_of_tests", 1800, 240, needs="gpu"),
+    _check("marked.sweep", "every lowering and dtype runs, or says why not", "marked:sweep", 1800, 300, needs="gpu"),
 )

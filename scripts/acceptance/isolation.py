@@ -8,9 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+from acceptance.commands import of
 from acceptance.frame import Seen
 from acceptance.probes import ROOT, die_with_parent
 
+SMALL = ("--dtypes", "float32", "--resolutions", "14")
 POISONED = """
 import os, sys, torch
 torch.cuda.init()
@@ -69,18 +71,7 @@ def poisoned(device: str) -> Seen:
 
 def product(device: str) -> Seen:
     """`mixprof time` while it runs: the processes that have CUDA are its launches, never the command or its servers."""
-    arguments = [
-        sys.executable,
-        "-m",
-        "mixprof",
-        "time",
-        "depthwise_conv",
-        "--devices",
-        device,
-        "--quick",
-        "--seconds",
-        "2",
-    ]
+    arguments = [sys.executable, "-m", "mixprof", "time", "depthwise_conv", *of(device), "--quick", *SMALL]
     began: dict[int, int] = {}  # process -> its parent
     with_cuda: set[int] = set()
     running = subprocess.Popen(arguments, cwd=ROOT, stdout=sys.stdout, stderr=sys.stderr, preexec_fn=die_with_parent)

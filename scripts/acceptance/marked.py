@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from acceptance.commands import command
 from acceptance.frame import Seen, Skipped
-from acceptance.probes import ROOT, command
+from acceptance.probes import ROOT
 
 VARIANTS = ("eager:graph=on", "compile:reduce-overhead", "tensorrt:graph=on", "tensorrt_rtx:graph=on")
 MODELS = ("depthwise_conv", "window_attention", "inhomogeneous_depthwise_conv")
@@ -29,7 +30,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def outcomes_of_tests(device: str, folder: str = "tests", limit_s: float = 240) -> Seen:
+def outcomes_of_tests(device: str, folder: str = "tests", limit_s: float = 1790) -> Seen:
     """The outcome of every test marked `gpu` below a folder."""
     with tempfile.TemporaryDirectory(prefix="mixprof-gpu-") as temporary:
         report = Path(temporary) / "report.xml"
@@ -76,7 +77,7 @@ def merged(first: Outcome, second: Outcome) -> Outcome:
     return Outcome(outcome, message, first.seconds + second.seconds)
 
 
-def sweep(device: str, limit_s: float = 240) -> Seen:
+def sweep(device: str, limit_s: float = 1790) -> Seen:
     """A quick sweep of a few small mixers over all lowerings and dtypes."""
     from mixprof import lowerings
     from mixprof.data import run_folder
@@ -88,7 +89,7 @@ def sweep(device: str, limit_s: float = 240) -> Seen:
         arguments += ["--lowerings", ",".join([*lowerings.LOWERINGS, *VARIANTS]), "--dtypes", ",".join(DTYPES)]
         arguments += ["--resolutions", "14", "--batches", "2", "--channels", "64", "--quick", "--out", str(run)]
         try:
-            code: int | None = command(arguments, limit_s, {"MIXPROF_CACHE": temporary}).returncode
+            code: int | None = command(arguments, limit_s, variables={"MIXPROF_CACHE": temporary}).returncode
         except subprocess.TimeoutExpired:
             code = None
         records = run_folder.read_records(run) if run.exists() else []

@@ -41,16 +41,6 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def command(
-    arguments: list[str], limit_s: float, variables: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end or its time; it ends with the probe, too. Its error output goes to the log as well."""
-    done = subprocess.run(arguments, cwd=ROOT, env={**os.environ, **(variables or {})}, capture_output=True, text=True,
-                          timeout=limit_s, preexec_fn=die_with_parent)  # fmt: skip
-    print(f"$ {' '.join(arguments)}\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}\n= {done.returncode}", flush=True)
-    return done
-
-
 class Server:
     """A process that forks the probes, begun with the first of them: `serve` below. It ends with this one."""
 

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from acceptance.commands import command
 from acceptance.frame import Seen, Skipped, Value
-from acceptance.probes import ROOT, command
+from acceptance.probes import ROOT
 
 PACKAGES = ("torch", "triton", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "pycuda",
-            "nvidia-ml-py", "tensorrt", "tensorrt-rtx", "msgspec", "pandas", "plotly")  # fmt: skip
+            "nvidia-ml-py", "tensorrt", "tensorrt-rtx", "pandas", "plotly")  # fmt: skip
 VARIABLES = ("CUDA", "NVIDIA", "PYTORCH", "TORCH", "TRITON", "CUBLAS", "CUDNN", "OMP", "MKL", "LD_", "MIXPROF")
 SOURCES = ("profiler", "models", "reports", "scripts")
 NO_DRIVER, NO_DEVICE = -1, 100
@@ -32,21 +33,31 @@ DEVICE_CALLS = (
 
 
 def device(label: str) -> Seen:
-    """Whether CUDA starts, how many devices it has, and the name and capability of the one that is asked for."""
+    """Whether CUDA starts, how many devices it has, and the name of the one that is asked for. Needs no package."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return Seen({"status": NO_DRIVER, "devices": 0, "name": None, "capability": None})
-    status, count = library.cuInit(0), ctypes.c_int(0)
-    if status == 0:
-        library.cuDeviceGetCount(ctypes.byref(count))
-    from mixprof.machine import cuda_driver
+        return Seen({"status": NO_DRIVER, "devices": 0, "name": None, "reason": _reason()})
+    status, count, number = library.cuInit(0), ctypes.c_int(0), ctypes.c_int(0)
+    name = ctypes.create_string_buffer(256)
+    there = (
+        status == 0
+        and library.cuDeviceGetCount(ctypes.byref(count)) == 0
+        and library.cuDeviceGet(ctypes.byref(number), int(label.partition(":")[2] or 0)) == 0
+        and library.cuDeviceGetName(name, len(name), number) == 0
+    )
+    model = name.value.decode() if there else None
+    return Seen({"status": status, "devices": count.value, "name": model, "reason": None if there else _reason()})
 
-    index = int(label.partition(":")[2] or 0)
-    there = index < count.value
-    capability = ".".join(map(str, cuda_driver.compute_capability(index))) if there else None
-    name = cuda_driver.device_name(index) if there else None
-    return Seen({"status": status, "devices": count.value, "name": name, "capability": capability})
+
+def _reason() -> str | None:
+    """Why there is no device, in mixprof's words; None where it can't be imported."""
+    try:
+        from mixprof.machine import cuda_driver
+    except ImportError:
+        return None
+    absent = cuda_driver.no_device()
+    return None if absent is None else absent.reason
 
 
 def source(label: str) -> Seen:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from acceptance import predictions
-from acceptance.frame import Check, Journal, Result
+from acceptance.frame import Check, Journal, Result, patience
 from acceptance.probes import Server
 
 MARGIN_S = 4.0  # before the deadline, to write the summary
@@ -54,10 +54,11 @@ def _result(check: Check, server: Server, device: Device, left_s: float) -> Resu
         return Result(check.name, "skipped", reason, 0.0, device.label, time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     if left_s < check.usual_s:
         return None
-    result = server.run(check, device.label, min(check.limit_s, left_s))
+    limit_s = check.limit_s * patience(device.label)
+    result = server.run(check, device.label, min(limit_s, left_s))
     if result.outcome != "timeout":
         return result
-    if left_s < check.limit_s:
+    if left_s < limit_s:
         return None
     return Result(check.name, "failed", result.message, result.seconds, device.label, result.at)
 

@@ -21,16 +21,10 @@ from mixprof.plan.axes import Planned, Source, expand
 from mixprof.plan.settings import Axes, Measure
 from mixprof.reports.statistics import over_launches
 from mixprof.run.executors import local
-from mixprof.sampling import Interval
 
 LAUNCHES = 8
-MIXER = Source(
-    "mixprof.models:build",
-    {"name": "depthwise_conv"},
-    ("channels", "resolution", "window"),
-    "mixer",
-    "mixprof.models:specialize",
-)
+TAKES = ("channels", "resolution", "window")
+MIXER = Source("mixprof.models:build", {"name": "depthwise_conv"}, TAKES, "mixer", "mixprof.models:specialize")
 
 
 class Silent:
@@ -47,17 +41,9 @@ def medians_of_a_run(copies: int, seed: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory(prefix="mixprof-aa-") as folder:
         local.execute(planned, Path(folder), measure, Silent())
         records = run_folder.read_records(Path(folder))
-    return {
-        record.case.model: [
-            statistics.median(launch.host_ms.samples) for launch in record.launches if launch.host_ms is not None
-        ]
-        for record in records
-        if record.status == "ok"
-    }
-
-
-def overlap(a: Interval, b: Interval) -> bool:
-    return a.low <= b.high and b.low <= a.high
+    ok = [record for record in records if record.status == "ok"]
+    times = {record.case.model: [launch.host_ms for launch in record.launches if launch.host_ms] for record in ok}
+    return {copy: [statistics.median(one.samples) for one in launches] for copy, launches in times.items()}
 
 
 def main() -> int:
@@ -72,7 +58,7 @@ def main() -> int:
         for copy in first.keys() & second.keys()
     ]
     of_one_copy = [statistics.stdev(medians) / statistics.mean(medians) for run in runs for medians in run.values()]
-    overlapping = sum(itertools.starmap(overlap, pairs))
+    overlapping = sum(first.low <= second.high and second.low <= first.high for first, second in pairs)
     print(f"{sum(len(medians) for run in runs for medians in run.values())} launches of cases that are ok")
     print(f"variation from launch to launch of one case {statistics.median(of_one_copy):.1%}, median")
     print(f"half-width of an interval {statistics.median(first.half_width for first, _ in pairs):.1%}, median")

@@ -16,7 +16,6 @@ mixprof.reports.answers.crossovers.crossings.
   order; none is reported. Required: 95 %.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ import numpy as np
 from mixprof.reports.answers.crossovers import Crossing, crossings
 from mixprof.reports.answers.segments import fit
 from mixprof.reports.statistics import Points, measured, wilson
-from noise import PROFILES, Profile, sweep_medians
+from noise import PROFILES, Profile, replicates, sweep_medians
 
 CASES, ITERATIONS = 50, 100
 SIDES = np.log([7, 10, 14, 20, 28, 40, 56, 80])
@@ -111,14 +110,14 @@ def rates(logs: np.ndarray) -> Iterator[Rate]:
     """Every rate under the noise of at least 16 cases. logs: (replicates, cases, launches)."""
     count, noise = len(logs), noise_points(logs)
     for truth, (places, law) in LINES.items():
-        found = fit(places, under(noise, np.arange(len(places)), law(places)))
-        yield Rate("exponent", truth, _held(found.low, law.slope, found.high), count, COVERED)
-        yield Rate("no break", truth, int(np.isnan(found.breakpoint).sum()), count, AT_LEAST)
+        fitted = fit(places, under(noise, np.arange(len(places)), law(places)))
+        yield Rate("exponent", truth, _held(fitted.low, law.slope, fitted.high), count, COVERED)
+        yield Rate("no break", truth, int(np.isnan(fitted.breakpoint).sum()), count, AT_LEAST)
     for truth, (places, law) in BREAKS.items():
-        found = fit(places, under(noise, np.arange(len(places)), law(places)))
+        fitted = fit(places, under(noise, np.arange(len(places)), law(places)))
         step = np.diff(places).max()
-        yield Rate("break", truth, int((np.abs(found.breakpoint - law.at) <= step).sum()), count, AT_LEAST)
-        yield Rate("exponent", truth, _held(found.low, law.slope, found.high), count, COVERED)
+        yield Rate("break", truth, int((np.abs(fitted.breakpoint - law.at) <= step).sum()), count, AT_LEAST)
+        yield Rate("exponent", truth, _held(fitted.low, law.slope, fitted.high), count, COVERED)
     for truth, (places, first, second, place) in CROSSINGS.items():
         found_each = [each[0] for each in crossed(places, first, second, noise) if len(each) == 1]
         yield Rate("crossover reported", truth, len(found_each), count, AT_LEAST)
@@ -148,16 +147,11 @@ def noise_of(profile: Profile, launches: int, replicates: int) -> np.ndarray:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="200 replicates")
-    parser.add_argument("--replicates", type=int, help="default: 2000, a Monte-Carlo error below 1 %%")
-    options = parser.parse_args()
-    replicates = options.replicates or (200 if options.quick else 2000)
-    missed = []
-    print(f"{replicates} replicates\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
+    options, missed = replicates(__doc__), []
+    print(f"{options.replicates} replicates\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
     for name, profile in PROFILES.items():
         for launches in (3, 8):
-            for rate in rates(noise_of(profile, launches, replicates)):
+            for rate in rates(noise_of(profile, launches, options.replicates)):
                 low, high = wilson(rate.held, rate.of)
                 share = f"{100 * rate.held / rate.of:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
                 required = f"{100 * rate.required[0]:.0f} to {100 * rate.required[1]:.0f}"

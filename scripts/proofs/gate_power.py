@@ -72,16 +72,11 @@ def record(share: float, rounds: int, threads: int, *, most_lost: float = 1.0) -
             before = {entry.pair.case: len(entry.pair.differences) for entry in entries}
             job.run(entries, None, lambda: False)
             lines = [json.loads(line) for line in (Path(folder) / JOURNAL).read_text().splitlines()]
-            last = {
-                Case.from_json(line["base"]): (line["difference"], (flat(line["base_ms"]), flat(line["head_ms"])))
-                for line in lines
-            }
-            pool.append(
-                [
-                    last[entry.pair.case] if len(entry.pair.differences) > before[entry.pair.case] else None
-                    for entry in entries
-                ]
-            )
+            samples = [(flat(line["base_ms"]), flat(line["head_ms"])) for line in lines]
+            both = zip(lines, samples, strict=True)
+            last = {Case.from_json(line["base"]): (line["difference"], taken) for line, taken in both}
+            counts = [len(pair.differences) > before[pair.case] for pair in (entry.pair for entry in entries)]
+            pool.append([last[e.pair.case] if counted else None for e, counted in zip(entries, counts, strict=True)])
             print(f"{number + 1} of {rounds} rounds", file=sys.stderr)
     return pool, time.monotonic() - start
 
@@ -106,8 +101,8 @@ def play(same: Pool, slower: Pool | None, generator: random.Random) -> list[str]
         rounds = [number if case in decided else look for case, number in enumerate(rounds)]
         known = {case: [pair[0] for pair in pairs[: rounds[case]] if pair] for case, pairs in enumerate(differences)}
         enough = {case: values for case, values in known.items() if len(values) >= gate.LOOKS[0]}
-        found = gate.judge(enough) if enough else {}
-        decided = {case: verdict.verdict for case, verdict in found.items() if not verdict.open} | decided
+        judged = gate.judge(enough) if enough else {}
+        decided = {case: verdict.verdict for case, verdict in judged.items() if not verdict.open} | decided
     return [decided.get(case, "inconclusive") for case in range(COPIES)]
 
 
@@ -151,7 +146,7 @@ def others(base: Pool, head: Pool, generator: random.Random, count: int, *, inte
     return {name: total / count for name, total in totals.items()}
 
 
-def said(successes: int, trials: int) -> str:
+def in_words(successes: int, trials: int) -> str:
     low, high = wilson(successes, trials)
     return f"{successes / trials:.1%} [{low:.1%}, {high:.1%}]"
 
@@ -171,21 +166,21 @@ def main() -> int:
     same, generator = pools["0"], random.Random(0)
     verdicts = [verdict for _ in range(options.jobs) for verdict in play(same, None, generator)]
     false = verdicts.count("regressed")
-    found = [
+    counts = [
         sum(play(same, pools[str(share)], generator)[0] == "regressed" for _ in range(options.jobs)) for share in SLOWER
     ]
     print(
         f"\n| rule | false alarms | {' | '.join(f'found at {share:.0%}' for share in SLOWER)} |\n|---|---|---|---|---|"
     )
-    cells = " | ".join(said(each, options.jobs) for each in found)
-    print(f"| mixprof ab, jobs of {COPIES} cases | {said(false, len(verdicts))} | {cells} |")
+    cells = " | ".join(in_words(each, options.jobs) for each in counts)
+    print(f"| mixprof ab, jobs of {COPIES} cases | {in_words(false, len(verdicts))} | {cells} |")
     for interleaved in (False, True):
         rates = [others(same, pools[key], generator, 1000, interleaved=interleaved) for key in ("0", *map(str, SLOWER))]
         for name in rates[0]:
             how = ", interleaved" if interleaved else ""
             print(f"| {name}{how} | " + " | ".join(f"{rate[name]:.1%}" for rate in rates) + " |")
     failed = len(verdicts) < 400 or false > 0.01 * len(verdicts)
-    failed |= found[1] < 0.95 * options.jobs or found[2] < 0.99 * options.jobs
+    failed |= counts[1] < 0.95 * options.jobs or counts[2] < 0.99 * options.jobs
     return int(failed)
 
 
@@ -202,9 +197,8 @@ def burned(rounds: int) -> int:
     blamed = sum("regressed" in verdicts for verdicts in jobs)
     open_ones = sum(verdicts.count("inconclusive") for verdicts in jobs) / (COPIES * len(jobs))
     print(f"{given_up:.0%} of {COPIES * len(pool)} pairs given up: too much of their CPU time was lost to others")
-    print(
-        f"{blamed} of {len(jobs)} jobs of {COPIES} cases called one regressed; {open_ones:.0%} of verdicts inconclusive"
-    )
+    print(f"{blamed} of {len(jobs)} jobs of {COPIES} cases called one regressed; ", end="")
+    print(f"{open_ones:.0%} of verdicts inconclusive")
     return int(blamed > len(jobs) / 100)
 
 

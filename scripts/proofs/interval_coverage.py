@@ -27,7 +27,6 @@ half-width: median over replicates. bias and error: mean and root mean square of
 spent: simulated seconds, steady state and calibration included, start of the process not.
 """
 
-import argparse
 import math
 import statistics
 import sys
@@ -42,7 +41,7 @@ from mixprof import sampling
 from mixprof.data.launch import Samples
 from mixprof.reports.statistics import t_quantile, wilson
 from mixprof.reports.timed import latency
-from noise import PROFILES, Job, Launch, Profile, case_truth
+from noise import PROFILES, Job, Launch, Profile, case_truth, replicates
 
 DEVICES = {"dedicated GPU": "cuda:0", "hosted CPU": "cpu"}
 # What one sample takes: on a GPU a block of at least 1 ms, on a CPU up to a network's forward.
@@ -95,16 +94,14 @@ def sampled(watch: Stopwatch, device: str) -> Samples:
     return Samples(series.kept, 1)
 
 
-def ours_as_it_was(watch: Stopwatch, device: str) -> Result:
+def ours_as_it_was(watch: Stopwatch, device: str, unseen: float = 0.0) -> Result:
     kept = sampled(watch, device).samples
-    interval = sampling.within_launch(kept)
+    interval = sampling.within_launch(kept, unseen)
     return Result(interval.estimate, interval.low, interval.high, len(kept), watch.now_s)
 
 
 def ours_on_average(watch: Stopwatch, device: str) -> Result:
-    kept = sampled(watch, device).samples
-    interval = sampling.within_launch(kept, sampling.unseen(device))
-    return Result(interval.estimate, interval.low, interval.high, len(kept), watch.now_s)
+    return ours_as_it_was(watch, device, sampling.unseen(device))
 
 
 def adaptive_autorange(watch: Stopwatch, device: str) -> Result:
@@ -139,9 +136,9 @@ OTHERS: dict[str, Tool] = {
 
 def coverage(results: Sequence[Result], truths: Sequence[float]) -> tuple[float, float, float] | None:
     """(rate, low, high) of how often the truth is held; None without intervals. Truths in milliseconds."""
-    held = [r.low <= truth <= r.high for r, truth in zip(results, truths, strict=True)
+    inside = [r.low <= truth <= r.high for r, truth in zip(results, truths, strict=True)
             if r.low is not None and r.high is not None]  # fmt: skip
-    return (sum(held) / len(held), *wilson(sum(held), len(held))) if held else None
+    return (sum(inside) / len(inside), *wilson(sum(inside), len(inside))) if inside else None
 
 
 def launch_in_a_sweep(profile: Profile, rng: np.random.Generator) -> Launch:
@@ -187,12 +184,12 @@ def one_case(name: str, rounds: int, cases: int, rng: np.random.Generator) -> Re
 
 def row(labels: list[str], required: bool, results: Sequence[Result], truths: Sequence[float]) -> list[str]:
     """The cells of a row of the table."""
-    found = coverage(results, truths)
+    rate = coverage(results, truths)
     errors = np.array([r.estimate / truth - 1 for r, truth in zip(results, truths, strict=True)])
     widths = [(r.high - r.low) / 2 / r.estimate for r in results if r.low is not None and r.high is not None]
     return [
         *labels,
-        f"{found[0]:.1%} [{found[1]:.1%}, {found[2]:.1%}]".replace("%", "") if found else "no interval",
+        f"{rate[0]:.1%} [{rate[1]:.1%}, {rate[2]:.1%}]".replace("%", "") if rate else "no interval",
         f"{REQUIRED[0]:.0%} to {REQUIRED[1]:.0%}".replace("%", "") if required else "",
         f"{100 * statistics.median(widths):.2f}" if widths else "",
         f"{100 * errors.mean():+.2f}",
@@ -211,14 +208,14 @@ class Table:
 
     def add(self, labels: list[str], required: bool, results: Sequence[Result], truths: Sequence[float]) -> None:
         print(f"| {' | '.join(row(labels, required, results, truths))} |", flush=True)
-        found = coverage(results, truths)
-        if required and found and not meets(found, self.quick):
+        rate = coverage(results, truths)
+        if required and rate and not meets(rate, self.quick):
             self.missed.append(", ".join(labels))
 
 
-def meets(found: tuple[float, float, float], quick: bool) -> bool:
+def meets(rate: tuple[float, float, float], quick: bool) -> bool:
     """Whether a rate is within the required ones; with `quick`, whether its Wilson interval reaches them."""
-    low, high = (found[1], found[2]) if quick else (found[0], found[0])
+    low, high = (rate[1], rate[2]) if quick else (rate[0], rate[0])
     return low <= REQUIRED[1] and high >= REQUIRED[0]
 
 
@@ -232,12 +229,12 @@ def add_launches(table: Table, name: str, iteration_ms: float, slow: bool, repli
     rng = np.random.default_rng([int(slow), int(iteration_ms), len(name)])
     results, truths = one_launch(name, iteration_ms, tools, profile, replicates, rng)
     truth = f"launch, slow terms {'on' if slow else 'off'}"
-    for tool, said in results.items():
-        table.add([name, f"{iteration_ms:g}", truth, tool], tool == "ours", said, truths)
+    for tool, answers in results.items():
+        table.add([name, f"{iteration_ms:g}", truth, tool], tool == "ours", answers, truths)
     if slow and iteration_ms == COMPARED_MS:
         of_case = [iteration_ms * math.exp(case_truth(profile))] * replicates
-        for tool, said in results.items():
-            table.add([name, f"{iteration_ms:g}", "case, from one launch", tool], False, said, of_case)
+        for tool, answers in results.items():
+            table.add([name, f"{iteration_ms:g}", "case, from one launch", tool], False, answers, of_case)
 
 
 def add_cases(table: Table, name: str, rounds: int, cases: int, replicates: int) -> None:
@@ -248,17 +245,8 @@ def add_cases(table: Table, name: str, rounds: int, cases: int, replicates: int)
     table.add(labels, cases == SWEEP_CASES, results, truths)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="200 replicates")
-    parser.add_argument("--replicates", type=int, help="default: 2000, a Monte-Carlo error below 1 %%")
-    options = parser.parse_args()
-    options.replicates = options.replicates or (200 if options.quick else 2000)
-    return options
-
-
 def main() -> int:
-    options = arguments()
+    options = replicates(__doc__)
     print(f"{options.replicates} replicates\n")
     table = Table(options.quick)
     for name in PROFILES:

@@ -56,12 +56,9 @@ def share_outside() -> dict[str, float]:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wall = time.perf_counter() - start
         launches = [launch for _, launch in run_folder.read_launches(run)]
-    return {
-        "wall": wall,
-        "building": sum((launch.environment.built_s or 0.0) for launch in launches),
-        "measuring": sum((launch.environment.measure_s or 0.0) for launch in launches),
-        "references and counts": sum((launch.environment.prepare_s or 0.0) for launch in launches),
-    }
+    parts = {"building": "built_s", "measuring": "measure_s", "references and counts": "prepare_s"}
+    environments = [launch.environment for launch in launches]
+    return {"wall": wall} | {part: sum(getattr(e, name) or 0.0 for e in environments) for part, name in parts.items()}
 
 
 def main() -> int:
@@ -81,10 +78,8 @@ def main() -> int:
         spent = share_outside()
         wall = spent.pop("wall")
         outside = 1 - sum(spent.values()) / wall
-        print(
-            "the default sweep's wall time: "
-            + ", ".join(f"{name} {seconds / wall:.1%}" for name, seconds in spent.items())
-        )
+        shares = ", ".join(f"{name} {seconds / wall:.1%}" for name, seconds in spent.items())
+        print(f"the default sweep's wall time: {shares}")
         print(f"outside all of these: {outside:.1%}")
         failed |= outside > MOST_SHARE
     return int(failed)

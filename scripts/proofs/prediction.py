@@ -57,11 +57,6 @@ def operators_of(asked: Session, case: Case) -> list[Operator]:
     return operators
 
 
-def measure(run: Path, quick: bool) -> None:
-    command = [sys.executable, "-m", "mixprof", "sweep", str(SWEEP), "--out", str(run), *["--quick"] * quick]
-    subprocess.run(command, check=True)
-
-
 def fit(known: list[tuple[list[Operator], float]], hardware: prediction.Hardware) -> Efficiency:
     """The efficiencies with the least sum of squared log errors over (operators, seconds)."""
 
@@ -106,7 +101,7 @@ def against_cpu(run: Path, asked: Session) -> float:
                 "calibrated on": "yes" if used else "",
             }
         )
-    rates = {name: value for name, value in to_builtins(peaks).items() if _is_number(value)}
+    rates = {name: value for name, value in to_builtins(peaks).items() if isinstance(value, int | float)}
     print("Peaks of this CPU:", ", ".join(f"{name} {value:.4g}" for name, value in rates.items()))
     print(f"Efficiencies, fitted on {', '.join(CALIBRATED)}: {efficiency}")
     print(table(rows))
@@ -114,10 +109,6 @@ def against_cpu(run: Path, asked: Session) -> float:
     median = float(np.median(errors))
     print(f"Median absolute error of the {len(errors)} cases not calibrated on: {median:.1%}; {left_out} cases not ok.")
     return median
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
 
 
 def _key(case: Case) -> tuple[object, ...]:
@@ -140,17 +131,10 @@ def against_v100(asked: Session) -> float:
             case = Case(model, "eager", "cuda:0", "float32", "channels_last", "hot", 128, (224, 224), 7, None)
             predicted[name] = 128 / prediction.latency_s(operators_of(asked, case), hardware)
         print(f"\nPredicted for {hardware.name}, float32, batch 128, 224x224, {words}; not measured:")
-        print(
-            table(
-                {
-                    "network": name,
-                    "predicted (img/s)": f"{images:.0f}",
-                    "published (img/s)": str(PUBLISHED[name]),
-                    "predicted / published": f"{images / PUBLISHED[name]:.2f}",
-                }
-                for name, images in predicted.items()
-            )
-        )
+        heads = ("network", "predicted (img/s)", "published (img/s)", "predicted / published")
+        rows = [(name, images, PUBLISHED[name], images / PUBLISHED[name]) for name, images in predicted.items()]
+        texts = ((name, f"{here:.0f}", str(there), f"{ratio:.2f}") for name, here, there, ratio in rows)
+        print(table(dict(zip(heads, text, strict=True)) for text in texts))
         for top, bottom in RATIOS:
             ratio, published = predicted[top] / predicted[bottom], PUBLISHED[top] / PUBLISHED[bottom]
             print(f"{top} : {bottom}: predicted {ratio:.3f}, published {published:.3f}, {ratio / published - 1:+.1%}")
@@ -166,7 +150,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mixprof-prediction-") as folder:
         run = options.run or Path(folder) / "run"
         if options.run is None:
-            measure(run, options.quick)
+            command = [sys.executable, "-m", "mixprof", "sweep", str(SWEEP), "--out", str(run)]
+            subprocess.run([*command, *["--quick"] * options.quick], check=True)
         with session(Measure(), models) as asked:
             median, worst = against_cpu(run, asked), against_v100(asked)
     print(f"\nmedian error on this CPU {median:.1%} (at most {MOST_ERROR:.0%}), ", end="")

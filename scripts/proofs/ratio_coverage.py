@@ -17,7 +17,6 @@ times as large. Rounds share the machine's drift, and with `drift` a factor of t
   every variance, 1.96 standard errors either way: about as narrow as an interval of this coverage can be.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from mixprof.reports.statistics import LEAST_CASES, Points, contrast, half_width, measured, wilson
-from noise import PROFILES, Profile, case_truth, sweep_medians
+from noise import PROFILES, Profile, case_truth, replicates, sweep_medians
 
 ROUNDS, ITERATIONS = 3, 100
 CASES = (2, 12, 50)
@@ -106,33 +105,29 @@ def rows(profile: Profile, sweeps: int, cases: Sequence[int] = CASES) -> Iterato
     for count in cases:
         for drift in (0.0, DRIFT):
             rng = np.random.default_rng([count, round(100 * drift)])
-            found = simulate(profile, rng, sweeps, count, drift)
+            simulated = simulate(profile, rng, sweeps, count, drift)
             each = np.arange(count)[:, None]
-            yield _row("latency", found, each, np.ones(1), drift)
-            yield _row("ratio", found, np.hstack([each, np.roll(each, -1)]), np.array([1.0, -1.0]), drift)
+            yield _row("latency", simulated, each, np.ones(1), drift)
+            yield _row("ratio", simulated, np.hstack([each, np.roll(each, -1)]), np.array([1.0, -1.0]), drift)
 
 
-def _row(what: str, found: Sweeps, cases: np.ndarray, weights: np.ndarray, drift: float) -> Row:
-    sums = (found.logs.mean(axis=-1)[:, cases] * weights).sum(axis=-1)
-    ours, before = (of(found.logs, cases, weights) for of in (half_widths, half_widths_before))
-    variances = found.own[:, cases].sum(axis=-1) + weights.sum() ** 2 * found.shared
+def _row(what: str, simulated: Sweeps, cases: np.ndarray, weights: np.ndarray, drift: float) -> Row:
+    sums = (simulated.logs.mean(axis=-1)[:, cases] * weights).sum(axis=-1)
+    ours, before = (of(simulated.logs, cases, weights) for of in (half_widths, half_widths_before))
+    variances = simulated.own[:, cases].sum(axis=-1) + weights.sum() ** 2 * simulated.shared
     profile = max(0.0, float((sums**2 - variances).mean()))  # what the profile's own terms add, as simulated
     known = 1.96 * np.sqrt(variances + profile)
     held = np.abs(sums) <= ours, np.abs(sums) <= before
     widths = (float(np.median(halves) / np.median(before)) for halves in (ours, known))
-    return Row(found.logs.shape[1], drift, what, *held, *widths)
+    return Row(simulated.logs.shape[1], drift, what, *held, *widths)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="200 sweeps of each kind")
-    parser.add_argument("--replicates", type=int, help="default: 2000")
-    parser.add_argument("--profile", choices=PROFILES, default="hosted CPU")
-    options = parser.parse_args()
-    sweeps = options.replicates or (200 if options.quick else 2000)
-    print(f"{options.profile}, {sweeps} sweeps\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
+    options = replicates(__doc__, profile=True)
+    print(f"{options.profile}, {options.replicates} sweeps\n")
+    print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
     missed = []
-    for row in rows(PROFILES[options.profile], sweeps):
+    for row in rows(PROFILES[options.profile], options.replicates):
         print(f"| {' | '.join(row.cells())} |", flush=True)
         if not row.met(options.quick):
             missed.append(f"{row.cases} cases, drift {row.drift:.0%}: {row.what}")

@@ -121,15 +121,9 @@ def planned(folder: Path) -> tuple[float, float, list[dict[str, Any]]]:
     command = [sys.executable, "-m", "mixprof", "plan", str(grid), "--json"]
     environment = {**os.environ, "MIXPROF_CACHE": str(folder / "cache")}
     core = {min(os.sched_getaffinity(0))}
+    how: dict[str, Any] = {"env": environment, "capture_output": True, "text": True, "check": True}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(
-        command,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, core),
-    )
+    done = subprocess.run(command, preexec_fn=lambda: os.sched_setaffinity(0, core), **how)
     wall_s, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return cpu_s, wall_s, json.loads(done.stdout)["cases"]

@@ -45,6 +45,7 @@ static context *current(void) { return depth ? stack[depth - 1] : NULL; }
 #define NEEDS_DEVICE(d) do { if (!initialized) return NOT_INITIALIZED; if ((d) < 0 || (d) >= devices()) return INVALID_DEVICE; } while (0)
 
 int64_t fake_live(void) { return live; }
+int fake_retained(int device) { return primary[device].retained; }
 int fake_current_device(void) { return current() ? current()->device : -1; }
 
 CUresult cuInit(unsigned flags) {
@@ -92,6 +93,7 @@ CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned *flags, int *activ
 CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice device, unsigned flags) { NEEDS_DEVICE(device); (void)flags; return OK; }
 CUresult cuCtxPushCurrent_v2(context *pushed) { if (!pushed || depth == MAX_DEPTH) return INVALID_CONTEXT; stack[depth++] = pushed; return OK; }
 CUresult cuCtxPopCurrent_v2(context **popped) { if (!depth) return INVALID_CONTEXT; depth--; if (popped) *popped = stack[depth]; return OK; }
+CUresult cuCtxDetach(context *left) { if (!left || !left->retained) return INVALID_CONTEXT; left->retained--; return OK; } /* by pycuda, at its end */
 CUresult cuCtxGetCurrent(context **got) { *got = current(); return OK; }
 CUresult cuCtxSetCurrent(context *set) { if (depth) depth--; if (set) stack[depth++] = set; return OK; }
 CUresult cuCtxGetDevice(CUdevice *device) { NEEDS_CONTEXT; *device = current()->device; return OK; }
@@ -152,6 +154,13 @@ CUresult cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, u
     (void)function, (void)gx, (void)gy, (void)gz, (void)bx, (void)by, (void)bz, (void)shared, (void)arguments, (void)extra;
     return enqueue(on, (op){.kind = KERNEL});
 }
+/* The older way to launch, which is pycuda's. */
+CUresult cuFuncSetBlockShape(void *function, int x, int y, int z) { (void)function, (void)x, (void)y, (void)z; return OK; }
+CUresult cuFuncSetSharedSize(void *function, unsigned bytes) { (void)function, (void)bytes; return OK; }
+CUresult cuParamSetSize(void *function, unsigned bytes) { (void)function, (void)bytes; return OK; }
+CUresult cuParamSetv(void *function, int offset, void *value, unsigned bytes) { (void)function, (void)offset, (void)value, (void)bytes; return OK; }
+CUresult cuLaunchGrid(void *function, int width, int height) { (void)function, (void)width, (void)height; return enqueue(NULL, (op){.kind = KERNEL}); }
+CUresult cuLaunchGridAsync(void *function, int width, int height, stream *on) { (void)function, (void)width, (void)height; return enqueue(on, (op){.kind = KERNEL}); }
 CUresult cuModuleLoadDataEx(void **module, const void *image, unsigned count, void *options, void **values) { NEEDS_CONTEXT; (void)image, (void)count, (void)options, (void)values; *module = malloc(1), live++; return OK; }
 CUresult cuModuleLoadData(void **module, const void *image) { return cuModuleLoadDataEx(module, image, 0, NULL, NULL); }
 CUresult cuModuleGetFunction(void **function, void *module, const char *name) { (void)name; *function = module; return OK; }

@@ -90,9 +90,9 @@ def main() -> int:
             raise ValueError(f"more than {MOST_BYTES} bytes")
         shown = comment(json.loads(content))
     except (OSError, LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        said = ascii(f"{type(error).__name__}: {error}"[:200])
+        cause = ascii(f"{type(error).__name__}: {error}"[:200])
         print(
-            f"mixprof: got no verdicts that can be shown ({said}), expected what `mixprof ab --out` writes",
+            f"mixprof: got no verdicts that can be shown ({cause}), expected what `mixprof ab --out` writes",
             file=sys.stderr,
         )
         return 2

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from mixprof.data import cache
 from mixprof.data.errors import Unsupported, first_line
 from mixprof.data.parsing import parse_bytes
-from mixprof.lowerings import Lowered, Proof, Target, cast, convert
-from mixprof.lowerings.onnx_export import export
+from mixprof.lowerings import Lowered, Proof, Target, cast, convert, quantize
+from mixprof.lowerings.onnx_export import export, fold_batch_norms
 from mixprof.lowerings.onnx_graph import Graph
 from mixprof.lowerings.onnxruntime import session_of
 from mixprof.lowerings.tensorrt import build, profiles, proof, run, trtexec
@@ -63,7 +63,21 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         # torch.export takes an axis of length 1 for one that is always 1.
         example = tuple(torch.cat([x, x]) if dynamic and len(x) == 1 else x for x in inputs)
         export(module, example, path, dynamic)
-    return lower_file(path, inputs, target)
+    return _quantized(path, inputs, target) if target.dtype == "int8" else lower_file(path, inputs, target)
+
+
+def _quantized(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
+    """Quantize a graph, build its engine, and add which of the engine's products are in integers."""
+    import onnx
+
+    made = quantize.quantized(path, inputs, target)
+    own = made.with_suffix(f".{target.name}.onnx")
+    cache.write(own, quantize.with_float_biases(onnx.load(str(made))).SerializeToString(deterministic=True))
+    lowered = lower_file(own, inputs, target)
+    fields, operators = quantize.described(lowered, made, inputs), Graph.read(own.read_bytes()).operators
+    products = proof.integer_products(lowered.proof["layers"], operators)
+    ran = quantize.executed(products, fields["proof"]["kept_in_float"], target.name)
+    return replace(lowered, **{**fields, "proof": {**fields["proof"], **ran}})
 
 
 def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
@@ -271,18 +285,3 @@ def _refuse_damaged(trt: TensorRT, engine: bytes, flavour: str) -> None:
     reason = log.errors().split(" | ")[0]  # what follows is the missing device in any case
     if loaded is None and reason and not re.search(NO_DEVICE, reason):
         raise Unsupported(f"{flavour}: this is no engine that it takes: {reason}"[:500])
-
-
-def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """The module with batch norms folded into the convolutions before them, where torch.fx can trace it.
-
-    Registered models have folded theirs by themselves; without it a bfloat16 export keeps float32 statistics.
-    """
-    if not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
-        return module
-    from torch.fx.experimental.optimization import fuse
-
-    with contextlib.suppress(torch.fx.proxy.TraceError, NotImplementedError, TypeError, ValueError):
-        folded: nn.Module = fuse(module, inplace=False)
-        return folded
-    return module

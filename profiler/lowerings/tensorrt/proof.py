@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from mixprof.lowerings import Proof
 
@@ -118,3 +119,17 @@ def summarize(layers: Sequence[Layer], operators: Mapping[str, str], outputs: It
             for layer in layers
         ],
     }
+
+
+def integer_products(layers: Sequence[Mapping[str, Any]], operators: Mapping[str, str]) -> dict[str, tuple[str, bool]]:
+    """ONNX node of a product -> the kind of the layer that computes it, and whether that reads or writes int8.
+
+    layers: those of `summarize`. A generated kernel ("kgen") also quantizes beside a product: it counts alone only.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for layer in layers:
+        for node in layer["nodes"]:
+            if operators.get(node) in PRODUCTS:
+                found.setdefault(node, []).append(layer)
+    computing = {node: [one for one in of if one["kind"] != "kgen"] or of for node, of in found.items()}
+    return {node: (of[0]["kind"], any("Int8" in one["dtypes"] for one in of)) for node, of in computing.items()}

@@ -111,7 +111,7 @@ class Simulated:
         start = self.free_us if follows else max(self.free_us, self.host_us + self.gpu.latency_us)
         self.free_us = start + duration_us
         self.busy_us += duration_us
-        self._heat += (1 - self._heat) * duration_us / 1e6 / WARMING_S
+        self._heat = 1 - (1 - self._heat) * math.exp(-duration_us / 1e6 / WARMING_S)
         if follows:
             self._waiting[-1] = self.free_us
         else:

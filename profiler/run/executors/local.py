@@ -52,7 +52,7 @@ def execute(
     check_cache(planned)
     for entry in planned:
         journal.close(entry.case)
-        reason = _impossible(entry)
+        reason = impossible(entry)
         if entry.case not in journal.recorded and reason is not None:
             journal.add(entry.case, reason)
     for round in range(measure.rounds):
@@ -64,7 +64,7 @@ def execute(
         shutil.rmtree(rounds.scratch, ignore_errors=True)
 
 
-def _impossible(entry: Planned) -> Launch | None:
+def impossible(entry: Planned) -> Launch | None:
     """The launch that stands for a case which need not be tried."""
     if entry.reason is not None:
         return Launch("unsupported", entry.reason)
@@ -99,9 +99,8 @@ class _Rounds:
                         server.close()
                     server = None
                     launch = Launch("crashed", str(error))
-                if launch.status == "crashed" and shutil.disk_usage(self.scratch).free < LEAST_FREE_BYTES:
-                    # A worker that had no room to write in is no finding: stop, with what is finished intact.
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.scratch))
+                if launch.status == "crashed":
+                    refuse_full_disk(self.scratch)
                 launch = replace(launch, round=round)
                 self.journal.add(entry.case, launch)
                 self.progress.end(entry.case, launch)
@@ -112,3 +111,9 @@ class _Rounds:
     def _server(self, waiting: list[Planned]) -> Server:
         threads = self.measure.threads or default_threads()
         return Server(self.scratch, preload(waiting), threads, self.measure.allocator)
+
+
+def refuse_full_disk(scratch: Path) -> None:
+    """A worker that had no room to write in is no finding about its case: stop, with what is finished intact."""
+    if shutil.disk_usage(scratch).free < LEAST_FREE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch))

@@ -11,8 +11,8 @@ NANOSECONDS = 1e6  # in a millisecond; the unit of its measure `latency`
 
 def as_bencher(outcome: Outcome, policy: Policy) -> str:
     """For each case what is known of HEAD: latency, its change, and the counts in which the sides differ."""
-    found = {each.name[:NAME_LENGTH]: _measures(each) for each in outcome.cases}
-    return json.dumps({name: each for name, each in found.items() if each}, indent=1, allow_nan=False) + "\n"
+    by_case = {each.name[:NAME_LENGTH]: _measures(each) for each in outcome.cases}
+    return json.dumps({name: each for name, each in by_case.items() if each}, indent=1, allow_nan=False) + "\n"
 
 
 def _measures(judged: Judged) -> dict[str, dict[str, float]]:

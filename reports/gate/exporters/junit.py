@@ -59,13 +59,13 @@ def _suite(root: ElementTree.Element, outcome: Outcome, name: str, members: Sequ
 
 
 def _properties(outcome: Outcome, members: Sequence[Judged]) -> list[tuple[str, str]]:
-    found = [("base", outcome.base), ("head", outcome.head)]
+    pairs = [("base", outcome.base), ("head", outcome.head)]
     if outcome.detectable is not None:
-        found.append(("smallest detectable change", repr(outcome.detectable)))
+        pairs.append(("smallest detectable change", repr(outcome.detectable)))
     for each in members:
         values = {"change": each.change, "low": each.low, "high": each.high, "rounds": each.rounds or None}
-        found += [(f"{each.name} {name}", repr(value)) for name, value in values.items() if value is not None]
-    return found
+        pairs += [(f"{each.name} {name}", repr(value)) for name, value in values.items() if value is not None]
+    return pairs
 
 
 def _kind(judged: Judged, suite: str, outcome: Outcome, policy: Policy) -> str | None:

@@ -1,0 +1,145 @@
+"""Runs at URLs: parts that no writer changes, whatever is killed when; report, check and merge read them."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from mixprof.cli import main
+from mixprof.data import run_folder
+from mixprof.data.errors import UsageError
+from mixprof.data.remote import RemoteRun, local_copy
+from synthetic_runs import case, ok, write_run
+from test_cli import QUICK, TESTS, mixprof
+
+
+@pytest.fixture
+def url(tmp_path):
+    """A URL of a store in memory, of this test alone."""
+    return f"memory://bucket/{tmp_path.name}/run"
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_a_run_comes_back_as_it_was_and_only_what_is_new_is_sent(tmp_path, url):
+    run = write_run(tmp_path / "run", [ok(case(), [1.0])])
+    remote = RemoteRun(url)
+    for batch in (2, 3):
+        remote.push(run)
+        run_folder.append_record(run, ok(case(batch=batch), [2.0]))
+    remote.push(run)
+    remote.push(run)
+    files = fsspec.filesystem("memory")
+    names = [path.rpartition("/")[2] for path in files.find(f"/bucket/{tmp_path.name}/run")]
+    assert len(names) == 4  # the manifest, and three parts
+    assert content(local_copy(url, tmp_path / "copy")) == content(run)
+    again = RemoteRun(url)  # goes on from a copy, as a sweep that is resumed
+    (tmp_path / "resumed").mkdir()
+    assert again.pull(tmp_path / "resumed") == []
+    run_folder.append_record(tmp_path / "resumed", ok(case(batch=4), [2.0]))
+    again.push(tmp_path / "resumed")
+    assert len(run_folder.read_records(local_copy(url, tmp_path / "copied"))) == 4
+
+
+def test_half_a_line_waits_for_its_end(tmp_path, url):
+    run, remote = write_run(tmp_path / "run", [ok(case(), [1.0])]), RemoteRun(url)
+    whole = (run / "records.jsonl").read_bytes()
+    (run / "records.jsonl").write_bytes(whole + whole[:9])
+    remote.push(run)
+    (run / "records.jsonl").write_bytes(whole + whole)
+    remote.push(run)
+    assert (local_copy(url, tmp_path / "copy") / "records.jsonl").read_bytes() == whole + whole
+
+
+def test_a_torn_part_is_set_aside_and_said(tmp_path):
+    store = tmp_path / "store"
+    run, remote = write_run(tmp_path / "run", [ok(case(), [1.0])]), RemoteRun(f"file://{store}")
+    remote.push(run)
+    run_folder.append_record(run, ok(case(batch=2), [1.0]))
+    remote.push(run)
+    torn = max(store.glob("records.jsonl.parts/*"))
+    torn.write_bytes(torn.read_bytes()[:40])  # as a write that was killed leaves it where writes are not atomic
+    (tmp_path / "copy").mkdir()
+    (message,) = RemoteRun(f"file://{store}").pull(tmp_path / "copy")
+    assert "torn part of 40 bytes was moved" in message
+    assert [record.case.batch for record in run_folder.read_records(tmp_path / "copy")] == [1]
+    (tmp_path / "again").mkdir()
+    assert RemoteRun(f"file://{store}").pull(tmp_path / "again") == []
+
+
+def test_writers_never_touch_a_part_of_one_another(tmp_path, url):
+    runs = [write_run(tmp_path / name, [ok(case(batch=batch), [1.0])]) for name, batch in (("a", 1), ("b", 2))]
+    for writer, run in [(RemoteRun(url), run) for run in runs]:
+        writer.push(run)
+    records = run_folder.read_records(local_copy(url, tmp_path / "copy"))
+    assert sorted(record.case.batch for record in records) == [1, 2]
+
+
+def test_a_report_and_a_merge_read_urls(tmp_path, url):
+    RemoteRun(url).push(write_run(tmp_path / "run", [ok(case(), [1.0, 1.1])]))
+    assert main.main(["report", url, "--out", str(tmp_path / "report")]) == 0
+    assert "# mixprof: run" in (tmp_path / "report" / "summary.md").read_text()
+    assert main.main(["merge", url, "--out", str(tmp_path / "merged")]) == 0
+    assert len(run_folder.read_records(tmp_path / "merged")) == 1
+
+
+def test_what_cannot_be_is_one_line(tmp_path, url):
+    for bad, message in (("nosuch://bucket/run", "cannot be opened"), (url, "where nothing is")):
+        with pytest.raises(UsageError, match=message) as error:
+            local_copy(bad, tmp_path / "copy")
+        assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The URL of a bucket of a real server for S3 on the loopback, and what a client needs to reach it."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        fsspec.filesystem("s3").mkdir("runs")
+        yield "s3://runs"
+    server.stop()
+
+
+@pytest.mark.slow
+def test_a_sweep_into_s3_is_killed_resumed_and_reported(bucket, tmp_path):
+    axes = ("--models", "depthwise_conv", "--resolutions", "7", "--batches", "1,2,3", "--channels", "32", *QUICK)
+    sweep = ("sweep", *axes, "--out", f"{bucket}/mine")
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src")}
+    driver = subprocess.Popen([sys.executable, "-m", "mixprof", *sweep], cwd=TESTS, env=environment)
+    number = itertools.count()
+
+    def launches():
+        remote = RemoteRun(f"{bucket}/mine")
+        return run_folder.read_launches(local_copy(remote.url, tmp_path / f"{next(number)}")) if remote.exists() else []
+
+    while len(launches()) < 2:
+        assert driver.poll() is None
+        time.sleep(0.3)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = launches()
+    refused = mixprof(*sweep)
+    assert (refused.returncode, "where a run is" in refused.stderr) == (2, True)
+    done = mixprof(*sweep, "--resume")
+    assert done.returncode == 0, done.stderr
+    after = launches()
+    assert after[: len(before)] == before
+    assert sorted(of.batch for of, _ in after) == [1, 1, 2, 3]  # the anchor's is 1
+    assert main.main(["report", f"{bucket}/mine", "--out", str(tmp_path / "report")]) == 0
