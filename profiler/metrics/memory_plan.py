@@ -9,6 +9,7 @@ cuDNN takes is its own choice, made on the device.
 
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -149,6 +150,7 @@ def _on_cpu(
     return fused(query, key, value, *flags, attn_mask=mask, scale=scale)[0]
 
 
+<<<<<<< HEAD
 def _on_cuda(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> dict[str, Any]:
     """The arguments that the fused operators of CUDA share, by their names."""
     given = dict(zip(("attn_mask", "dropout_p", "is_causal"), rest, strict=False)) | named
@@ -173,15 +175,29 @@ def _cudnn(*args: Any, **kwargs: Any) -> Tensor:
 
 def _mask_of(*args: Any, attn_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
     return args[3] if len(args) > 3 else attn_mask
+=======
+def _on_cuda(
+    kernel: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0,
+    causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    """The output of a fused kernel beside what else it returns, where nothing is kept for a backward."""
+    more = {
+        "flash": (dropout, causal, False),
+        "efficient": (mask, False, dropout, causal),
+        "cudnn": (mask, False, dropout, causal, False),
+    }[kernel]
+    fused = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention")
+    return fused(query, key, value, *more, scale=scale)[0]
+>>>>>>> whatran
 
 
 # (type of device, backend) -> the operator with its outputs; any other backend is products around a softmax. Those of
 # CUDA have never run on a GPU.
 FUSED: dict[tuple[str, int], Callable[..., Tensor]] = {
     ("cpu", SDPBackend.FLASH_ATTENTION.value): _on_cpu,
-    ("cuda", SDPBackend.FLASH_ATTENTION.value): _flash,
-    ("cuda", SDPBackend.EFFICIENT_ATTENTION.value): _efficient,
-    ("cuda", SDPBackend.CUDNN_ATTENTION.value): _cudnn,
+    ("cuda", SDPBackend.FLASH_ATTENTION.value): partial(_on_cuda, "flash"),
+    ("cuda", SDPBackend.EFFICIENT_ATTENTION.value): partial(_on_cuda, "efficient"),
+    ("cuda", SDPBackend.CUDNN_ATTENTION.value): partial(_on_cuda, "cudnn"),
 }
 
 
