@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixprof import models as registry
+from mixprof.data.errors import UsageError
+from mixprof.data.histories import is_url
 from mixprof.gate import ab as gate
 from mixprof.gate.ab import Spec
 from mixprof.gate.sides import HERE
@@ -21,6 +23,7 @@ from mixprof.models import build as build
 from mixprof.models import load_published as load_published
 from mixprof.plan import sweep_file
 from mixprof.plan.files import Given
+from mixprof.plan.place import Place
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.shards import Shard
 from mixprof.reports.answers.refine import next_cases
@@ -71,19 +74,25 @@ def sweep(
     resume: bool = False,
     refine: bool = False,
     shard: str | None = None,
+    on: str | None = None,
+    accelerators: str | None = None,
     given: Given | None = None,
     **settings: object,
 ) -> Path:
     """Run a sweep file, axes and settings by keywords, or both; without any, the default comparison. The run folder.
 
     out: a new folder, runs/<time> by default. refine: add cases where two models swap places. shard: "3/16", a part of
-    it. given: what files are fed with.
+    it. on: "ray" or "ray://host:port". accelerators: "H100,L4", labels of its nodes. given: what files are fed with.
     Raises UsageError for what cannot be, NotTrusted for a run of another environment that is to go on.
     """
     groups, measure = sweep_file.read(Path(file) if file else None, settings, "{}=".format)
+    place = Place.parse(on, accelerators)
+    place.refuse_beside(shard, refine)
+    if out is not None and is_url(str(out)):
+        raise UsageError(f"out=: got '{out}', a URL, expected a folder: `mixprof sweep --out` takes URLs")
     run = Path(out or clock.strftime("runs/%Y%m%d-%H%M%S"))
     more = (lambda folder: next_cases(load(folder))) if refine else None
-    asked = Sweep(groups, measure, given or Given(), Shard.parse(shard) if shard else None)
+    asked = Sweep(groups, measure, given or Given(), Shard.parse(shard) if shard else None, place)
     carry_out(asked, run, registry, Unstopped(sys.stderr), resume, more)
     return run
 

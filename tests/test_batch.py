@@ -98,6 +98,21 @@ def test_the_manifest_is_valid_and_its_completion_index_is_the_shard(capsys, tmp
         assert words[words.index("--out") + 1] == str(tmp_path / "all-shards" / str(index + 1))
 
 
+def test_shards_at_a_url_need_no_volume(capsys, tmp_path):
+    validate = pytest.importorskip("kubernetes_validate")
+    to = ("--shards", "3", "--job", "image=i", "--out", "s3://bucket/runs/all")
+    manifest = json.loads(printed(capsys, "--on", "kubernetes", *to))
+    validate.validate(manifest, "1.33", strict=True)
+    pod = manifest["spec"]["template"]["spec"]
+    assert "volumes" not in pod
+    words = started(pod["containers"][0]["command"][2], tmp_path, JOB_COMPLETION_INDEX="1")
+    assert words[words.index("--out") + 1] == "s3://bucket/runs/all-shards/2"
+    assert not (tmp_path / "s3:").exists()
+    then = manifest["metadata"]["annotations"]["mixprof/then"].split()
+    assert then[2:5] == [f"s3://bucket/runs/all-shards/{index}" for index in (1, 2, 3)]
+    assert then[5:] == ["--out", "all", "--strict"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -110,7 +125,7 @@ def test_the_manifest_is_valid_and_its_completion_index_is_the_shard(capsys, tmp
         (("--on", "kubernetes", "--shards", "2", "--out", "/run"), "got no image, expected --job image="),
         (
             ("--on", "kubernetes", "--shards", "2", "--job", "image=i,claim=c", "--out", "run"),
-            "expected a path below /",
+            "expected a URL, or a path below /",
         ),
         (("--shards", "2"), "expected --on slurm or --on kubernetes with it"),
         (("--print",), "expected --on slurm with it"),

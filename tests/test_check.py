@@ -5,6 +5,7 @@ import math
 import shlex
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ VERSIONS = {"python": "3.11.2", "torch": "2.13.0", "onnxruntime": "1.20.0"}
 ANCHOR = case("anchor_v1", channels=None, window=None)
 CONV, ATTENTION = case(), case("window_attention")
 START = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
-EXACT = {"params": 1000, "macs": 5_000_000, "memory": {"predicted_peak_bytes": 4096}}
+EXACT: Any = {"params": 1000, "macs": 5_000_000, "memory": {"predicted_peak_bytes": 4096}}
 
 
 def manifest(day=0, testbed=CPU, versions=VERSIONS, informing=None):

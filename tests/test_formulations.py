@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -160,7 +161,9 @@ def test_of_processes_that_choose_at_once_the_first_is_kept(tmp_path, monkeypatc
         for number in range(4)
     ]
     kept = {process.communicate()[0].strip() for process in every}
-    assert kept == {choices.recall("key").chosen}
+    choice = choices.recall("key")
+    assert choice is not None
+    assert kept == {choice.chosen}
     assert [path.name for path in (tmp_path / "cache" / "choices").iterdir()] == ["key.json"]
 
 
@@ -190,7 +193,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_every_launch_of_a_case_runs_what_was_chosen(run):
-    records = {record.case.model: record for record in read_records(run)}
+    records: dict[str, Any] = {record.case.model: record for record in read_records(run)}
     chosen = records["window_attention"]
     (choice,) = chosen.proof["choices"]
     assert chosen.status == "ok"
@@ -226,6 +229,7 @@ def test_on_a_simulated_gpu_the_choice_is_that_of_the_known_truth(part):
 
 
 def test_memory_is_predicted_of_the_formulation_that_runs(run):
+    chosen: Any
     (chosen,) = [record for record in read_records(run) if record.case.model == "window_attention"]
     name = f"window_attention:formulation={chosen.proof['choices'][0]['chosen']}"
     module = models.build(name, resolution=8, window=4, channels=32, lowering="eager")

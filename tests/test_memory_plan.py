@@ -25,7 +25,9 @@ def measured(forward: Callable[..., object], *inputs: Tensor) -> int:
     """The peak of a second forward: the first one makes what is made once."""
     with torch.inference_mode():
         forward(*inputs)
-        return devices.of("cpu").allocator_peak(lambda: forward(*inputs))
+        peak = devices.of("cpu").allocator_peak(lambda: forward(*inputs))
+    assert peak is not None
+    return peak
 
 
 def arranged(module: nn.Module, memory_format: torch.memory_format) -> nn.Module:

@@ -1,6 +1,7 @@
 """Overheads of host and device, against a simulated GPU whose truth is known."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_a_copy_within_l2_is_timed_without_the_host():
 
 
 def test_a_prediction_for_a_gpu_takes_the_overhead_of_its_device():
-    known = {"device": "cuda:0", "dtype": "float16", "matrix_flops_per_s": 1.0, "vector_flops_per_s": 1.0}
+    known: Any = {"device": "cuda:0", "dtype": "float16", "matrix_flops_per_s": 1.0, "vector_flops_per_s": 1.0}
     peaks = Peaks(**known, copy_bytes_per_s=1.0, overhead_s=6e-6, host_overhead_s=6e-6, device_overhead_s=2e-6)
     assert prediction.here(peaks).kernel_s == 2e-6
     assert prediction.here(Peaks(**known, copy_bytes_per_s=1.0, overhead_s=1e-6)).kernel_s == 1e-6

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import mixprof
 from mixprof.cli import main
 from mixprof.data.errors import UsageError
 from mixprof.plan.place import Place
@@ -40,6 +41,18 @@ def test_a_shard_and_refinement_do_not_go_with_an_engine(capsys):
     assert main.main(["sweep", "--shard", "1/2", "--on", "ray"]) == 2
     assert main.main(["sweep", "--refine", "crossover", "--on", "ray"]) == 2
     assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_a_function_refuses_what_the_command_refuses(tmp_path):
+    for settings, message in (
+        ({"out": "s3://bucket/run"}, "a URL, expected a folder"),
+        ({"on": "slurm"}, "--shards: got none"),
+        ({"shard": "1/2", "refine": True}, "--refine with --shard"),
+        ({"shard": "1/2", "on": "ray"}, "--shard with --on"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            mixprof.sweep(models="depthwise_conv", **{"out": tmp_path / "run", **settings})
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_ray_one_line_says_how_to_install_it(tmp_path, monkeypatch, capsys):

@@ -144,6 +144,7 @@ def run(tmp_path_factory) -> Path:
 
 def test_a_record_holds_what_ran(run):
     (record,) = [one for one in read_records(run) if one.case.model == "depthwise_conv"]
+    assert record.proof is not None
     proven = record.proof["ran"]
     assert proven["of"] == "operators"
     assert proven["convolution"]

@@ -1,7 +1,9 @@
 """Runs at URLs: parts that no writer changes, whatever is killed when; report, check and merge read them."""
 
+import contextlib
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from mixprof.cli import main
 from mixprof.data import run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.remote import RemoteRun, local_copy
+from mixprof.run.remote import Sending, working_copy
 from synthetic_runs import case, ok, write_run
 from test_cli import QUICK, TESTS, mixprof
 
@@ -98,6 +101,58 @@ def test_what_cannot_be_is_one_line(tmp_path, url):
         assert "\n" not in str(error.value)
 
 
+class Watching:
+    """A watch, and the progress that it gives."""
+
+    @contextlib.contextmanager
+    def over(self, launches):
+        yield self
+
+    def stop(self):
+        return False
+
+    def begin(self, case, round):
+        pass
+
+    def end(self, case, launch):
+        pass
+
+
+def sent_in_vain(store, capsys):
+    """A sweep, as far as its folder goes, whose store becomes a file after its first launch."""
+    with working_copy(f"file://{store}", resume=False) as (folder, remote):
+        write_run(folder / "run", [ok(case(), [1.0])])
+        with Sending(Watching(), remote, folder).over(1) as progress:
+            assert len(list(store.rglob("*-*"))) == 1  # a part that arrived
+            store.rename(store.with_name("gone"))
+            store.write_text("a file in the way of the folder")
+            run_folder.append_record(folder / "run", ok(case(batch=2), [1.0]))
+            progress.end(case(), ok(case(), [1.0]).launches[0])
+            assert "not sent yet, with the next launch again" in capsys.readouterr().err
+
+
+def test_what_cannot_be_sent_waits_and_is_kept(tmp_path, capsys):
+    with pytest.raises(OSError, match="what was measured lies in") as error:
+        sent_in_vain(tmp_path / "store", capsys)
+    kept = Path(str(error.value.strerror).partition("lies in ")[2])
+    assert len(run_folder.read_records(kept / "run")) == 2
+    shutil.rmtree(kept)
+
+
+def test_a_store_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
+    pytest.importorskip("s3fs")
+    for name, value in (
+        ("ENDPOINT_URL", "http://127.0.0.1:9"),
+        ("ACCESS_KEY_ID", "none"),
+        ("SECRET_ACCESS_KEY", "none"),
+    ):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(UsageError, match="which cannot be read: ") as error:
+        local_copy("s3://bucket/run", tmp_path / "copy")
+    assert "\n" not in str(error.value)
+
+
 @pytest.fixture(scope="module")
 def bucket():
     """The URL of a bucket of a real server for S3 on the loopback, and what a client needs to reach it."""
@@ -112,6 +167,7 @@ def bucket():
     with pytest.MonkeyPatch.context() as patched:
         for name, value in environment.items():
             patched.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
         fsspec.filesystem("s3").mkdir("runs")
         yield "s3://runs"
     server.stop()

@@ -3,8 +3,10 @@
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from mixprof.data.errors import UsageError
 from mixprof.lowerings import Lowered
@@ -20,12 +22,13 @@ sys.path.append(str(Path(__file__).parents[1] / "scripts" / "proofs"))
 import gated_samplers
 
 MEDIAN = statistics.median
+NOTHING = torch.empty(0)
 
 
-def timed(gpu, kernels, mode="hot", **more):
+def timed(gpu: Gpu, kernels: Any, mode: str = "hot", **more: Any) -> Any:
     """The times of a forward of these kernels, measured as those of any GPU are."""
     device = Simulated(gpu, "a test")
-    lowered = Lowered(device.forward(kernels), lambda: None, 0.0, device=device)
+    lowered = Lowered(device.forward(kernels), lambda: NOTHING, 0.0, device=device)
     return latency.measure(lowered, device, mode, budget("sim:0", **more))
 
 
@@ -44,7 +47,8 @@ def test_the_truth_of_a_forward_by_hand():
     gpu = Gpu(launch_us=6.0, latency_us=3.0, sync_us=5.0, queue=1000)
     fast = truth(gpu, [Kernel(2.5, 4.0)] * 6)
     # Every kernel waits for its launch: the last one starts 3 us after 6 launches of 6 us.
-    assert fast == simulation.Truth(0.015, 0.036, pytest.approx((36 + 3 + 2.5 + 5) / 1e3), 6, host_bound=False)
+    expected: Any = pytest.approx((36 + 3 + 2.5 + 5) / 1e3)
+    assert fast == simulation.Truth(0.015, 0.036, expected, 6, host_bound=False)
     slow = truth(gpu, [Kernel(20.0, 20.0)] * 6)
     assert slow.request_ms == pytest.approx((6 + 3 + 6 * 20 + 5) / 1e3)
     as_graph = truth(gpu, simulation.graph(gpu, [Kernel(2.5, 4.0)] * 6))
@@ -138,8 +142,8 @@ def test_a_forward_that_waits_now_and_then_is_timed_without_a_gate_and_says_so()
         if len(calls) % 7 == 0:
             device.synchronize()
 
-    lowered = Lowered(forward, lambda: None, 0.0, device=device)
-    times = latency.measure(lowered, device, "hot", budget("sim:0", quick=True))
+    lowered = Lowered(forward, lambda: NOTHING, 0.0, device=device)
+    times: Any = latency.measure(lowered, device, "hot", budget("sim:0", quick=True))
     assert times.queued.gated is False
     assert MEDIAN(times.gpu_ms.samples) > 0.5  # the host's pace, 0.6 ms, and not the device's 0.2
 
@@ -186,9 +190,10 @@ def test_a_ramp_of_the_clock_is_over_before_samples_count():
 def test_a_warm_gpu_is_waited_for():
     device = Simulated(Gpu(start_c=70.0), "a test")
     assert thermal.cool(device, 20.0) == 0.0  # 20 degrees below 90 already
-    waited = thermal.cool(device, 45.0)
+    waited: Any = thermal.cool(device, 45.0)
     assert 1.0 <= waited < 30.0
-    assert device.reader()().temperature_c <= 45
+    reading: Any = device.reader()()
+    assert reading.temperature_c <= 45
     assert thermal.cool(device, 80.0) == pytest.approx(thermal.MOST_S, abs=thermal.STEP_S)  # it never gets so cool
     assert thermal.cool(Cpu(), 20.0) is None
 

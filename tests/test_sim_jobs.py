@@ -3,6 +3,7 @@
 import csv
 import json
 import statistics
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def run(tmp_path_factory):
 
 @pytest.mark.slow
 def test_every_case_is_right_on_the_cpu_and_timed_as_its_kernels_take(run):
-    records = read_records(run)
+    records: list[Any] = list(read_records(run))
     assert {record.status for record in records} == {"ok"}
     assert {record.case.model for record in records} == {"anchor_v2", "depthwise_conv", "window_attention"}
     for record in records:
@@ -94,7 +95,9 @@ def test_a_gpu_that_is_too_small_is_out_of_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("MIXPROF_SIM", "memory_mib=8")
     axes = ["--models", "window_attention", "--resolutions", "56", "--batches", "1,4", "--devices", "sim:0", "--quick"]
     assert main.main(["sweep", *axes, "--out", str(tmp_path / "run")]) == 0
-    records = {record.case.batch: record for record in read_records(tmp_path / "run") if not record.case.is_anchor}
+    records: dict[int, Any] = {
+        record.case.batch: record for record in read_records(tmp_path / "run") if not record.case.is_anchor
+    }
     assert (records[1].status, records[4].status) == ("ok", "oom")
     assert "simulated GPU out of memory: tried to allocate" in records[4].reason
 

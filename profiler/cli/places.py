@@ -32,10 +32,7 @@ def add_place(command: argparse.ArgumentParser) -> None:
 def read_place(arguments: argparse.Namespace) -> Place:
     """UsageError for options that do not go together."""
     place = Place.parse(arguments.on, arguments.accelerators, arguments.shards, arguments.job)
-    if arguments.refine and (arguments.shard or place != Place()):
-        raise UsageError("got --refine with --shard or --on, expected it alone: what to add depends on every case")
-    if arguments.shard and place != Place():
-        raise UsageError("got --shard with --on, expected one of them: an engine splits a sweep by itself")
+    place.refuse_beside(arguments.shard, arguments.refine)
     if arguments.print and place.engine != "slurm":
         raise UsageError("got --print, expected --on slurm with it")
     if place.is_batch and arguments.out is None:
@@ -45,7 +42,7 @@ def read_place(arguments: argparse.Namespace) -> Place:
 
 def run_batch(arguments: argparse.Namespace, place: Place) -> int:
     """Print or submit the jobs of a sweep's shards."""
-    batch = Batch(_command(arguments), place, Path(arguments.out))
+    batch = Batch(_command(arguments), place, arguments.out)
     if place.engine == "kubernetes":
         print(kubernetes.manifest(batch), end="")
         return 0
@@ -55,8 +52,8 @@ def run_batch(arguments: argparse.Namespace, place: Place) -> int:
     amiss = slurm.run(batch)
     for message in amiss:
         print(f"mixprof: {message}", file=sys.stderr)
-    if not batch.out.exists():
-        print(f"mixprof: not merged: the same command again goes on in {batch.folder('.')}", file=sys.stderr)
+    if not Path(batch.out).exists():
+        print(f"mixprof: not merged: the same command again goes on in {batch.shards}", file=sys.stderr)
         return 4
     print(f"{batch.out}\nnext: mixprof report {batch.out} --out {batch.out}/report")
     return 4 if amiss and arguments.strict else 0

@@ -91,8 +91,14 @@ class RemoteRun:
         self._files.pipe_file(path, content)
 
     def _names(self) -> list[str]:
+        """Every file there. UsageError for a store that does not answer, or lets nobody in."""
         self._files.invalidate_cache()
-        paths = [str(path) for path in self._files.find(self._root)]
+        try:
+            paths = [str(path) for path in self._files.find(self._root)]
+        except FileNotFoundError:
+            return []
+        except Exception as error:  # of many types, those of each store's client
+            raise UsageError(f"got '{self.url}', which cannot be read: {one_line(error)}") from None
         return sorted(path.partition(f"{self._root}/")[2] for path in paths)
 
     @staticmethod

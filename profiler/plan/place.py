@@ -58,6 +58,14 @@ class Place:
             raise UsageError(f"--shards: got {shards or 'none'}, expected with --on {engine} how many, from 1 to 9999")
         return cls(engine, address or None, _labels(accelerators), int(shards or 1), _job(engine, job))
 
+    def refuse_beside(self, shard: object, refine: object) -> None:
+        """UsageError for a shard, or cases that are added, where they do not go with this place or one another."""
+        elsewhere = self.engine != "local"
+        if refine and (shard or elsewhere):
+            raise UsageError("got --refine with --shard or --on, expected it alone: what to add depends on every case")
+        if shard and elsewhere:
+            raise UsageError("got --shard with --on, expected one of them: an engine splits a sweep by itself")
+
 
 def _labels(text: str | None) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",")) if text else ()

@@ -250,19 +250,23 @@ def check(subject: Subject) -> Launch:
     return replace(started, status="inaccurate", reason=reason)
 
 
+def _budget(case: Case, settings: Mapping[str, Any]) -> sampling.Budget:
+    budget = sampling.budget(case.device, quick=settings["quick"], publication=settings["publication"])
+    if settings["seconds"] is None:
+        return budget
+    cap_samples = min(budget.cap_samples, sampling.STEADY_SAMPLES)
+    return replace(budget, cap_s=settings["seconds"], cap_samples=cap_samples)
+
+
 def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> Launch:
     """Time a checked subject, then take its metrics."""
     case, start = subject.case, time.perf_counter()
-    budget = sampling.budget(case.device, quick=settings["quick"], publication=settings["publication"])
-    if settings["seconds"] is not None:
-        cap_samples = min(budget.cap_samples, sampling.STEADY_SAMPLES)
-        budget = replace(budget, cap_s=settings["seconds"], cap_samples=cap_samples)
     values = pin.flags_of(case, settings["threads"])
     flags.apply(values)  # once more: a first forward may have imported more
     headroom = settings.get("thermal_headroom")
     cooled_s = None if headroom is None else thermal.cool(subject.device, headroom)
     before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
-    times = latency.measure(subject.lowered, subject.device, case.mode, budget)
+    times = latency.measure(subject.lowered, subject.device, case.mode, _budget(case, settings))
     after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     taken: dict[str, Any] = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
     own = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixprof.data.histories import is_url
 from mixprof.plan.place import Place
 
 
@@ -17,29 +18,37 @@ class Batch:
 
     command: tuple[str, ...]
     place: Place
-    out: Path  # of the merged run
+    out: str  # of the merged run; a URL's shards are at URLs, too
+
+    @property
+    def shards(self) -> str:
+        """Where the shards' run folders lie."""
+        return self.out.rstrip("/") + "-shards"
 
     def folder(self, index: int | str) -> Path:
-        """The run folder of a shard."""
-        return self.out.with_name(f"{self.out.name}-shards") / str(index)
+        """The run folder of a shard on this machine's disk."""
+        return Path(self.shards) / str(index)
 
     def of(self, index: int) -> list[str]:
         """A shard's command, in a folder that is there and may be empty."""
-        shard = ("--shard", f"{index}/{self.place.shards}", "--out", str(self.folder(index)), "--resume")
+        shard = ("--shard", f"{index}/{self.place.shards}", "--out", f"{self.shards}/{index}", "--resume")
         return [sys.executable, "-m", "mixprof", *self.command, *shard]
 
     def in_shell(self, index: str) -> str:
         """Shell lines that run the shard with the number that a shell's expression gives."""
-        folder = f"{shlex.quote(str(self.folder('.')))}/$shard"
+        folder = f"{shlex.quote(self.shards)}/$shard"
+        made = "" if is_url(self.out) else f"mkdir -p {folder}\n"
         return (
-            f"shard={index}\nmkdir -p {folder}\n"
+            f"shard={index}\n{made}"
             f"exec mixprof {join(self.command)} --shard $shard/{self.place.shards} --out {folder} --resume\n"
         )
 
     @property
     def then(self) -> str:
         """What is to be done when all shards have ended."""
-        return f"mixprof merge {shlex.quote(str(self.folder('.')))}/* --out {shlex.quote(str(self.out))} --strict"
+        shards = " ".join(f"{shlex.quote(self.shards)}/{index}" for index in range(1, self.place.shards + 1))
+        out = self.out.rstrip("/").rpartition("/")[2] if is_url(self.out) else self.out
+        return f"mixprof merge {shards} --out {shlex.quote(out)} --strict"
 
 
 def join(words: Sequence[str]) -> str:

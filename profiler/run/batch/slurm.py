@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixprof.data.errors import UsageError, first_line
+from mixprof.data.histories import is_url
 from mixprof.run.batch import Batch
 from mixprof.run.merging import merge
 
@@ -57,7 +58,10 @@ def run(batch: Batch) -> list[str]:
         raise UsageError(
             "--on slurm: got a machine without sbatch, expected a login node of Slurm; --print writes a script"
         )
-    if batch.out.exists():
+    out = Path(batch.out)
+    if is_url(batch.out):
+        raise UsageError(f"got --out '{batch.out}', a URL, expected a folder; --print writes a script that takes it")
+    if out.exists():
         raise UsageError(f"got '{batch.out}', which exists, expected a new folder")
     executor = submitit.AutoExecutor(folder=batch.folder("logs"), cluster=cluster)
     executor.update_parameters(**_parameters(batch))
@@ -66,7 +70,7 @@ def run(batch: Batch) -> list[str]:
         jobs = [executor.submit(shard) for shard in shards]
     print(f"mixprof: {len(jobs)} jobs, {jobs[0].job_id} to {jobs[-1].job_id}", file=sys.stderr)
     failed = [f"shard {index}/{len(jobs)}: {reason}" for index, job in enumerate(jobs, 1) if (reason := _failure(job))]
-    return failed or merge([shard.folder for shard in shards], batch.out)
+    return failed or merge([shard.folder for shard in shards], out)
 
 
 def _failure(job: Any) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ def connect(address: str | None, send_folder: bool) -> None:
     except ImportError as error:
         raise UsageError(INSTALL) from error
     environment: dict[str, Any] = {"working_dir": os.getcwd(), "excludes": NEVER_SENT} if send_folder else {}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
         _knock(wanted)
@@ -57,6 +59,8 @@ def connect(address: str | None, send_folder: bool) -> None:
             f"--on ray: got no cluster at '{wanted}' ({one_line(error)}), expected the host:port that `ray start "
             "--head` prints, asked for on a machine of that cluster"
         ) from None
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in the place of ours
 
 
 def _knock(address: str) -> None:
