@@ -150,45 +150,18 @@ def _on_cpu(
     return fused(query, key, value, *flags, attn_mask=mask, scale=scale)[0]
 
 
-<<<<<<< HEAD
-def _on_cuda(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> dict[str, Any]:
-    """The arguments that the fused operators of CUDA share, by their names."""
-    given = dict(zip(("attn_mask", "dropout_p", "is_causal"), rest, strict=False)) | named
-    common = {"dropout_p": given.get("dropout_p", 0.0), "is_causal": given.get("is_causal", False)}
-    return {"query": query, "key": key, "value": value, **common, "scale": given.get("scale")}
-
-
-def _flash(*args: Any, **kwargs: Any) -> Tensor:
-    fused = torch.ops.aten._scaled_dot_product_flash_attention
-    return fused(**_on_cuda(*args, **kwargs), return_debug_mask=False)[0]
-
-
-def _efficient(*args: Any, **kwargs: Any) -> Tensor:
-    fused = torch.ops.aten._scaled_dot_product_efficient_attention
-    return fused(**_on_cuda(*args, **kwargs), attn_bias=_mask_of(*args, **kwargs), compute_log_sumexp=False)[0]
-
-
-def _cudnn(*args: Any, **kwargs: Any) -> Tensor:
-    fused = torch.ops.aten._scaled_dot_product_cudnn_attention
-    return fused(**_on_cuda(*args, **kwargs), attn_bias=_mask_of(*args, **kwargs), compute_log_sumexp=False)[0]
-
-
-def _mask_of(*args: Any, attn_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    return args[3] if len(args) > 3 else attn_mask
-=======
 def _on_cuda(
-    kernel: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0,
-    causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
+    kernel: str, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
     """The output of a fused kernel beside what else it returns, where nothing is kept for a backward."""
     more = {
-        "flash": (dropout, causal, False),
-        "efficient": (mask, False, dropout, causal),
-        "cudnn": (mask, False, dropout, causal, False),
+        "flash": (dropout_p, is_causal, False),
+        "efficient": (attn_mask, False, dropout_p, is_causal),
+        "cudnn": (attn_mask, False, dropout_p, is_causal, False),
     }[kernel]
-    fused = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention")
+    fused: Callable[..., tuple[Tensor, ...]] = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention")
     return fused(query, key, value, *more, scale=scale)[0]
->>>>>>> whatran
 
 
 # (type of device, backend) -> the operator with its outputs; any other backend is products around a softmax. Those of
