@@ -1,5 +1,6 @@
 """Formulations: equal in value, chosen by measurement, the same for every launch of a case."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -120,6 +121,18 @@ def test_the_fastest_wins(fastest, part, monkeypatch):
 def test_the_usual_one_stays_unless_another_is_clearly_faster(part, monkeypatch):
     Clock(monkeypatch, {"explicit": 1.98, "sdpa": 2.0, "baddbmm": 2.0})
     assert choosing.Race(part, (1, 8, 8, 32), racing()).run().chosen == "baddbmm+1x1"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("lost", "chosen"), [(0.05, "sdpa"), (0.5, "baddbmm+1x1")])
+def test_where_others_took_the_cpu_the_usual_one_stays(lost, chosen, part, monkeypatch, tmp_path):
+    monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(choosing.cpu_contention, "lost_share", lambda before, after: lost)
+    Clock(monkeypatch, {"explicit": 3.0, "sdpa": 2.0, "baddbmm": 3.0})
+    choice = choosing._raced(part, (1, 8, 8, 32), dataclasses.replace(racing(), most_lost=0.1), "key")
+    assert choice.chosen.startswith(chosen)
+    assert choice == choices.recall("key")
+    assert (choice.lost_cpu_share, min(choice.ms.values())) == (lost, pytest.approx(2.0))
 
 
 @torch.no_grad()

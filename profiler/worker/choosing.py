@@ -130,7 +130,10 @@ def _key(part: nn.Module, shape: tuple[int, ...], racing: Racing) -> str:
 
 
 def _raced(part: nn.Module, shape: tuple[int, ...], racing: Racing, key: str) -> Choice:
-    """Measure a part's formulations, again where others took CPU time meanwhile. Kept for later cases."""
+    """Measure a part's formulations, again where others took CPU time meanwhile. Kept for later cases.
+
+    Where they took too much each time the usual one stays: whichever was disturbed least would have won.
+    """
     for _ in range(TRIES):
         before = cpu_contention.read()
         choice = Race(part, shape, racing).run()
@@ -138,6 +141,8 @@ def _raced(part: nn.Module, shape: tuple[int, ...], racing: Racing, key: str) ->
         choice = replace(choice, lost_cpu_share=lost)
         if racing.case.device != "cpu" or (lost or 0.0) <= racing.most_lost:
             break
+    else:
+        choice = replace(choice, chosen=choice.usual)
     try:
         return choices.keep(key, choice)
     except (OSError, UsageError) as error:
