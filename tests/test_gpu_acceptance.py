@@ -152,7 +152,7 @@ def test_a_probe_that_hangs_is_ended_with_all_it_began(tmp_path):
     code, _, _ = finish(tmp_path, "--only", "hangs")
     assert code == 1
     assert [line["outcome"] for line in lines(tmp_path)] == ["failed", "failed"]
-    assert lines(tmp_path)[0]["message"] == "not done after 0.5 s"
+    assert lines(tmp_path)[0]["message"].startswith("not done after ")
     assert gone(int((tmp_path / "other").read_text()))
 
 

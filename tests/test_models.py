@@ -244,7 +244,7 @@ def test_facts_of_a_model_follow_its_options():
     swin, exchanged = models.facts("swin_t"), models.facts("swin_t:mixer=local_mlp:aggregation=shift")
     assert swin["published"]["top1_percent"] == 81.3
     assert set(swin["compared_with"]) == {"dwnet_t", "swin_t:mixer=depthwise_conv"}
-    assert set(swin["plain_formulations"]) == {"explicit", "baddbmm"}
+    assert set(swin["plain_formulations"]) == {"explicit", "baddbmm", "plain"}
     assert exchanged["published"] is None
     assert exchanged["compared_with"] == {}
     assert (exchanged["own_mixer"], exchanged["mixer"]) == ("window_attention", "local_mlp")
