@@ -1,5 +1,10 @@
 """What is said of an error in one line: the line that tells something."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -28,3 +33,12 @@ def test_the_cause_at_the_bottom():
     top.__cause__ = bottom
     assert root_cause(top) is bottom
     assert root_cause(bottom) is bottom
+
+
+def test_a_path_to_us_that_is_relative_is_found_from_anywhere():
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "mixprof", "count", "depthwise_conv", "--resolution", "14", "--json"]
+    for folder, path in ((root, "src"), (root / "tests", "../src")):
+        environment = {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

@@ -21,6 +21,7 @@ from mixprof.machine.process import inherited, worker_environment
 from mixprof.plan.axes import Source
 from mixprof.worker.imports import ROOTS
 
+OURS = str(Path(__file__).absolute().parents[2])  # the folder that `import mixprof` finds us in
 START_TIMEOUT_S = 300.0
 
 
@@ -216,8 +217,10 @@ class Server:
 
 
 def _module_path(path: tuple[str, ...]) -> dict[str, str]:
-    before = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": os.pathsep.join((*path, *([before] if before else [])))} if path else {}
+    """The PYTHONPATH of a server, which runs elsewhere: our own folder by its whole name."""
+    before = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    before = [OURS if os.path.abspath(folder) == OURS else folder for folder in before]
+    return {"PYTHONPATH": os.pathsep.join((*path, *before))} if path or before else {}
 
 
 def _read_result(result: Path, log: Path, ended: int, timed_out: bool, timeout_s: float) -> Json:
