@@ -17,6 +17,8 @@ from mixprof.reports.gate.outcome import Judged, Outcome
 from outcomes import NASTY, every_verdict
 from toy_repository import Repository, with_topic
 
+pytestmark = pytest.mark.slow  # real processes, seconds each
+
 ROOT = Path(__file__).parents[1]
 ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.yml"))
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.yml"))

@@ -11,9 +11,12 @@ import pytest
 
 from toy_repository import ROOT, Repository, net
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="only the superuser of Linux may become others and mount"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux" or os.geteuid() != 0, reason="only the superuser of Linux may become others and mount"
+    ),
+]
 CASE = ("--channels", "32", "--resolutions", "14", "--devices", "cpu")
 QUICK = ("--quick", "--threads", "1", "--max-lost-cpu", "1")
 NOBODY = 54321  # no name in passwd

@@ -13,6 +13,8 @@ import pytest
 
 from mixprof.data import run_folder
 
+pytestmark = pytest.mark.slow  # real processes, seconds each
+
 TESTS = Path(__file__).parent
 COMMON = ("--resolutions", "3", "--channels", "32", "--quick", "--threads", "1", "--max-lost-cpu", "1")
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount and to make control groups")

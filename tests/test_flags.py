@@ -105,6 +105,7 @@ def test_an_option_that_forces_attention_keeps_its_flags():
     assert not any(name.startswith("sdp.") for name in flags.wanted("float16", 1, forces_attention=True))
 
 
+@pytest.mark.slow
 def test_a_hostile_module_is_timed_with_our_flags_or_not_at_all(tmp_path):
     (tmp_path / "hostile.py").write_text(HOSTILE)
     arguments = ("--resolutions", "16", "--threads", "2", "--quick", "--seconds", "0.05", "--max-lost-cpu", "1")

@@ -7,6 +7,8 @@ import pytest
 
 from package_copy import PackageCopy
 
+pytestmark = pytest.mark.slow  # real processes, seconds each
+
 MIXER = '''
 from torch import nn
 

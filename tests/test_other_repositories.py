@@ -12,6 +12,8 @@ import pytest
 
 from toy_repository import AXES, ROOT, Repository, environment, net
 
+pytestmark = pytest.mark.slow  # real processes, seconds each
+
 OURS = Path(sysconfig.get_path("purelib"))
 EXACT = ("--exact-only", "--json", *AXES)
 SETUP = "from setuptools import find_packages, setup\nsetup(name='{name}', packages=find_packages({where!r}), {more})\n"

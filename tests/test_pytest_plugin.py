@@ -9,6 +9,8 @@ import pytest
 
 from toy_repository import ROOT, Repository, environment, net
 
+pytestmark = pytest.mark.slow  # real processes, seconds each
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
