@@ -26,7 +26,7 @@ def _check(kind: Any) -> Check:
     if dataclasses.is_dataclass(kind):
         return functools.partial(_noun, kind)
     if origin in (Union, types.UnionType):
-        return functools.partial(_either, tuple(map(_check, arguments)), kind)
+        return functools.partial(_either, tuple(map(_check, arguments)))
     if origin is Literal:
         return lambda value, where: value if value in arguments else _refuse(value, kind, where)
     if origin is tuple and arguments[1:] != (...,):
@@ -51,7 +51,7 @@ def _plain(kind: type, value: object, where: str) -> object:
     return float(value) if kind is float and type(value) is int else _refuse(value, kind, where)
 
 
-def _either(checks: tuple[Check, ...], kind: Any, value: object, where: str) -> Any:
+def _either(checks: tuple[Check, ...], value: object, where: str) -> Any:
     errors = []
     for check in checks:
         try:

@@ -57,7 +57,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         lambda: read_all()[0],
         time.perf_counter() - start,
         artifact_bytes=len(content),
-        proof=_proof(compiled, target, content),
+        proof=_proof(compiled, content),
         runs_in_torch=False,
         layer_times=lambda forwards: _layer_times(path, inputs, target, forwards),
         read_all=read_all,
@@ -120,7 +120,7 @@ def _precision(compiled: Any) -> str:
     return NAMES.get(name, name)
 
 
-def _proof(compiled: Any, target: Target, content: bytes) -> Proof:
+def _proof(compiled: Any, content: bytes) -> Proof:
     graph = Graph.read(content)
     return {
         "onnx_sha256": hashlib.sha256(content).hexdigest(),

@@ -14,6 +14,12 @@ def _check(name: str, decides: str, probe: str, limit_s: float, usual_s: float =
     return Check(name, decides, f"acceptance.{probe}", limit_s, usual_s, needs, more)
 
 
+def _products(block: str, models: tuple[str, ...], decides: str, usual_s: float, **more: object) -> list[Check]:
+    """The checks that time each of these models by the command line."""
+    probe = "product:mixer" if models is MIXERS else "product:network"
+    return [_check(f"{block}.{model}", decides, probe, 180, usual_s, model=model, **more) for model in models]
+
+
 CHECKS = (
     _check("provenance.source", "which code ran with which packages", "provenance:source", 60, needs="nothing"),
     _check("provenance.doctor", "`mixprof doctor` ends well and knows the device", "provenance:doctor", 110, 15),
@@ -29,60 +35,14 @@ CHECKS = (
     _check("peaks.copies", "rates of copies; where the L2 cache ends", "peaks:copies", 60, 10),
     _check("peaks.products", "rates of products, by dtype", "peaks:products", 60, 10),
     _check("peaks.flush", "cold is not faster than hot, and is the cache's doing", "peaks:flush", 60, 10),
-    *(
-        _check(
-            f"product.{model}",
-            "times of a mixer, eager and as a graph",
-            "product:mixer",
-            180,
-            45,
-            model=model,
-            lowerings="eager,eager:graph=on",
-        )
-        for model in MIXERS
-    ),
-    *(
-        _check(
-            f"product.{model}",
-            "a network beside published throughputs",
-            "product:network",
-            180,
-            40,
-            model=model,
-            lowerings="eager",
-        )
-        for model in NETWORKS
-    ),
+    *_products("product", MIXERS, "times of a mixer, eager and as a graph", 45, lowerings="eager,eager:graph=on"),
+    *_products("product", NETWORKS, "a network beside published throughputs", 40, lowerings="eager"),
     _check("gate.injected", "a slow-down of 5 % is a regression", "gate:injected", 180, 80),
     _check("gate.same", "the same code is not flagged", "gate:same", 350, 100),
     _check("flags.hostile", "float32 is exact whatever a module sets", "flags:hostile", 110, 20),
     _check("flags.memory", "a case that does not fit is `oom`", "flags:memory", 110, 20),
-    *(
-        _check(
-            f"compiled.{model}",
-            "the same compiled",
-            "product:mixer",
-            180,
-            60,
-            needs="gpu",
-            model=model,
-            lowerings="compile",
-        )
-        for model in MIXERS
-    ),
-    *(
-        _check(
-            f"compiled.{model}",
-            "the same compiled",
-            "product:network",
-            180,
-            90,
-            needs="gpu",
-            model=model,
-            lowerings="compile",
-        )
-        for model in NETWORKS
-    ),
+    *_products("compiled", MIXERS, "the same compiled", 60, needs="gpu", lowerings="compile"),
+    *_products("compiled", NETWORKS, "the same compiled", 90, needs="gpu", lowerings="compile"),
     _check("flags.layouts", "which layout is faster", "product:layouts", 180, 40, needs="gpu"),
     _check("engines.device", "the engines' device over the real driver", "engines:device", 150, 30, needs="gpu"),
     *(
