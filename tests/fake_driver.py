@@ -79,3 +79,13 @@ def ask(code: str, old: bool = False, **scenario: object) -> Any:
     done = run("-c", f"{code}\nimport json; print(json.dumps(answer))", old=old, **scenario)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def has_bindings() -> bool:
+    try:
+        return importlib.util.find_spec("cuda.bindings.driver") is not None
+    except ImportError:
+        return False
+
+
+needs_bindings = pytest.mark.skipif(not has_bindings(), reason="pip install 'mixprof[cuda]'")

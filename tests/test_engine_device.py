@@ -1,24 +1,14 @@
 """The device of an engine over the fake driver, through the real cuda.bindings; its kernels through ptxas, if there."""
 
-import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from fake_driver import ask
+from fake_driver import ask, needs_bindings
 from mixprof.machine.devices import engine
 
-
-def has_bindings():
-    try:
-        return importlib.util.find_spec("cuda.bindings.driver") is not None
-    except ImportError:
-        return False
-
-
-needs_bindings = pytest.mark.skipif(not has_bindings(), reason="pip install 'mixprof[cuda]'")
 START = """
 import ctypes
 import numpy as np

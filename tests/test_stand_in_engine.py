@@ -1,20 +1,10 @@
 """The engine runner whole, over the fake driver and an engine that is a copy: y is x, on the driver's stream."""
 
-import importlib.util
-
 import pytest
 
-from fake_driver import ask
+from fake_driver import ask, needs_bindings
 
-
-def has_bindings() -> bool:
-    try:
-        return importlib.util.find_spec("cuda.bindings.driver") is not None
-    except ImportError:
-        return False
-
-
-pytestmark = pytest.mark.skipif(not has_bindings(), reason="pip install 'mixprof[cuda]'")
+pytestmark = needs_bindings
 STAND_IN = """
 import ctypes
 import enum
