@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 Value = str | int | float | bool | None
+NEEDS = ("nothing", "device", "gpu")  # "device": sim:0 will do; "gpu": a real one alone
 OUTCOMES = ("passed", "skipped", "failed")
 NONE = "none"  # a device's label where there is none
 SCHEMA = 2
@@ -36,7 +37,7 @@ class Check:
     probe: str  # "acceptance.timing:gated"
     limit_s: float  # its own time-out
     usual_s: float = 5.0  # it is not begun when less is left before the deadline
-    needs: str = "device"  # sim:0 will do; "gpu": a real one alone; or "nothing"
+    needs: str = "device"
     arguments: Mapping[str, object] = field(default_factory=dict)
 
     @property
