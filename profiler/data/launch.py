@@ -45,6 +45,18 @@ class Memory(Message, frozen=True):
     cuda_graph_pool_bytes: int | None = None
 
 
+class StepMemory(Message, frozen=True):
+    """Bytes of a training step at its peak, by category; predicted on fake tensors or measured on the device."""
+
+    weights_bytes: int | None = None
+    gradients_bytes: int | None = None
+    optimizer_bytes: int | None = None  # of its state: two moments for AdamW
+    activations_bytes: int | None = None  # that autograd saves for the backward
+    temporaries_bytes: int | None = None  # the rest of the peak
+    peak_bytes: int | None = None
+    activations_by_module: dict[str, int] | None = None  # dotted name -> bytes that its own forward saves
+
+
 class Energy(Message, frozen=True):
     """Joules of an image, or the reason why there are none."""
 
@@ -75,6 +87,8 @@ class Counts(Message, frozen=True):
     matrix_macs: int | None = None  # of the MACs, those of matrix units
     vector_macs: int | None = None  # and those of depth-wise convolutions and the like
     min_bytes: int | None = None  # operands and results of every operator with MACs, each once
+    backward_macs: int | None = None  # of a training step: of `macs`, those of its backward
+    optimizer_bytes: int | None = None  # read and written by one update
 
 
 class LaunchEnvironment(Message, frozen=True):
@@ -120,6 +134,11 @@ class Launch:
     energy: Energy | None = None
     deployment: Deployment | None = None
     relative_error: float | None = None
+    parts: dict[str, Samples] | None = None  # of a training step, by "zero_grad", "forward", "backward", "optimizer"
+    gradient_error: float | None = None  # largest relative error of a parameter's gradient against float64
+    update_error: float | None = None  # of the parameters after one step, against the same step in float64
+    step_memory: StepMemory | None = None  # measured
+    predicted_step_memory: StepMemory | None = None
     proof: Json | None = None  # of the lowering
     counts: Counts | None = None
     environment: LaunchEnvironment = field(default_factory=LaunchEnvironment)

@@ -6,7 +6,7 @@ from typing import Any
 
 from mixprof.data.case import Case
 from mixprof.data.json import Json, decode, to_builtins
-from mixprof.data.launch import Deployment, Energy, Launch, LaunchEnvironment, Memory, Status
+from mixprof.data.launch import Deployment, Energy, Launch, LaunchEnvironment, Memory, Status, StepMemory
 
 SCHEMA = 2  # of a run folder's files
 
@@ -29,10 +29,16 @@ class Record:
     matrix_macs: int | None = None
     vector_macs: int | None = None
     min_bytes: int | None = None
+    backward_macs: int | None = None
+    optimizer_bytes: int | None = None
     memory: Memory | None = None  # the largest of each figure over the launches
     energy: Energy | None = None
     deployment: Deployment | None = None  # the last launch's
-    relative_error: float | None = None  # the largest
+    relative_error: float | None = None  # this and the next two: the largest
+    gradient_error: float | None = None
+    update_error: float | None = None
+    step_memory: StepMemory | None = None  # this and the next: the last launch's
+    predicted_step_memory: StepMemory | None = None
     proof: Json | None = None
     environment: LaunchEnvironment = field(default_factory=LaunchEnvironment)
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -51,7 +57,6 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
     last = next((launch for launch in launches if launch.status != "ok"), launches[-1])
     builds = [launch for launch in launches if launch.build_s is not None]
     slowest = max(builds, key=lambda launch: launch.build_s or 0.0, default=None)
-    errors = [launch.relative_error for launch in launches if launch.relative_error is not None]
     return Record(
         case=case,
         status=last.status,
@@ -64,11 +69,21 @@ def assemble(case: Case, launches: list[Launch]) -> Record:
         memory=_largest([launch.memory for launch in launches if launch.memory is not None]),
         energy=last.energy,
         deployment=last.deployment,
-        relative_error=max(errors, default=None),
+        relative_error=_worst(launches, "relative_error"),
+        gradient_error=_worst(launches, "gradient_error"),
+        update_error=_worst(launches, "update_error"),
+        step_memory=last.step_memory,
+        predicted_step_memory=last.predicted_step_memory,
         proof=(slowest or last).proof,
         environment=last.environment,
         metrics=last.metrics,
     )
+
+
+def _worst(launches: list[Launch], name: str) -> float | None:
+    """The largest of an error over the launches that have it."""
+    errors: list[float] = [getattr(launch, name) for launch in launches if getattr(launch, name) is not None]
+    return max(errors, default=None)
 
 
 def with_layers(record: Record, profiled: list[Launch]) -> Record:
