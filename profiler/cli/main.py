@@ -15,7 +15,7 @@ from mixprof.data.errors import NotTrusted, UsageError
 
 NAMES = (
     *("models", "doctor", "count", "time", "plan", "sweep", "merge", "report", "crosscheck"),
-    *("ab", "bisect", "accept", "calibrate", "check", "baseline"),
+    *("ab", "bisect", "accept", "calibrate", "check", "baseline", "history"),
 )
 COMMANDS: dict[str, Command] = {}
 LACKING: dict[str, ModuleNotFoundError] = {}  # commands that need a package which is not installed
