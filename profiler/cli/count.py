@@ -80,11 +80,7 @@ def _symbolic(arguments: argparse.Namespace, step: str) -> int:
     return 0
 
 
-EXAMPLES = (
-    "count swin_t --resolution 224 --batch 1 --window 7",
-    "count swin_t --step train --symbolic",
-    "count my.zoo:net --tree --depth 3",
-)
+EXAMPLES = ("count swin_t --batch 8 --step train", "count my.zoo:net --tree --depth 3")
 COMMAND = Command(
     "parameters and MACs of a forward or a training step; runs nothing on a device", add_options, run, EXAMPLES
 )

@@ -51,7 +51,7 @@ def count(forward: Callable[..., object], *inputs: object, within: nn.Module | N
 
     within: the module whose paths operators are told by, where that is not `forward` itself.
     """
-    with _entered_modules(within or forward) as entered, _Count(entered, tensors_of(inputs)) as mode:
+    with entered_modules(within or forward) as entered, _Count(entered, tensors_of(inputs)) as mode:
         forward(*inputs)
     macs_by_op = {op: macs for op, macs in mode.macs.most_common() if macs}
     backward = sum(macs for op, macs in macs_by_op.items() if op.startswith(BACKWARD))
@@ -60,7 +60,7 @@ def count(forward: Callable[..., object], *inputs: object, within: nn.Module | N
 
 
 @contextlib.contextmanager
-def _entered_modules(forward: Callable[..., object]) -> Iterator[list[str]]:
+def entered_modules(forward: Callable[..., object]) -> Iterator[list[str]]:
     """The paths of the modules whose forward has begun and not ended, the outermost ("") first."""
     paths = {id(part): path for path, part in forward.named_modules()} if isinstance(forward, nn.Module) else {}
     entered = [""]
@@ -130,7 +130,7 @@ class _Count(TorchDispatchMode):
             self.vector_macs += macs if runs_on(name, args) == "vector" else 0
             self.traffic.multiplied(name, module, macs, given, made, backward=node is not None)
         elif name == SOFTMAX_BACKWARD:
-            self.traffic.softmax_backward(*given[:2], result)
+            self.traffic.softmax_backward(given[0], given[1], result)
         elif name in SOFTMAXES or is_fusable(func):
             shape_only = name.endswith("_like") or name.startswith("aten.new_")  # no values are read
             self.traffic.fused(name, given, made, mutates=mutates, shape_only=shape_only)
