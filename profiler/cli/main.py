@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     *("models", "doctor", "count", "time", "plan", "sweep", "merge", "report", "crosscheck"),
-    *("ab", "bisect", "accept", "calibrate", "check", "baseline"),
+    *("ab", "bisect", "accept", "calibrate", "check", "baseline", "history"),
 )
 DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "tomli_w": "tomli-w"}  # where the module's name is another
 
