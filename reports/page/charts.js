@@ -29,10 +29,10 @@ function plotlyTrace(trace, style, visible) {
   const bounds = trace.low && {
     type: "data", symmetric: false, array: between(trace.high, 1), arrayminus: between(trace.low, -1), thickness: 1, width: 3,
   };
-  const roof = trace.shape === "roof", bar = trace.shape === "bar";
+  const roof = trace.shape === "roof", bar = trace.shape === "bar", lies = bar || trace.shape === "mark";
   return {
-    name: plain(trace.name), x: bar ? trace.y : trace.x, y: bar ? trace.x : trace.y, orientation: bar ? "h" : undefined, visible,
-    type: bar ? "bar" : "scatter", error_y: bounds ?? undefined, mode: { bar: undefined, roof: "lines" }[trace.shape] ?? trace.shape,
+    name: plain(trace.name), x: lies ? trace.y : trace.x, y: lies ? trace.x : trace.y, orientation: bar ? "h" : undefined, visible,
+    type: bar ? "bar" : "scatter", [lies ? "error_x" : "error_y"]: bounds || undefined, mode: { bar: undefined, roof: "lines", mark: "markers" }[trace.shape] ?? trace.shape,
     line: roof ? { color: colour("--soft"), dash: trace.dashed ? "dash" : "solid", width: 1.2 } : { color: style.color, dash: style.dash, width: 1.8 },
     marker: { color: style.color, symbol: style.symbol, size: 8 },
     hoverinfo: "text",
