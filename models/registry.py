@@ -76,7 +76,10 @@ def formulations_of(mixings: Iterable[str], *, published: bool) -> tuple[str, ..
 
 
 def _pyramid(
-    factory: str, mixer: str, size: tuple[int, tuple[int, ...], float], published: Published | None = None,
+    factory: str,
+    mixer: str,
+    size: tuple[int, tuple[int, ...], float],
+    published: Published | None = None,
     rival: str = "",
 ) -> Entry:
     """A network of four stages. size: dim, depths, drop path; rival: a convolutional network to compare with."""

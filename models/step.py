@@ -103,6 +103,11 @@ class Step:
             self.scaler.step(self.optimizer)
             self.scaler.update()
 
+    def ahead(self) -> None:
+        """What a backward by itself needs."""
+        self.zero_grad()
+        self.forward()
+
     def train(self) -> None:
         """A whole step."""
         self.zero_grad()

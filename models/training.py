@@ -40,13 +40,15 @@ class Recipe:
 class DropPath(nn.Module):
     """Drop a residual branch for some images and scale it up for the others. (B, ...) -> (B, ...)."""
 
+    noise: Tensor
+
     def __init__(self, rate: float, noise: Tensor):
         super().__init__()
         self.keep = 1.0 - rate
         self.register_buffer("noise", noise, persistent=False)  # (B,), uniform; one row of the step's
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = (self.noise < self.keep).to(x.dtype) / self.keep
+        kept = torch.lt(self.noise, self.keep).to(x.dtype) / self.keep
         return x * kept.view(-1, *[1] * (x.dim() - 1))
 
 
@@ -113,7 +115,7 @@ def optimizer_of(
 
 
 def differentiable(outputs: Iterable[Tensor]) -> list[Tensor]:
-    """The outputs that a loss can be made of, complex ones as pairs of real numbers. ValueError where there are none."""
+    """The outputs that a loss can be made of, complex ones as pairs of real numbers. ValueError for none."""
     floats = [each for each in outputs if each.is_floating_point() or each.is_complex()]
     kept = [torch.view_as_real(each) if each.is_complex() else each for each in floats if each.requires_grad]
     if not kept:

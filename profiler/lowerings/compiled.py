@@ -16,7 +16,6 @@ from mixprof.lowerings import Lowered, Target
 from mixprof.lowerings.eager import of_function, place
 from mixprof.machine import devices
 
-
 MODES = ("default", "max-autotune", "reduce-overhead", "max-autotune-no-cudagraphs")
 
 
@@ -52,7 +51,9 @@ class Counted:
 
         counters = self.counters
         if not self.graphs():
-            raise Unsupported("lowering 'compile': torch.compile captured no graph, so this would be eager under its name")
+            raise Unsupported(
+                "lowering 'compile': torch.compile captured no graph, so this would be eager under its name"
+            )
         hits, misses = (counters["inductor"][f"fxgraph_cache_{kind}"] for kind in ("hit", "miss"))
         proof = {
             "graphs": self.graphs(),

@@ -63,8 +63,15 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         step.zero_grad()
     build_s = time.perf_counter() - start
     proof = {**details.pop("proof", {}), **_told(step, target)}
-    before = (lambda: (step.zero_grad(), step.forward())) if target.step == "backward" else None
-    return Lowered(timed, step.loss_on_cpu, build_s, proof=proof, before=before, training=step, **details)
+    return Lowered(
+        timed,
+        step.loss_on_cpu,
+        build_s,
+        proof=proof,
+        before=step.ahead if target.step == "backward" else None,
+        training=step,
+        **details,
+    )
 
 
 def _told(step: Step, target: Target) -> dict[str, Any]:

@@ -95,7 +95,9 @@ def update(step: Step) -> Errors:
         off = (parameter.detach().double() - before[name].double() - expected).abs()
         worst = max(worst, largest(off) / max(largest(expected), 1e-300))
         if wrong is None and not bool((off <= bound).all()):
-            wrong = f"update of {name}: off by {largest(off):.2g}, expected what {step.recipe.optimizer} does in float64"
+            wrong = (
+                f"update of {name}: off by {largest(off):.2g}, expected what {step.recipe.optimizer} does in float64"
+            )
         with torch.no_grad():
             parameter.copy_(before[name])
     return Errors(update=worst, wrong=wrong)

@@ -31,7 +31,6 @@ class Source:
     inputs_sha256: str | None = None
     facts: dict[str, Any] = field(default_factory=dict, compare=False)  # of a registered model: see models.facts
 
-
     @property
     def holds_no_gradient(self) -> bool:
         """Whether it is no module of a factory's, which alone can be trained."""

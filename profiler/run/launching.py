@@ -61,7 +61,9 @@ def choices_of(server: Server, entry: Planned, settings: Json) -> Json | None:
     """
     case = entry.case
     chooses = lowerings.entry_of(case.lowering).chooses and entry.source.specialize is not None
-    if case.step != STEP or not chooses or settings["formulations"] != "measured" or case.dtype == QUANTIZED:  # whose file all engines share
+    if (
+        case.step != STEP or not chooses or settings["formulations"] != "measured" or case.dtype == QUANTIZED
+    ):  # whose file all engines share
         return None
     reference = reference_of(server, case)
     path = reference.with_name(f"{case.key}.choices.json")

@@ -52,9 +52,7 @@ def _product(device: Device) -> Callable[[], object]:
     return lambda: torch.mm(left, left, out=out)
 
 
-def _typical_ms(
-    forward: Callable[[], object], device: Device, before: Callable[[], object] | None = None
-) -> float:
+def _typical_ms(forward: Callable[[], object], device: Device, before: Callable[[], object] | None = None) -> float:
     """The median time of one call, over samples of at least a millisecond."""
     if device.queue:
         take = streams.gpu_sampler(forward, streams.queue_of(forward, device, before), device, before)

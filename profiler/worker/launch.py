@@ -112,7 +112,9 @@ def _module(
     )
     subject = replace(subject, differentiates=reference.differentiates, right=reference.right)
     if may_fall_back and lowered.device is None and "layout" not in lowered.proof and _reads_strides(subject, source):
-        lowered = layouts.contiguous(case, bound, tuple(reference.inputs), target, "its outputs are right in contiguous alone")
+        lowered = layouts.contiguous(
+            case, bound, tuple(reference.inputs), target, "its outputs are right in contiguous alone"
+        )
         subject = replace(subject, lowered=lowered)
     noted = {**choices.proof(), **({} if reference.note is None else {"reference": reference.note})}
     if noted:
@@ -228,7 +230,7 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
     before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     times = latency.measure(subject.lowered, subject.device, case.mode, _budget(case, settings))
     step = subject.lowered.training if case.step == "train" else None
-    parts = step and latency.parts(step, subject.device)
+    parts = None if step is None else latency.parts(step, subject.device)
     after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     taken: dict[str, Any] = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
     own = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -71,7 +72,10 @@ def right_of(module: nn.Module, inputs: list[Tensor], case: Case, within: bool, 
 def _magnitude(step: Step, loss: float) -> float:
     """That the loss's rounding is relative to: a mean of signed products cancels, the mean |output| does not."""
     with torch.no_grad():
-        return max(loss, sum(float(each.abs().mean()) for each in step.tensors(step.call(*step.at)) if each.is_floating_point()))
+        return max(
+            loss,
+            sum(float(each.abs().mean()) for each in step.tensors(step.call(*step.at)) if each.is_floating_point()),
+        )
 
 
 def _ran(module: nn.Module, inputs: list[Tensor], recipe: Recipe, dtype: torch.dtype) -> Step:
@@ -88,7 +92,8 @@ def _ran(module: nn.Module, inputs: list[Tensor], recipe: Recipe, dtype: torch.d
 def check(subject: Subject, started: Launch) -> Launch:
     """The launch so far: "ok" with the errors of loss, gradients and update, or "inaccurate"."""
     step, right = subject.lowered.training, subject.right
-    assert step is not None and isinstance(right, Right)
+    assert step is not None
+    assert right is not None
     if step.random and (subject.case.device != "cpu" or subject.case.lowering.startswith("compile")):
         return replace(started, proof={**(started.proof or {}), "gradients_unchecked": RANDOM})
     if subject.case.device != "cpu":
@@ -99,11 +104,11 @@ def check(subject: Subject, started: Launch) -> Launch:
             step.forward()
             step.backward()
         errors = gradients.compare(step, right, accuracy.TOLERANCES[subject.case.dtype])
-        updated = gradients.update(step) if subject.case.step == "train" and errors.wrong is None else gradients.Errors()
+        updated = (
+            gradients.update(step) if subject.case.step == "train" and errors.wrong is None else gradients.Errors()
+        )
     step.rest()
-    launch = replace(
-        started, relative_error=errors.loss, gradient_error=errors.gradient, update_error=updated.update
-    )
+    launch = replace(started, relative_error=errors.loss, gradient_error=errors.gradient, update_error=updated.update)
     wrong = errors.wrong or updated.wrong
     if wrong is None:
         return launch
