@@ -13,6 +13,7 @@ LINEAR_ATTENTION = {"attention": ("linear", "quadratic")}
 SAMPLING = {"aggregation": ("grid_sample", "gather")}
 SCAN = {"scan": ("chunked", "doubling")}
 AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
+KERNELS = {"aggregation": (*AGGREGATION["aggregation"], "cpp")}  # where the aggregation has one of its own
 FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION) | frozenset(SCAN)
 PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
 POINTWISE = "+1x1"  # behind a formulation's name: its Linears run as the 1x1 convolutions that they are
@@ -133,7 +134,7 @@ MODELS: dict[str, Entry] = {
     ),
     "inhomogeneous_depthwise_conv": Entry(
         "mixer", f"{_MIXERS}.inhomogeneous_depthwise_conv:InhomogeneousDepthwiseConv",
-        odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION,
+        odd=True, options=KERNELS, plain=PLAIN_AGGREGATION,
     ),
     "local_mlp": Entry(
         "mixer", f"{_MIXERS}.local_mlp:LocalMlp", odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION

@@ -42,7 +42,7 @@ def doubling(decay: Tensor, drive: Tensor) -> Tensor:
 FORMULATIONS = {"chunked": chunked, "doubling": doubling}
 
 
-def scan(u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor, readout: Tensor, formulation: str) -> Tensor:
+def scan(formulation: str, u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor, readout: Tensor) -> Tensor:
     """The selective scan of Mamba with a state of one value per channel (Gu and Dao, arXiv 2312.00752).
 
     y = readout_t h_t, h_t = exp(-delta_t exp(rate)) h_{t-1} + delta_t entry_t u_t. u and delta (D, B, L, C), rate
@@ -58,7 +58,7 @@ def scan(u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor, readout: Tensor,
 @torch.library.custom_op("mixprof::selective_scan", mutates_args=())
 def selective_scan(u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor, readout: Tensor) -> Tensor:
     """The scan as one operator, which counters see: pointwise products in any number would cost them nothing."""
-    return scan(u, delta, rate, entry, readout, "chunked")
+    return scan("chunked", u, delta, rate, entry, readout)
 
 
 @selective_scan.register_fake
@@ -73,7 +73,7 @@ def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], 
 def _backward(ctx: torch.autograd.Function, gradient: Tensor) -> tuple[Tensor, ...]:
     inputs = [each.detach().requires_grad_() for each in ctx.saved_tensors]
     with torch.enable_grad():
-        made = scan(*inputs, formulation="chunked")
+        made = scan("chunked", *inputs)
     return torch.autograd.grad(made, inputs, gradient)
 
 

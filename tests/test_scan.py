@@ -36,7 +36,7 @@ def operands(device: str = "cpu") -> list[Tensor]:
 
 def test_the_operator_is_one_that_torch_accepts():
     kinds = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(scan.selective_scan, operands(), test_utils=kinds)
+    torch.library.opcheck(scan.selective_scan, tuple(operands()), test_utils=kinds)
     assert torch.autograd.gradcheck(scan.selective_scan, operands())
 
 

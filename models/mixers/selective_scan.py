@@ -47,14 +47,14 @@ class SelectiveScan(Formulated):
         entry, readout = self.states(x).unsqueeze(-1).movedim(3, 0).chunk(2)  # (4, B, H, W, 1) each
         paths = [along_paths(part) for part in (x.expand(DIRECTIONS, *x.shape), steps, entry, readout)]
         y = self.scan(paths[0], paths[1], self.rate, paths[2], paths[3])
-        y = from_paths(y, x.shape[1:3]) + x * self.skip.sum(dim=0)
+        y = from_paths(y, self.resolution) + x * self.skip.sum(dim=0)
         return self.out_proj(self.norm(y))
 
     def scan(self, *operands: Tensor) -> Tensor:
         """One operator where it is counted, several where it is lowered: exporters know none of ours."""
         if self.lowering is None and not torch.compiler.is_compiling():
             return scan.selective_scan(*operands)
-        return scan.scan(*operands, formulation=self.formulation)
+        return scan.scan(self.formulation, *operands)
 
 
 def along_paths(maps: Tensor) -> Tensor:
