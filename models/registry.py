@@ -11,9 +11,10 @@ SMALLEST_IMAGE = 32  # pixels along a side
 ATTENTION = {"attention": ("explicit", "sdpa", "baddbmm")}
 LINEAR_ATTENTION = {"attention": ("linear", "quadratic")}
 SAMPLING = {"aggregation": ("grid_sample", "gather")}
+SCAN = {"scan": ("chunked", "doubling")}
 AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
 KERNELS = {"aggregation": (*AGGREGATION["aggregation"], "cpp")}  # where the aggregation has one of its own
-FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION)
+FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION) | frozenset(SCAN)
 PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
 POINTWISE = "+1x1"  # behind a formulation's name: its Linears run as the 1x1 convolutions that they are
 # Formulations that are put together from general operators where nothing fuses them; any other is one kernel.
@@ -23,6 +24,7 @@ PLAIN_ATTENTION = {
     "baddbmm": "attention as two batched products around a softmax",
 }
 PLAIN_LINEAR_ATTENTION = dict.fromkeys(("plain", "linear", "quadratic"), "linear attention as two products")
+PLAIN_SCAN = dict.fromkeys(("plain", "chunked", "doubling"), "a scan as multiplies and adds of slices")
 PLAIN_SAMPLING = {
     "plain": "moved samples as a gather and products",
     "gather": "moved samples as a gather and products",
@@ -152,6 +154,9 @@ MODELS: dict[str, Entry] = {
     "dynamic_large_kernel": Entry(
         "mixer", f"{_MIXERS}.dynamic_large_kernel:DynamicLargeKernel",
         odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION,
+    ),
+    "selective_scan": Entry(
+        "mixer", f"{_MIXERS}.selective_scan:SelectiveScan", window=False, options=SCAN, plain=PLAIN_SCAN
     ),
     "deformable_aggregation": Entry(
         "mixer", f"{_MIXERS}.deformable_aggregation:DeformableAggregation",
