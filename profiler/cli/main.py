@@ -14,7 +14,7 @@ from mixprof.cli.command import Command, Parser
 from mixprof.data.errors import NotTrusted, UsageError
 
 NAMES = (
-    *("models", "doctor", "count", "time", "plan", "sweep", "merge", "report", "crosscheck"),
+    *("models", "doctor", "count", "time", "plan", "sweep", "merge", "report", "crosscheck", "serve-test"),
     *("ab", "bisect", "accept", "calibrate", "check", "baseline"),
 )
 COMMANDS: dict[str, Command] = {}
@@ -22,7 +22,7 @@ LACKING: dict[str, ModuleNotFoundError] = {}  # commands that need a package whi
 DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "tomli_w": "tomli-w"}  # where the module's name is another
 for _name in NAMES:
     try:
-        COMMANDS[_name] = importlib.import_module(f"mixprof.cli.{_name}").COMMAND
+        COMMANDS[_name] = importlib.import_module(f"mixprof.cli.{_name.replace('-', '_')}").COMMAND
     except ModuleNotFoundError as error:
         LACKING[_name] = error
 

@@ -19,6 +19,7 @@ SHARES = (0.5, 0.9, 0.99)
 CHANCE = 0.95  # of the two-sided bounds
 CONFIDENCE = 0.99  # MLPerf's, of early stopping
 LEAST_CYCLES = 30  # else as many blocks of equal length stand for them
+LEAST_TOLD = 4  # degrees of freedom that a scatter is taken to have, at least: few late queries are proof of few
 
 
 def at_most(count: float, trials: float, chance: float) -> float:
@@ -79,7 +80,7 @@ def design_effect(over: np.ndarray, cycles: np.ndarray) -> float:
     if not 0 < share < 1:
         return 1.0
     effect = float((away**2).sum()) / (count * share * (1 - share))
-    told = max(int(filled.sum()) - 1, 1)  # cycles that tell anything of the tail
+    told = max(int(filled.sum()) - 1, LEAST_TOLD)  # cycles that tell anything of the tail
     return max(1.0, effect * float(stdtrit(told, 0.975) / stdtrit(np.inf, 0.975)) ** 2)
 
 
