@@ -11,6 +11,7 @@ from mixprof.metrics.serving import percentiles, queue, rate
 from mixprof.metrics.serving.queue import Policy
 
 MEAN_S = 0.010
+ONE_BY_ONE = Policy()
 
 
 class Virtual:
@@ -38,11 +39,11 @@ def exponential(seed):
     return Virtual(generator.exponential(MEAN_S) for _ in itertools.count())
 
 
-def loaded(service, utilization, seed, queries=4000, policy=Policy()):
+def loaded(service, utilization, seed, queries=4000):
     """A load of so many queries, without its beginning."""
     per_second = utilization / MEAN_S
     arrivals = queue.poisson(per_second, queries / per_second, seed)
-    return queue.open_loop(arrivals, service, policy, rate=per_second).after(0.1)
+    return queue.open_loop(arrivals, service, ONE_BY_ONE, rate=per_second).after(0.1)
 
 
 def of_mm1(share, utilization):
@@ -122,7 +123,7 @@ def test_a_generator_that_waits_for_its_answers_is_refused():
     per_second = 0.7 / MEAN_S
     gaps = np.diff(queue.poisson(per_second, 30, 0), prepend=0.0)
     with pytest.raises(ValueError, match="queries must not wait for answers"):
-        queue.open_loop(np.cumsum(gaps + MEAN_S), deterministic(), Policy(), rate=per_second)
+        queue.open_loop(np.cumsum(gaps + MEAN_S), deterministic(), ONE_BY_ONE, rate=per_second)
 
 
 def test_arrivals_are_poisson():
@@ -144,19 +145,22 @@ def test_the_largest_rate_is_the_theory_s():
 
     def load(per_second):
         arrivals = queue.poisson(per_second, 15000 / per_second, int(per_second * 1e6))
-        return queue.open_loop(arrivals, make(int(per_second)), Policy(), limit_s, per_second)
+        return queue.open_loop(arrivals, make(int(per_second)), ONE_BY_ONE, limit_s, per_second)
 
     found = rate.search(load, limit_s, 1 / MEAN_S)
+    assert found.keeps is not None
+    assert found.breaks is not None
     assert found.keeps < low / MEAN_S < found.breaks
     assert found.breaks / found.keeps < 1.4
 
 
 def test_a_limit_that_no_rate_keeps():
     def load(per_second):
-        return queue.open_loop(queue.poisson(per_second, 900 / per_second, 1), deterministic(), Policy(), 0.005)
+        return queue.open_loop(queue.poisson(per_second, 900 / per_second, 1), deterministic(), ONE_BY_ONE, 0.005)
 
     found = rate.search(load, 0.005, 1 / MEAN_S)
     assert found.keeps is None
+    assert found.breaks is not None
     assert found.breaks < 1.0
 
 
@@ -208,7 +212,7 @@ def test_what_comes_together_is_answered_together_without_waiting():
 
 def test_a_hopeless_load_is_given_up_and_its_rest_is_late():
     arrivals = queue.poisson(1000.0, 100.0, 3)
-    answered = queue.open_loop(arrivals, deterministic(), Policy(), limit_s=0.010)
+    answered = queue.open_loop(arrivals, deterministic(), ONE_BY_ONE, limit_s=0.010)
     assert len(answered.batches) < 2000
     assert np.isinf(answered.answered_s[-1])
     assert rate.judge(answered, 0.010) == "breaks"

@@ -12,7 +12,6 @@ from mixprof.data.json import Json, decode
 from mixprof.data.served import Served
 from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Planned, plan_case
-from mixprof.plan.settings import Measure
 from mixprof.plan.sources import Registry
 from mixprof.run import launching
 from mixprof.run.client import Server

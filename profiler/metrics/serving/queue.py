@@ -6,7 +6,6 @@ cannot delay the queries that would show it (coordinated omission).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,7 +114,7 @@ def closed_loop(queries: int, seconds: float, samples: int, service: Service, mo
     At least so many seconds, and so many queries unless these take very much longer; most: samples in a batch.
     """
     start = service.clock()
-    scheduled, answered = [], []
+    scheduled, answered = list[float](), list[float]()
     while not answered or answered[-1] < (seconds if len(answered) >= queries else LONGER * seconds):
         scheduled.append(service.clock() - start)
         _run(samples, service, most)
