@@ -8,15 +8,19 @@ from typing import Any
 HEAD_CHANNELS = 32  # channels of one head; a mixer's channels are a multiple of it
 SMALLEST_IMAGE = 32  # pixels along a side
 
+CPP = "cpp"  # positions are mixed in a C++ kernel of our own
 ATTENTION = {"attention": ("explicit", "sdpa", "baddbmm")}
 LINEAR_ATTENTION = {"attention": ("linear", "quadratic")}
 SAMPLING = {"aggregation": ("grid_sample", "gather")}
 SCAN = {"scan": ("chunked", "doubling")}
 AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
-KERNELS = {"aggregation": (*AGGREGATION["aggregation"], "cpp")}  # where the aggregation has one of its own
+KERNELS = {"aggregation": (*AGGREGATION["aggregation"], CPP)}  # where the aggregation has one of its own
 FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION) | frozenset(SCAN)
 PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
-POINTWISE = "+1x1"  # behind a formulation's name: its Linears run as the 1x1 convolutions that they are
+# Behind a formulation's name: its Linears run as the 1x1 convolutions that they are, or in a C++ kernel of our own.
+POINTWISE, CPP_LINEAR = "+1x1", "+cpp"
+LINEARS = ("", POINTWISE, CPP_LINEAR)
+CPP_LOWERINGS = ("eager", "compile")  # those in which an operator of our own can stand
 # Formulations that are put together from general operators where nothing fuses them; any other is one kernel.
 PLAIN_ATTENTION = {
     "plain": "attention as two products around a softmax",
@@ -74,14 +78,19 @@ class Entry:
 
     @property
     def formulations(self) -> tuple[str, ...]:
-        """Every formulation: each way to mix positions with Linears of either kind, and the published one."""
+        """Every formulation: each way to mix positions with Linears of each kind, and the published one."""
         return formulations_of(self.mixings, published=True)
 
 
 def formulations_of(mixings: Iterable[str], *, published: bool) -> tuple[str, ...]:
     """The names of formulations that follow from ways to mix positions; none from none."""
-    names = [mixing + linear for mixing in mixings for linear in ("", POINTWISE)]
+    names = [mixing + linear for mixing in mixings for linear in LINEARS]
     return (*names, PUBLISHED) if names and published else tuple(names)
+
+
+def can_run(formulation: str, lowering: str, device: str) -> bool:
+    """Whether a formulation is one for this lowering and device: kernels in C++ are for a CPU in PyTorch."""
+    return CPP not in formulation.split("+") or (lowering in CPP_LOWERINGS and device == "cpu")
 
 
 def _pyramid(
