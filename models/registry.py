@@ -9,6 +9,7 @@ HEAD_CHANNELS = 32  # channels of one head; a mixer's channels are a multiple of
 SMALLEST_IMAGE = 32  # pixels along a side
 
 ATTENTION = {"attention": ("explicit", "sdpa", "baddbmm")}
+LINEAR_ATTENTION = {"attention": ("linear", "quadratic")}
 AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
 FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION)
 PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
@@ -19,6 +20,7 @@ PLAIN_ATTENTION = {
     "explicit": "attention as two products around a softmax",
     "baddbmm": "attention as two batched products around a softmax",
 }
+PLAIN_LINEAR_ATTENTION = dict.fromkeys(("plain", "linear", "quadratic"), "linear attention as two products")
 PLAIN_AGGREGATION = {
     "plain": "position-wise kernels as unfold and products",
     "matmul": "position-wise kernels as unfold and products",
@@ -129,6 +131,13 @@ MODELS: dict[str, Entry] = {
         "mixer", f"{_MIXERS}.local_mlp:LocalMlp", odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION
     ),
     "spatial_mlp": Entry("mixer", f"{_MIXERS}.spatial_mlp:SpatialMlp", window=False),
+    "focal_modulation": Entry("mixer", f"{_MIXERS}.focal_modulation:FocalModulation", window=False, mixing="conv"),
+    "split_depthwise_conv": Entry("mixer", f"{_MIXERS}.split_depthwise_conv:SplitDepthwiseConv", odd=True),
+    "linear_attention": Entry(
+        "mixer", f"{_MIXERS}.linear_attention:LinearAttention",
+        window=False, options=LINEAR_ATTENTION, plain=PLAIN_LINEAR_ATTENTION,
+    ),
+    "convnext": Entry("mixer", f"{_MIXERS}.convnext:ConvNeXt", odd=True),
     "swin_t": _pyramid(_SWIN, "window_attention", 96, _SHALLOW, Published(81.3, 760, "", _SWIN_PAPER), "dwnet_t"),
     "swin_s": _pyramid(_SWIN, "window_attention", 96, _DEEP, Published(83.0, 435, "", _SWIN_PAPER)),
     "swin_b": _pyramid(_SWIN, "window_attention", 128, _DEEP, Published(83.5, 291, "", _SWIN_PAPER), "dwnet_b"),

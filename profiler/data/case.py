@@ -8,6 +8,7 @@ from typing import Any
 from mixprof.data.json import Json, decode, digest
 
 STEP = "inference"
+STEPS = (STEP, "forward", "backward", "train")
 
 
 def is_gpu(device: str) -> bool:

@@ -20,12 +20,12 @@ TILE = 8  # channels of a group from which on a grouped convolution can fill a m
 def runs_on(name: str, args: Any) -> str:
     """The unit, "matrix" or "vector", that an operator multiplies on.
 
-    "vector": convolutions with fewer channels a group than a matrix unit's tile has, products with one row or column.
+    "vector": convolutions with fewer channels a group than a matrix unit's tile has, products of vectors.
     """
     if "conv" in name:
         x, weight = args[1:3] if "backward" in name else args[:2]
         return "vector" if weight.shape[1] < min(TILE, x.shape[1]) else "matrix"
-    if name in ("aten.bmm", "aten.mm") and (args[0].shape[-2] == 1 or args[1].shape[-1] == 1):
+    if name in ("aten.bmm", "aten.mm") and 1 in (*args[0].shape[-2:], args[1].shape[-1]):
         return "vector"
     return "vector" if name in ("aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
 
