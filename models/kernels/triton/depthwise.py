@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixprof.models.kernels.triton.launches import Launch, cover, power_of_two, sums_of
+from mixprof.models.kernels.triton.launches import Launch, cover, power_of_two, present, sums_of
 
 ROWS, COLUMNS, CHANNELS = 4, 8, 32  # of one program's tile: 8 neighbouring channels for each of 128 threads
 PLACES, SPLITS = 32, 8  # of the gradient of the kernels: positions at a time, programs that share an image
@@ -40,7 +40,7 @@ def forward_launch(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) 
     constants = dict(zip(names, strides, strict=True)) | {"H": height, "W": width, "C": dim, "K": isqrt(taps)}
     tile = {"ROWS": ROWS, "COLUMNS": COLUMNS, "CHANNELS": CHANNELS}
     grid = (cover(height, ROWS) * cover(width, COLUMNS), cover(dim, CHANNELS), batch)
-    tensors = {"x": x, "weight": weight, "bias": bias, "out": out}
+    tensors = present({"x": x, "weight": weight, "bias": bias, "out": out})
     return Launch("depthwise_kernels.forward", grid, tensors, {**constants, **tile})
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixprof.models.kernels.triton.launches import Launch, Tensors, cover, power_of_two, precision, sums_of
+from mixprof.models.kernels.triton.launches import Launch, Tensors, cover, power_of_two, precision, present, sums_of
 
 COLUMNS, GROUPS, CHANNELS = 8, 16, 8  # of a tile, at most: 16 groups are the least that a product takes
 PLACES, SPLITS = 16, 8  # of the gradients: positions at a time, programs that share one tap's weights
@@ -26,7 +26,7 @@ def inhomogeneous(
     """
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     dense = {"x": x.contiguous(), "hidden": hidden.contiguous(), "weight": weight.contiguous()}
-    aggregate_launch({**dense, "bias": bias, "scale": scale, "shift": shift, "out": out}).run()
+    aggregate_launch({**dense, "bias": bias, "out": out, **present({"scale": scale, "shift": shift})}).run()
     return out
 
 
@@ -35,7 +35,7 @@ def map_gradient(gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor)
     """The gradient of the map, (B, H, W, C), from that of the sums."""
     out = torch.empty_like(gradient, memory_format=torch.contiguous_format)
     dense = {"x": gradient.contiguous(), "hidden": hidden.contiguous(), "weight": weight.contiguous()}
-    aggregate_launch({**dense, "bias": bias, "scale": None, "shift": None, "out": out}, transposed=True).run()
+    aggregate_launch({**dense, "bias": bias, "out": out}, transposed=True).run()
     return out
 
 
@@ -63,7 +63,6 @@ def aggregate_launch(tensors: Tensors, *, transposed: bool = False) -> Launch:
     sums then stay in registers, and a small map still makes enough programs.
     """
     x, weight = tensors["x"], tensors["weight"]
-    assert x is not None and weight is not None
     sizes = _sizes(x, weight)
     each = min(sizes["EACH"], CHANNELS)
     rows, groups = 4 if each <= 4 else 2, min(GROUPS, sizes["G"])

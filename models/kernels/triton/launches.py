@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Tensors = Mapping[str, Tensor | None]  # by parameter; None where there is none, which makes another kernel
+Tensors = Mapping[str, Tensor]  # by parameter of a kernel
 FOLDER = "mixprof.models.kernels.triton"
 
 
@@ -18,7 +18,7 @@ class Launch:
 
     kernel: str  # "file.function"
     grid: tuple[int, ...]  # programs along each axis
-    tensors: Tensors
+    tensors: Tensors  # a parameter that is not among them gets None, which makes another kernel
     constants: Mapping[str, int | float | bool | str]
     warps: int = 4
     stages: int = 2
@@ -31,8 +31,14 @@ class Launch:
 
     def run(self) -> None:
         """Launch it on the current stream of the tensors' device."""
-        options = {"num_warps": self.warps, "num_stages": self.stages}
-        self.function()[self.grid](**self.tensors, **self.constants, **options)
+        function, options = self.function(), {"num_warps": self.warps, "num_stages": self.stages}
+        absent = dict.fromkeys(set(function.arg_names) - set(self.tensors) - set(self.constants))
+        function[self.grid](**self.tensors, **absent, **self.constants, **options)
+
+
+def present(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """Those that are there."""
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
 def cover(length: int, block: int) -> int:

@@ -59,7 +59,6 @@ def forward_launch(tensors: Tensors, window: int, shift: list[int], masked: floa
     """How the attention is launched; the tensors may lie on `meta`."""
     read, constants = _with_constants(tensors, window, shift, masked)
     qkv, bias = tensors["qkv"], tensors["bias"]
-    assert qkv is not None and bias is not None
     grid = (cover(qkv.shape[1], window) * cover(qkv.shape[2], window), len(bias), len(qkv))
     return Launch("window_attention_kernels.forward", grid, read, constants)
 
@@ -68,22 +67,20 @@ def backward_launch(read: Tensors, written: Tensors, window: int, shift: list[in
     """How its gradients are launched; room for them as partial_sums() makes it."""
     tensors, constants = _with_constants(read, window, shift, masked)
     qkv, bias = tensors["qkv"], tensors["bias"]
-    assert qkv is not None and bias is not None
     name, grid, constants = "window_attention_kernels.backward", (SPLITS, len(bias)), {**constants, "N": len(qkv)}
     return Launch(name, grid, {**tensors, **written}, {**constants, "SPLITS": SPLITS}, outputs=frozenset(written))
 
 
 def _with_constants(
     tensors: Tensors, window: int, shift: list[int], masked: float
-) -> tuple[dict[str, Tensor | None], dict[str, Any]]:
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors, without a padding where the map needs none, and the sizes and settings of the kernels."""
     qkv, bias = tensors["qkv"], tensors["bias"]
-    assert qkv is not None and bias is not None
     height, width, dim, heads = *qkv.shape[1:3], qkv.shape[3] // 3, len(bias)
     if bias.stride(2) != 1:
         raise ValueError(f"got a bias with strides {bias.stride()}, expected the last to be 1: make it contiguous")
-    padding = tensors["padding"] if height % window or width % window else None
-    return {**tensors, "padding": padding}, {
+    padded = height % window or width % window
+    return {name: tensor for name, tensor in tensors.items() if padded or name != "padding"}, {
         **{"H": height, "W": width, "C": dim, "D": dim // heads, "K": window},
         **{"SHIFT_Y": shift[0], "SHIFT_X": shift[1], "SCALE": (dim // heads) ** -0.5, "MASKED": masked},
         **{"HEAD_STRIDE": bias.stride(0), "BIAS_STRIDE": bias.stride(1), "PRECISION": precision()},

@@ -31,13 +31,37 @@ def places_of(
 
 
 @triton.jit
-def load(start, padding, place, inside, lane, STRIDE: tl.constexpr, D: tl.constexpr):
+def load(start, padding, place, inside, lane, OFFSET: tl.constexpr, STRIDE: tl.constexpr, D: tl.constexpr):
     """The values of a window's tokens, (tokens, D): those of the padding where a token lies outside of the map."""
-    used = (lane < D)[None, :]
-    values = tl.load(start + place[:, None] * STRIDE + lane[None, :], mask=inside[:, None] & used, other=0.0)
+    mask = inside[:, None] & (lane < D)[None, :]
+    values = tl.load(start + OFFSET + place[:, None] * STRIDE + lane[None, :], mask=mask, other=0.0)
     if padding is not None:
-        values = tl.where(inside[:, None], values, tl.load(padding + lane, mask=lane < D, other=0.0)[None, :])
+        row = tl.load(padding + OFFSET + lane, mask=lane < D, other=0.0)
+        values = tl.where(inside[:, None], values, row[None, :])
     return values
+
+
+@triton.jit
+def load_three(start, padding, place, inside, lane, C: tl.constexpr, D: tl.constexpr):
+    """A head's query, key and value, from where its query starts."""
+    return (
+        load(start, padding, place, inside, lane, 0, 3 * C, D),
+        load(start, padding, place, inside, lane, C, 3 * C, D),
+        load(start, padding, place, inside, lane, 2 * C, 3 * C, D),
+    )
+
+
+@triton.jit
+def store(start, values, place, inside, lane, STRIDE: tl.constexpr, D: tl.constexpr):
+    """Store the values of those tokens that lie in the map."""
+    mask = inside[:, None] & (lane < D)[None, :]
+    tl.store(start + place[:, None] * STRIDE + lane[None, :], values.to(start.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def over_padding(values, real, inside):
+    """The sum of a window's values, (D,), over the tokens that lie outside of the map."""
+    return tl.sum(tl.where((real & (inside == 0))[:, None], values, 0.0), axis=0)
 
 
 @triton.jit
@@ -70,19 +94,15 @@ def forward(
     window, head, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     place, inside, region = places_of(window, H, W, K, SHIFT_Y, SHIFT_X, TOKENS)
     lane = tl.arange(0, WIDE)
-    qkv += image * (H * W * 3 * C) + head * D
     if padding is not None:
         padding += head * D
-    query = load(qkv, padding, place, inside, lane, 3 * C, D)
-    key = load(qkv + C, None if padding is None else padding + C, place, inside, lane, 3 * C, D)
-    value = load(qkv + 2 * C, None if padding is None else padding + 2 * C, place, inside, lane, 3 * C, D)
+    query, key, value = load_three(qkv + image * (H * W * 3 * C) + head * D, padding, place, inside, lane, C, D)
     weights = probabilities(
         query, key, bias + head * HEAD_STRIDE, region, SCALE, K, BIAS_STRIDE, MASKED, SHIFT_Y + SHIFT_X > 0,
         PRECISION, TOKENS, SUM,
     )  # fmt: skip
     mixed = tl.dot(weights.to(value.dtype), value, input_precision=PRECISION)
-    out += image * (H * W * C) + head * D + place[:, None] * C + lane[None, :]
-    tl.store(out, mixed.to(out.dtype.element_ty), mask=inside[:, None] & (lane < D)[None, :])
+    store(out + image * (H * W * C) + head * D, mixed, place, inside, lane, C, D)
 
 
 @triton.jit
@@ -115,7 +135,7 @@ def backward(
     COUNT: tl.constexpr = ((H + K - 1) // K) * ((W + K - 1) // K)
     split, head = tl.program_id(0), tl.program_id(1)
     token, lane = tl.arange(0, TOKENS), tl.arange(0, WIDE)
-    real, used = token < K * K, (lane < D)[None, :]
+    real = token < K * K
     bias += head * HEAD_STRIDE
     if padding is not None:
         padding += head * D
@@ -124,11 +144,9 @@ def backward(
     for number in range(split, N * COUNT, SPLITS):
         image = tl.full((), number // COUNT, tl.int64)
         place, inside, region = places_of(number % COUNT, H, W, K, SHIFT_Y, SHIFT_X, TOKENS)
-        here = qkv + image * (H * W * 3 * C) + head * D
-        query = load(here, padding, place, inside, lane, 3 * C, D)
-        key = load(here + C, None if padding is None else padding + C, place, inside, lane, 3 * C, D)
-        value = load(here + 2 * C, None if padding is None else padding + 2 * C, place, inside, lane, 3 * C, D)
-        of_out = load(gradient + image * (H * W * C) + head * D, None, place, inside, lane, C, D)
+        start = image * (H * W * 3 * C) + head * D
+        query, key, value = load_three(qkv + start, padding, place, inside, lane, C, D)
+        of_out = load(gradient + image * (H * W * C) + head * D, None, place, inside, lane, 0, C, D)
         weights = probabilities(
             query, key, bias, region, SCALE, K, BIAS_STRIDE, MASKED, SHIFT_Y + SHIFT_X > 0, PRECISION, TOKENS, SUM
         )
@@ -136,16 +154,13 @@ def backward(
             query, key, value, weights, of_out, real, SCALE, PRECISION, SUM
         )
         biases += of_logits
-        there = of_qkv + image * (H * W * 3 * C) + head * D + place[:, None] * (3 * C) + lane[None, :]
-        mask = inside[:, None] & used
-        tl.store(there, of_query.to(of_qkv.dtype.element_ty), mask=mask)
-        tl.store(there + C, of_key.to(of_qkv.dtype.element_ty), mask=mask)
-        tl.store(there + 2 * C, of_value.to(of_qkv.dtype.element_ty), mask=mask)
+        store(of_qkv + start, of_query, place, inside, lane, 3 * C, D)
+        store(of_qkv + start + C, of_key, place, inside, lane, 3 * C, D)
+        store(of_qkv + start + 2 * C, of_value, place, inside, lane, 3 * C, D)
         if padding is not None:
-            outside = (real & (inside == 0))[:, None]
-            pad_q += tl.sum(tl.where(outside, of_query, 0.0), axis=0)
-            pad_k += tl.sum(tl.where(outside, of_key, 0.0), axis=0)
-            pad_v += tl.sum(tl.where(outside, of_value, 0.0), axis=0)
+            pad_q += over_padding(of_query, real, inside)
+            pad_k += over_padding(of_key, real, inside)
+            pad_v += over_padding(of_value, real, inside)
     of_bias += (split * (C // D) + head) * (K * K * K * K) + token[:, None] * (K * K) + token[None, :]
     tl.store(of_bias, biases, mask=real[:, None] & real[None, :])
     if padding is not None:
