@@ -4,7 +4,7 @@ from math import erf
 
 import numpy as np
 
-from plain_mixers import HEAD, MIXERS, Array, State, layer_norm, linear, relu
+from plain_mixers import HEAD, MIXERS, Array, State, aggregate, layer_norm, linear, relu
 
 
 def depthwise(x: Array, state: State, name: str) -> Array:
@@ -65,10 +65,52 @@ def linear_attention(x: Array, state: State, window: int) -> Array:
     return linear(out.reshape(x.shape), state, "proj")
 
 
+def dynamic_large_kernel(x: Array, state: State, window: int) -> Array:
+    batch, height, width, channels = x.shape
+    rows, columns = (
+        [(side * n // 7, -(side * (n + 1) // -7)) for n in range(7)] for side in (height, width)
+    )  # whose overlap or repeat where 7 does not divide the side
+    regions = np.stack([x[:, a:b, c:d].mean(axis=(1, 2)) for a, b in rows for c, d in columns], axis=1)
+    query, key = linear(x, state, "query"), linear(regions, state, "key")
+    kernels = np.empty((batch, height, width, window**2, channels))
+    for image, y, column in np.ndindex(batch, height, width):
+        for start in range(0, channels, HEAD):
+            part = slice(start, start + HEAD)
+            affinity = key[image, :, part] @ query[image, y, column, part] / np.sqrt(HEAD)
+            taps = np.exp(linear(affinity, state, "kernel"))
+            kernels[image, y, column, :, part] = (taps / taps.sum())[:, None]
+    mixed = aggregate(x, lambda image, y, column, tap: kernels[image, y, column, tap], window)
+    return linear(mixed, state, "proj")
+
+
+def bilinear(value: Array, row: float, column: float) -> Array:
+    """A map (H, W, d) between its positions, zeros outside: (d,)."""
+    total = np.zeros(value.shape[2])
+    for y in range(value.shape[0]):
+        for x in range(value.shape[1]):
+            total += max(0.0, 1 - abs(row - y)) * max(0.0, 1 - abs(column - x)) * value[y, x]
+    return total
+
+
+def deformable_aggregation(x: Array, state: State, window: int) -> Array:
+    value, asked = linear(x, state, "value"), linear(x, state, "offset_mask")
+    taps, out = window**2, np.zeros_like(x)
+    for image, y, column in np.ndindex(x.shape[:3]):
+        for head, wanted in enumerate(asked[image, y, column].reshape(-1, 3 * taps)):
+            part = slice(head * HEAD, (head + 1) * HEAD)
+            for tap in range(taps):
+                across, down = wanted[2 * tap : 2 * tap + 2]
+                place = (y + tap // window - window // 2 + down, column + tap % window - window // 2 + across)
+                out[image, y, column, part] += wanted[2 * taps + tap] * bilinear(value[image, ..., part], *place)
+    return linear(out, state, "proj")
+
+
 NEWER = {
     "focal_modulation": focal_modulation,
     "split_depthwise_conv": split_depthwise_conv,
     "linear_attention": linear_attention,
     "convnext": convnext,
+    "dynamic_large_kernel": dynamic_large_kernel,
+    "deformable_aggregation": deformable_aggregation,
 }
 EVERY = {**MIXERS, **NEWER}

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from mixprof.cli import main
-from mixprof.cli.command import Parser
+from mixprof.cli.command import Command, Parser
 from mixprof.data.errors import UsageError
 
 
@@ -46,9 +46,11 @@ def test_help_ends_with_two_examples_that_the_parser_takes(name):
     assert title == "examples:"
     for line in (first, second):
         assert line.startswith(f"  mixprof {name}")
-    for example in main.command(name).examples:
+    loaded = main.command(name)
+    assert isinstance(loaded, Command)
+    for example in loaded.examples:
         quoted = subprocess.run(["sh", "-c", f"printf '%s\\n' {example}"], capture_output=True, text=True).stdout
-        assert main.parser().parse_args(quoted.splitlines()).run is main.command(name).run
+        assert main.parser().parse_args(quoted.splitlines()).run is loaded.run
 
 
 def test_an_abbreviation_is_an_error():

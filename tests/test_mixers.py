@@ -53,6 +53,8 @@ FORMULATIONS = [
             ["aggregation=matmul", "aggregation=shift", "aggregation=unfold_sum"],
         ),
         (["linear_attention"], ["attention=linear", "attention=quadratic"]),
+        (["dynamic_large_kernel"], ["aggregation=matmul", "aggregation=shift", "aggregation=unfold_sum"]),
+        (["deformable_aggregation"], ["aggregation=gather", "aggregation=grid_sample"]),
     )
     for name in names
     for option in options
@@ -278,6 +280,14 @@ WRONG = {
     ("split_depthwise_conv", "row flipped"): rearranged("row.weight", lambda weight: weight[..., ::-1]),
     ("linear_attention", "heads before q, k, v"): rearranged("qkv.weight", heads_interleaved),
     ("convnext", "taps transposed"): rearranged("dwconv.weight", lambda weight: weight.swapaxes(2, 3)),
+    ("dynamic_large_kernel", "regions transposed"): rearranged(
+        "kernel.weight", lambda weight: weight.reshape(9, 7, 7).swapaxes(1, 2)
+    ),
+    ("dynamic_large_kernel", "taps transposed"): rearranged("kernel.weight", transposed_taps(3, axis=0)),
+    ("deformable_aggregation", "offsets as (y, x)"): rearranged(
+        "offset_mask.weight",
+        lambda weight: weight.reshape(2, 27, 64)[:, [*(n ^ 1 for n in range(18)), *range(18, 27)]],
+    ),
 }
 
 
@@ -321,6 +331,16 @@ COUNTS: dict[str, Callable[[int, int, int, int, int], tuple[int, int]]] = {
     # Two products of N x 32 and 32 x 32 + 1 values per head, the last column for the sum of scores.
     "linear_attention": lambda N, C, K, G, h: (4 * C**2 + 4 * C, 4 * N * C**2 + 2 * N * 32 * 33 * h),
     "convnext": lambda N, C, K, G, h: (K**2 * C + C + 2 * C, N * K**2 * C),
+    # 49 regions: their keys, their affinities, and the kernels of each head and position from those.
+    "dynamic_large_kernel": lambda N, C, K, G, h: (
+        3 * C**2 + 3 * C + 49 * K**2 + K**2,
+        2 * N * C**2 + 49 * C**2 + 49 * N * C + 49 * N * h * K**2 + N * K**2 * C,
+    ),
+    # Each of K^2 samples is a sum over four neighbours, weighted: 4 K^2 values meet each channel.
+    "deformable_aggregation": lambda N, C, K, G, h: (
+        2 * C**2 + 2 * C + 3 * K**2 * h * C + 3 * K**2 * h,
+        2 * N * C**2 + 3 * N * K**2 * h * C + 4 * N * K**2 * C,
+    ),
 }
 # 224 x 224: millions of MACs of a block's mixer, stages 1 to 4, for 96 and 128 channels at stage 1 (REFERENCE.md).
 MIXER_MACS = {

@@ -155,7 +155,7 @@ def test_calibrate_is_quiet_and_finds_what_is_injected(tmp_path, monkeypatch, ca
 
 def test_a_gate_on_a_virtual_clock_waits_for_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "LOCK", tmp_path / "gate.lock")
-    said = []
+    said: list[str] = []
     with FileLock(lock.LOCK), lock.only_one([Axes(devices=("sim:0",))], said.append):
         pass
     assert said == []
