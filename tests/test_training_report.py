@@ -10,8 +10,9 @@ from mixprof import reports
 from mixprof.data.launch import Launch, Samples, StepMemory
 from mixprof.data.record import Record
 from mixprof.reports.answers import answers
-from mixprof.reports.charts.figures import charts
-from mixprof.reports.export import write_report
+from mixprof.reports.charts.figures import charts, write_figures
+from mixprof.reports.export import write_tables
+from mixprof.reports.page.html import page
 from mixprof.reports.steps import PARTS
 from mixprof.reports.text.summary import summary
 from synthetic_runs import MANIFEST, case, ok, write_lines, write_run
@@ -97,11 +98,11 @@ def test_intervals_of_backward_over_forward_hold_the_truth_in_19_of_20_cases(tmp
 
     records = [
         Record(case(batch=batch, step="train"), "ok", launches=tuple(launch() for _ in range(launches)))
-        for batch in range(1, 401)
+        for batch in range(1, 201)
     ]
     frame = reports.load(write_lines(tmp_path / "run", records))
     covered = ((frame["backward_over_forward_low"] < 3) & (frame["backward_over_forward_high"] > 3)).mean()
-    assert covered > 0.97 if launches == 1 else 0.92 < covered < 0.98  # of one launch widened by what is assumed
+    assert covered > 0.97 if launches == 1 else 0.91 < covered < 0.99  # of one launch widened by what is assumed
 
 
 def test_a_verdict_that_training_turns_around_is_decided(known):
@@ -175,13 +176,14 @@ def test_the_charts_stack_the_parts_beside_the_whole(known):
     assert "backward_over_forward_resolution_mixers_train" in by_name
 
 
-def test_files_hold_every_column_of_the_parts(run, tmp_path):
-    files = write_report([run], tmp_path / "report")
+def test_files_hold_every_column_of_the_parts(known, tmp_path):
+    drawn = [chart for chart in charts(known) if chart.name.startswith("step_")]
+    files = [*write_tables(known.cases, tmp_path), *write_figures(known, drawn, tmp_path)]
     names = {path.name for path in files}
-    assert {f"{name}.{end}" for name in ("step_split_mixers", "step_memory_mixers") for end in ("png", "svg")} <= names
+    assert {f"step_{what}_mixers.{end}" for what in ("split", "memory") for end in ("png", "svg")} <= names
     for read, name in ((pd.read_csv, "results.csv"), (pd.read_parquet, "results.parquet")):
-        frame = trained(read(tmp_path / "report" / name))
+        frame = trained(read(tmp_path / name))
         wanted = [f"{part}{end}_ms" for part in PARTS for end in ("", "_low", "_high")]
         wanted += ["backward_over_forward", "step_peak_bytes", "predicted_step_peak_bytes", "gradient_error"]
         assert frame[wanted].notna().all(axis=None)
-    assert "Training steps" in (tmp_path / "report" / "index.html").read_text()
+    assert "Training steps" in page(known, {"run": MANIFEST}, drawn)

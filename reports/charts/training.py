@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from mixprof.reports.answers import Answers
-from mixprof.reports.answers.slices import settings
+from mixprof.reports.answers.slices import Slice, settings
 from mixprof.reports.charts.curves import intervals_in_words
 from mixprof.reports.charts.spec import Axis, Chart, Panel, Trace, View, panels
 from mixprof.reports.steps import KINDS, PARTS
@@ -37,15 +37,14 @@ def _views(
     rows: pd.DataFrame, traces: Callable[[pd.DataFrame], list[Trace]], note: str
 ) -> Iterator[tuple[str, list[View]]]:
     for kind, of_kind in rows.groupby("kind"):
-        yield (
-            str(kind),
-            [
-                View(chosen.label(), [Panel(names, traces(part.sort_values("model"))) for names, part in shown], words)
-                for chosen in settings(of_kind)
-                for shown in [panels(chosen.rows)]
-                for words in [f"{note} {intervals_in_words(chosen.rows).replace('Bars:', 'Whiskers:') if traces is _times else ''}".strip()]
-            ],
-        )
+        yield str(kind), [_view(chosen, traces, note) for chosen in settings(of_kind)]
+
+
+def _view(chosen: Slice, traces: Callable[[pd.DataFrame], list[Trace]], note: str) -> View:
+    shown = [Panel(names, traces(part.sort_values("model"))) for names, part in panels(chosen.rows)]
+    if traces is _times:
+        note = f"{note} {intervals_in_words(chosen.rows).replace('Bars:', 'Whiskers:')}".strip()
+    return View(chosen.label(), shown, note)
 
 
 def _times(rows: pd.DataFrame) -> list[Trace]:

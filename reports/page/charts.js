@@ -32,7 +32,7 @@ function plotlyTrace(trace, style, visible) {
   const roof = trace.shape === "roof", bar = trace.shape === "bar", lies = bar || trace.shape === "mark";
   return {
     name: plain(trace.name), x: lies ? trace.y : trace.x, y: lies ? trace.x : trace.y, orientation: bar ? "h" : undefined, visible,
-    type: bar ? "bar" : "scatter", [lies ? "error_x" : "error_y"]: bounds || undefined, mode: { bar: undefined, roof: "lines", mark: "markers" }[trace.shape] ?? trace.shape,
+    type: bar ? "bar" : "scatter", [lies ? "error_x" : "error_y"]: (!bar && bounds) || undefined, mode: { bar: undefined, roof: "lines", mark: "markers" }[trace.shape] ?? trace.shape,
     line: roof ? { color: colour("--soft"), dash: trace.dashed ? "dash" : "solid", width: 1.2 } : { color: style.color, dash: style.dash, width: 1.8 },
     marker: { color: style.color, symbol: style.symbol, size: 8 },
     hoverinfo: "text",
@@ -42,6 +42,17 @@ function plotlyTrace(trace, style, visible) {
     }),
     textposition: "none",
   };
+}
+
+/** The intervals of stacked bars at their ends, over all bars: a bar's own would be hidden by the next. */
+function whiskers(traces) {
+  const ends = new Map();
+  return traces.filter((trace) => trace.shape === "bar" && trace.low).map((trace) => {
+    const x = trace.x.map((name, i) => (ends.get(name) ?? 0) + (trace.y[i] ?? 0));
+    trace.x.forEach((name, i) => ends.set(name, x[i]));
+    const bounds = plotlyTrace({ ...trace, shape: "mark" }, {}, true).error_x;
+    return { x, y: trace.x, type: "scatter", mode: "markers", marker: { size: 1, color: colour("--ink") }, error_x: { ...bounds, color: colour("--ink") }, hoverinfo: "skip" };
+  });
 }
 
 /** The range that all panels share, in logarithms on a logarithmic axis; undefined where plotly may choose. */
@@ -133,6 +144,7 @@ function drawPanels(state) {
   const ranges = { x: sharedRange(chart.x, "x", shown), y: sharedRange(chart.y, "y", shown) };
   panels.querySelectorAll(".plot").forEach((plot, place) => {
     const traces = shown[place].map((trace) => plotlyTrace(trace, styleOf(trace.name, names), !hidden.has(trace.name)));
+    traces.push(...whiskers(shown[place].filter((trace) => !hidden.has(trace.name))));
     state.pending.push(Plotly.react(plot, traces, layout(chart, shown[place], ranges), CONFIG));
   });
 }
