@@ -23,8 +23,14 @@ BACKWARD = {ATTENTION: 2.0, CONVOLUTION: 5.0, DENSE: 2.5}  # times the forward
 SIDES = (14, 28, 56)
 SHARES = {"zero_grad": 0.05, "optimizer": 0.2}  # of the forward
 MEBIBYTE = 2**20
-MEASURED = StepMemory(*(mib * MEBIBYTE for mib in (8, 8, 16, 40, 10, 82)))
-PREDICTED = StepMemory(*(mib * MEBIBYTE for mib in (8, 8, 16, 40, 6, 78)))
+KINDS = ("weights", "gradients", "optimizer", "activations", "temporaries", "peak")
+
+
+def bytes_of(*mebibytes):
+    return StepMemory(**{f"{kind}_bytes": mib * MEBIBYTE for kind, mib in zip(KINDS, mebibytes, strict=True)})
+
+
+MEASURED, PREDICTED = bytes_of(8, 8, 16, 40, 10, 82), bytes_of(8, 8, 16, 40, 6, 78)
 
 
 def parts_of(model, side):
@@ -171,7 +177,7 @@ def test_the_charts_stack_the_parts_beside_the_whole(known):
     stacked = sum(trace.numbers("y", known.cases) for trace in parts)
     np.testing.assert_allclose(stacked, whole.numbers("y", known.cases), rtol=1e-6)
     memory = by_name["step_memory_mixers"].views[0].panels[0].traces
-    stacked = sum(trace.numbers("y", known.cases) for trace in memory)
+    stacked = np.sum([trace.numbers("y", known.cases) for trace in memory], axis=0)
     assert stacked.tolist() == pytest.approx([82, 78] * len(FORWARD))
     assert "backward_over_forward_resolution_mixers_train" in by_name
 

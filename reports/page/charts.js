@@ -105,7 +105,7 @@ function layout(chart, traces, ranges) {
   }
   const bars = chart.y.scale === "linear"; // they lie
   return {
-    xaxis: bars ? axis(chart.y) : x, yaxis: bars ? { ...axis(chart.x), autorange: "reversed" } : y, annotations: roofNames(traces), barmode: "stack", ...(chart.x.scale === "category" ? { scattermode: "group" } : {}), showlegend: false,
+    xaxis: bars ? { ...axis(chart.y), rangemode: "tozero" } : x, yaxis: bars ? { ...axis(chart.x), autorange: "reversed" } : y, annotations: roofNames(traces), barmode: "stack", ...(chart.x.scale === "category" ? { scattermode: "group" } : {}), showlegend: false,
     margin: { l: 10, r: 10, t: 30, b: 10 }, hovermode: "closest",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") },
