@@ -15,6 +15,7 @@ AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "
 KERNELS = {"aggregation": (*AGGREGATION["aggregation"], "cpp")}  # where the aggregation has one of its own
 FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION)
 PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
+TRITON = "triton"  # the way to mix positions that is a Triton kernel of ours
 POINTWISE = "+1x1"  # behind a formulation's name: its Linears run as the 1x1 convolutions that they are
 # Formulations that are put together from general operators where nothing fuses them; any other is one kernel.
 PLAIN_ATTENTION = {
@@ -60,6 +61,7 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)  # fixed keywords of the factory
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # option -> its values
     mixing: str = ""  # the one way in which it mixes positions, where no option offers several
+    on_cuda: tuple[str, ...] = ()  # further ways to do so, kernels of ours: on CUDA devices alone
     plain: Mapping[str, str] = field(default_factory=dict)  # formulation without a kernel of its own -> in words
     published: Published | None = None
     compared_with: Mapping[str, str] = field(default_factory=dict)  # a convolution -> what differs between the two
@@ -72,7 +74,7 @@ class Entry:
 
     @property
     def formulations(self) -> tuple[str, ...]:
-        """Every formulation: each way to mix positions with Linears of either kind, and the published one."""
+        """Those of any device: each way to mix positions with Linears of either kind, and the published one."""
         return formulations_of(self.mixings, published=True)
 
 
@@ -110,7 +112,7 @@ _DWNET_PAPER = "Han et al., ICLR 2022 (arXiv 2106.04263), table 2"
 MODELS: dict[str, Entry] = {
     "window_attention": Entry(
         "mixer", f"{_MIXERS}.window_attention:WindowAttention",
-        options={**ATTENTION, "shifted": ("true", "false")}, plain=PLAIN_ATTENTION,
+        options={**ATTENTION, "shifted": ("true", "false")}, on_cuda=(TRITON,), plain=PLAIN_ATTENTION,
         compared_with={"depthwise_conv": "the two mixers by themselves"},
     ),
     "global_attention": Entry(
@@ -126,13 +128,16 @@ MODELS: dict[str, Entry] = {
     ),
     "conv": Entry("mixer", f"{_MIXERS}.conv:Conv", odd=True),
     "pointwise_conv": Entry("mixer", f"{_MIXERS}.pointwise_conv:PointwiseConv", window=False, mixing="linear"),
-    "depthwise_conv": Entry("mixer", f"{_MIXERS}.depthwise_conv:DepthwiseConv", odd=True, mixing="conv"),
+    "depthwise_conv": Entry(
+        "mixer", f"{_MIXERS}.depthwise_conv:DepthwiseConv", odd=True, mixing="conv", on_cuda=(TRITON,)
+    ),
     "dynamic_depthwise_conv": Entry(
-        "mixer", f"{_MIXERS}.dynamic_depthwise_conv:DynamicDepthwiseConv", odd=True, mixing="grouped_conv"
+        "mixer", f"{_MIXERS}.dynamic_depthwise_conv:DynamicDepthwiseConv",
+        odd=True, mixing="grouped_conv", on_cuda=(TRITON,),
     ),
     "inhomogeneous_depthwise_conv": Entry(
         "mixer", f"{_MIXERS}.inhomogeneous_depthwise_conv:InhomogeneousDepthwiseConv",
-        odd=True, options=KERNELS, plain=PLAIN_AGGREGATION,
+        odd=True, options=KERNELS, on_cuda=(TRITON,), plain=PLAIN_AGGREGATION,
     ),
     "local_mlp": Entry(
         "mixer", f"{_MIXERS}.local_mlp:LocalMlp", odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION
@@ -204,7 +209,8 @@ def _allowed(entry: Entry, options: Mapping[str, str]) -> dict[str, tuple[str, .
 
 
 def _formulation(entry: Entry) -> dict[str, tuple[str, ...]]:
-    return {"formulation": entry.formulations} if entry.formulations else {}
+    on_cuda = formulations_of(entry.on_cuda, published=False)
+    return {"formulation": (*entry.formulations, *on_cuda)} if entry.formulations else {}
 
 
 def _known(what: str, got: str, names: Iterable[str]) -> str:

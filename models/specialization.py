@@ -6,8 +6,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from mixprof.models.kernels import triton
 from mixprof.models.layers import EagerLinear, Formulated, PointwiseLinear
-from mixprof.models.registry import MODELS, POINTWISE, PUBLISHED, formulations_of
+from mixprof.models.registry import MODELS, POINTWISE, PUBLISHED, TRITON, formulations_of
 
 LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
 DONE = "specialized_for"  # the attribute that notes it on a module
@@ -17,6 +18,9 @@ LINEAR = "linear"  # the one mixing of parts that mix channels alone
 OFFERED: dict[str, tuple[str, ...]] = {
     **{entry.factory: entry.formulations for entry in MODELS.values() if entry.kind == "mixer"},
     **{f"mixprof.models.layers:{name}": formulations_of([LINEAR], published=False) for name in ("Mlp", "PatchMerging")},
+}
+ON_CUDA = {  # and those that such a part has on a CUDA device beside them
+    entry.factory: formulations_of(entry.on_cuda, published=False) for entry in MODELS.values() if entry.on_cuda
 }
 
 
@@ -34,14 +38,17 @@ class Resizable(Protocol):
     def free_resolution(self) -> None: ...
 
 
-def specialize(module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None) -> nn.Module:
+def specialize(
+    module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None, device: str | None = None
+) -> nn.Module:
     """Fold the batch norms of a published module and give its parts the formulations that suit the lowering.
 
-    formulations: of parts, by their paths; a part that is not among them gets the usual one. Works in place, in any
+    formulations: of parts, by their paths; a part that is not among them gets the usual one. device: where it will
+    run, None for nowhere. Works in place, in any
     float dtype, and returns the module. A name with options ("compile:max-autotune") counts
     by what stands before the colon, but for "resolutions=", which asks for a module that takes any resolution.
-    Raises ValueError for an unknown lowering, for a module that already is specialized for another one, and for
-    one that is built for its resolution and asked to take any.
+    Raises ValueError for an unknown lowering, for a module that already is specialized for another one, for
+    one that is built for its resolution and asked to take any, and for a kernel that is none of the device.
     """
     name = lowering.split(":")[0]
     if name not in LOWERINGS:
@@ -64,6 +71,10 @@ def specialize(module: nn.Module, lowering: str, formulations: Mapping[str, str]
     if any(option.startswith("resolutions=") for option in lowering.split(":")[1:]):
         free_resolution(module)
     setattr(module, DONE, name)
+    if device is not None and not device.startswith("cuda") and TRITON in map(mixing_of, formulations_in(module)):
+        raise ValueError(
+            f"got formulation {TRITON!r} on {device}, expected a CUDA device: its kernels are for no other"
+        )
     return module
 
 
@@ -72,16 +83,26 @@ def parts_of(module: nn.Module) -> dict[str, nn.Module]:
     parts: dict[str, nn.Module] = {}
     for path, part in module.named_modules():
         within = any(path.startswith(f"{outer}." if outer else "") for outer in parts)
-        if not within and offered(part):
+        if not within and OFFERED.get(_kind(part)):
             parts[path] = part
     return parts
 
 
-def offered(part: nn.Module) -> tuple[str, ...]:
-    """The formulations of a part, the one that is asked for alone where there is one; none for no such part."""
-    names = OFFERED.get(f"{type(part).__module__}:{type(part).__qualname__}", ())
+def offered(part: nn.Module, lowering: str = "", device: str = "cpu") -> tuple[str, ...]:
+    """The formulations of a part, the one that is asked for alone where there is one; none for no such part.
+
+    Those that are kernels for CUDA devices are among them on one alone, in a lowering that can hold them, where what
+    compiles them is installed.
+    """
+    kind = _kind(part)
+    on_cuda = device.startswith("cuda") and triton.refusal(lowering) is None
+    names = (*OFFERED.get(kind, ()), *(ON_CUDA.get(kind, ()) if on_cuda else ()))
     mixing = next((one.override for one in part.modules() if isinstance(one, Formulated)), None)
     return tuple(name for name in names if mixing is None or mixing_of(name) == mixing)
+
+
+def _kind(part: nn.Module) -> str:
+    return f"{type(part).__module__}:{type(part).__qualname__}"
 
 
 def mixing_of(formulation: str) -> str:
@@ -90,7 +111,9 @@ def mixing_of(formulation: str) -> str:
 
 
 def arrange(part: nn.Module, lowering: str, formulation: str | None) -> None:
-    """Arrange one part for a lowering in a formulation; None: the usual one."""
+    """Arrange one part for a lowering in a formulation; None: the usual one. ValueError where none compiles it."""
+    if formulation is not None and mixing_of(formulation) == TRITON and (reason := triton.refusal(lowering)):
+        raise ValueError(reason)
     if formulation is not None:
         setattr(part, ARRANGED, formulation)
     if formulation == PUBLISHED:
@@ -149,7 +172,8 @@ def override(module: nn.Module, option: str, value: str) -> None:
         return
     for part in parts_of(module).values():
         linear = LINEAR + (POINTWISE if value.endswith(POINTWISE) else "")
-        setattr(part, ARRANGED, value if value in offered(part) else linear)
+        has_it = value in (*offered(part), *ON_CUDA.get(_kind(part), ()))
+        setattr(part, ARRANGED, value if has_it else linear)
         if value != PUBLISHED:
             _pin(part, mixing_of(value))
 

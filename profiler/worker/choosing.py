@@ -123,7 +123,7 @@ def _key(part: nn.Module, shape: tuple[int, ...], racing: Racing) -> str:
     where = {name: getattr(case, name) for name in ("lowering", "device", "dtype", "layout", "mode")}
     state = {name: list(tensor.shape) for name, tensor in modules.state_of(part).items()}
     sizes = {name: getattr(part, name, None) for name in ("window", "heads", "resolution", "reduction")}
-    kind, offered = type(part).__qualname__, specialization.offered(part)
+    kind, offered = type(part).__qualname__, specialization.offered(part, racing.target.name, case.device)
     return choices.key_of(
         machine=racing.machine, part=kind, offered=offered, shape=shape, state=state, sizes=sizes, **where
     )
@@ -162,7 +162,7 @@ class Race:
         self.refused: dict[str, str] = {}
 
     def run(self) -> Choice:
-        offered = specialization.offered(self.part)
+        offered = specialization.offered(self.part, self.racing.target.name, self.racing.case.device)
         usual, self.right = self._enter_usual()
         mixing = specialization.mixing_of(usual)
         self._heat([name for name in offered if specialization.mixing_of(name) == mixing or name == PUBLISHED])

@@ -92,7 +92,7 @@ def _module(
     pin.prepare(case, target.threads)  # again: what was imported may have set flags, threads or the current device
     modules.load_state(built.module, reference.state)
     choices = Choices(**request.get("choices") or {})
-    module = modules.specialize(source, built.module, case.lowering, choices.formulations)
+    module = modules.specialize(source, built.module, case.lowering, choices.formulations, case.device)
     module = lowerings.convert(module, process.torch_dtype(case.dtype))
     bytes_of_weights = None if case.dtype == "int8" else weights_bytes(module)  # of which some are bytes then
     bound, target = built.example.bind(module), replace(target, images=built.example.images)
