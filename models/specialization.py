@@ -7,20 +7,28 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from mixprof.models.kernels import triton
+from mixprof.models.kernels.cpu.linear import CppLinear
 from mixprof.models.layers import EagerLinear, Formulated, PointwiseLinear
-from mixprof.models.registry import MODELS, POINTWISE, PUBLISHED, TRITON, formulations_of
+from mixprof.models.registry import (
+    CPP_LINEAR,
+    KERNEL_LOWERINGS,
+    MODELS,
+    POINTWISE,
+    PUBLISHED,
+    TRITON,
+    can_hold,
+    formulations_of,
+)
 
 LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
 DONE = "specialized_for"  # the attribute that notes it on a module
 ARRANGED = "arranged_as"  # that which notes a formulation on a part, as asked for or as it runs
+KINDS: dict[str, type[PointwiseLinear]] = {POINTWISE: PointwiseLinear, CPP_LINEAR: CppLinear}
 LINEAR = "linear"  # the one mixing of parts that mix channels alone
 # Every part of a model that offers formulations, by its class.
 OFFERED: dict[str, tuple[str, ...]] = {
     **{entry.factory: entry.formulations for entry in MODELS.values() if entry.kind == "mixer"},
     **{f"mixprof.models.layers:{name}": formulations_of([LINEAR], published=False) for name in ("Mlp", "PatchMerging")},
-}
-ON_CUDA = {  # and those that such a part has on a CUDA device beside them
-    entry.factory: formulations_of(entry.on_cuda, published=False) for entry in MODELS.values() if entry.on_cuda
 }
 
 
@@ -83,37 +91,35 @@ def parts_of(module: nn.Module) -> dict[str, nn.Module]:
     parts: dict[str, nn.Module] = {}
     for path, part in module.named_modules():
         within = any(path.startswith(f"{outer}." if outer else "") for outer in parts)
-        if not within and OFFERED.get(_kind(part)):
+        if not within and offered(part):
             parts[path] = part
     return parts
 
 
-def offered(part: nn.Module, lowering: str = "", device: str = "cpu") -> tuple[str, ...]:
-    """The formulations of a part, the one that is asked for alone where there is one; none for no such part.
-
-    Those that are kernels for CUDA devices are among them on one alone, in a lowering that can hold them, where what
-    compiles them is installed.
-    """
-    kind = _kind(part)
-    on_cuda = device.startswith("cuda") and triton.refusal(lowering) is None
-    names = (*OFFERED.get(kind, ()), *(ON_CUDA.get(kind, ()) if on_cuda else ()))
+def offered(part: nn.Module) -> tuple[str, ...]:
+    """The formulations of a part, the one that is asked for alone where there is one; none for no such part."""
+    names = OFFERED.get(f"{type(part).__module__}:{type(part).__qualname__}", ())
     mixing = next((one.override for one in part.modules() if isinstance(one, Formulated)), None)
     return tuple(name for name in names if mixing is None or mixing_of(name) == mixing)
 
 
-def _kind(part: nn.Module) -> str:
-    return f"{type(part).__module__}:{type(part).__qualname__}"
-
-
 def mixing_of(formulation: str) -> str:
     """How a formulation mixes positions, whatever its Linears run as."""
-    return formulation.removesuffix(POINTWISE)
+    return formulation.partition("+")[0]
+
+
+def linear_of(formulation: str) -> str:
+    """What the Linears of a formulation run as, one of LINEARS."""
+    return formulation.removeprefix(mixing_of(formulation))
 
 
 def arrange(part: nn.Module, lowering: str, formulation: str | None) -> None:
-    """Arrange one part for a lowering in a formulation; None: the usual one. ValueError where none compiles it."""
-    if formulation is not None and mixing_of(formulation) == TRITON and (reason := triton.refusal(lowering)):
-        raise ValueError(reason)
+    """Arrange one part for a lowering in a formulation; None: the usual one. ValueError where it cannot run there."""
+    if formulation is not None and not can_hold(lowering, formulation):
+        expected = " or ".join(KERNEL_LOWERINGS)
+        raise ValueError(f"got formulation {formulation!r} for {lowering!r}, expected {expected}: no graph holds it")
+    if formulation is not None and mixing_of(formulation) == TRITON and not triton.is_installed():
+        raise ValueError(f"got formulation {formulation!r} without the package triton: pip install 'mixprof[triton]'")
     if formulation is not None:
         setattr(part, ARRANGED, formulation)
     if formulation == PUBLISHED:
@@ -125,8 +131,8 @@ def arrange(part: nn.Module, lowering: str, formulation: str | None) -> None:
             inner.specialize(lowering)
     if formulation is None and lowering == "eager":
         use_linears(part, EagerLinear)
-    elif formulation is not None and formulation.endswith(POINTWISE):
-        use_linears(part, PointwiseLinear)
+    elif formulation is not None and (kind := KINDS.get(linear_of(formulation))):
+        use_linears(part, kind)
 
 
 def runs(part: nn.Module) -> str:
@@ -171,9 +177,7 @@ def override(module: nn.Module, option: str, value: str) -> None:
         _pin(module, value)
         return
     for part in parts_of(module).values():
-        linear = LINEAR + (POINTWISE if value.endswith(POINTWISE) else "")
-        has_it = value in (*offered(part), *ON_CUDA.get(_kind(part), ()))
-        setattr(part, ARRANGED, value if has_it else linear)
+        setattr(part, ARRANGED, value if value in offered(part) else LINEAR + linear_of(value))
         if value != PUBLISHED:
             _pin(part, mixing_of(value))
 

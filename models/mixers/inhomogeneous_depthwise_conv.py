@@ -10,11 +10,9 @@ from mixprof.models.kernels.cpu import build, inhomogeneous
 from mixprof.models.kernels.triton import inhomogeneous as triton
 from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise
 from mixprof.models.mixers.depthwise_conv import DepthwiseConv
-from mixprof.models.registry import TRITON
+from mixprof.models.registry import CPP, TRITON
 
 GROUPS = inhomogeneous.GROUPS  # kernels per position, in every stage
-CPP = "cpp"  # the formulation that is a C++ kernel of our own
-PYTORCH = ("eager", "compile")  # the lowerings in which an operator of our own can stand
 FLAT_POSITIONS = 512  # from about this many on, dense positions are faster to add over than the groups of each
 
 
@@ -64,19 +62,13 @@ class InhomogeneousConv(Formulated):
         return order
 
     def pack(self, expand: nn.Linear) -> None:
-        """Build the kernel that is C++, and lay the predictor's weights out for it."""
+        """Lay the predictor's weights out for a kernel of our own, and build the one that is C++."""
         if self.formulation == CPP:
-            self.build()
+            build.library("inhomogeneous")
         self.taps = expand.weight.detach().unflatten(0, (-1, GROUPS)).transpose(1, 2).contiguous()
         self.biases = expand.bias.detach().unflatten(0, (-1, GROUPS))
         self.conv2 = nn.Sequential()
 
-    def build(self) -> None:
-        """Build the C++ kernel. ValueError where no lowering could hold it, or nothing build it."""
-        if self.lowering not in PYTORCH:
-            raise ValueError(
-                f"got formulation {CPP!r} for {self.lowering!r}, expected {' or '.join(PYTORCH)}: no graph holds it"
-            )
         build.library("inhomogeneous")
 
     def arrange(self, reduce: nn.Linear, expand: nn.Linear) -> Tensor | None:

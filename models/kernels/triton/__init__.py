@@ -6,13 +6,7 @@ in another, `*_kernels.py`, which alone imports triton. Nothing here runs on a C
 
 import importlib.util
 
-LOWERINGS = ("eager", "compile")  # in which an operator of our own can stand
 
-
-def refusal(lowering: str) -> str | None:
-    """Why the formulation 'triton' cannot be arranged for a lowering here; None where it can."""
-    if lowering not in LOWERINGS:
-        return f"got formulation 'triton' for {lowering!r}, expected {' or '.join(LOWERINGS)}: no graph holds it"
-    if importlib.util.find_spec("triton") is None:
-        return "got formulation 'triton' without the package triton: pip install 'mixprof[triton]'"
-    return None
+def is_installed() -> bool:
+    """Whether there is a Triton to compile the kernels with."""
+    return importlib.util.find_spec("triton") is not None
