@@ -3,7 +3,7 @@
 import pandas as pd
 
 from mixprof.reports.answers import Answers
-from mixprof.reports.text.markdown import ORDER, Section, Table, bounded, section
+from mixprof.reports.text.markdown import ORDER, Section, Table, bounded, of_floor, section
 from mixprof.reports.text.verdict import setting
 
 
@@ -24,5 +24,6 @@ def _line(row: pd.Series, with_run: bool) -> dict[str, str]:
         "where": ", ".join([row["dtype"], row["lowering"], row["device"], setting(row)]),
         "faster": f"{row['layout']} over channels_last" if ahead else f"channels_last over {row['layout']}",
         "times": times,
+        "of floor": of_floor(row["attainable_share"]),
         "decided": "no interval" if pd.isna(low) else "not decided" if low <= 1 <= high else "decided",
     }
