@@ -19,16 +19,7 @@ from mixprof.run.executors.ray.cluster import Lost, Node
 from mixprof.run.executors.ray.dispatch import Bed, Dispatch, Job
 from mixprof.run.executors.ray.surveys import Asker, Surveys
 
-GONE_S = 30.0  # for which a node that died is away
-
-
-class Died(Lost):
-    """What Ray says when a node is gone."""
-
-    before = refused = False
-
-    def __init__(self) -> None:
-        Exception.__init__(self, "NodeDiedError: simulated")
+AWAY_S = 30.0  # for which a node that died is away
 
 
 @dataclass(eq=False)
@@ -38,6 +29,8 @@ class Stream:
     node: Node
     rounds: Iterator[int]
     task: on_node.Task
+    left: int  # launches
+    stillborn: bool = False  # sent to a node that was gone already
     began: float = 0.0
 
 
@@ -49,52 +42,64 @@ class SimulatedTasks:
     launch: Callable[[on_node.Task, int], Launch]
     chance: random.Random
     deaths: float = 0.0  # of a launch
+    silence: float = 0.0  # of a launch, to be of a node that goes without anybody hearing of its tasks
     now: float = 0.0
     lost: int = 0
     events: list[tuple[float, int, Any]] = field(default_factory=list)  # of streams, and of nodes that come back
     number: Iterator[int] = field(default_factory=itertools.count)
+    cancelled: set[Stream] = field(default_factory=set)
 
     def nodes(self) -> list[Node]:
         return list(self.alive.values())
 
     def start(self, node: Node, task: on_node.Task) -> Stream:
-        assert node.id in self.alive
-        stream = Stream(node, iter(task.rounds), task)
+        stream = Stream(node, iter(task.rounds), task, len(task.rounds), node.id not in self.alive)
         self._next(stream)
         return stream
 
     def _next(self, stream: Stream) -> None:
         stream.began = self.now
+        if stream.left and not stream.stillborn and self.chance.random() < self.silence:
+            self._lose(stream.node)
+            return
         heapq.heappush(self.events, (self.now + self.chance.uniform(1, 10), next(self.number), stream))
 
     def ready(self, streams: list[Stream], timeout_s: float) -> list[Stream]:
         """One at a time: the dearest case for the driver."""
-        while True:
+        while self.events:
             self.now, _, event = heapq.heappop(self.events)
-            if isinstance(event, Stream):
+            if isinstance(event, Stream) and event not in self.cancelled:
                 return [event]
-            self.alive[event.id] = event
+            if isinstance(event, Node):
+                self.alive[event.id] = event
+        return []
 
     def receive(self, stream: Stream) -> Launch | None:
-        if stream.node.id not in self.alive:
-            raise Died
+        if stream.stillborn:
+            raise Lost("TaskUnschedulableError: simulated", before=True)
         round = next(stream.rounds, None)
         if round is None:
             return None
         if self.chance.random() < self.deaths:
-            node = self.alive.pop(stream.node.id)
-            back = replace(node, id=f"{next(self.number):08d}-{node.label}")
-            heapq.heappush(self.events, (self.now + GONE_S, next(self.number), back))
-            self.lost += 1
-            raise Died
+            self._lose(stream.node)
+            raise Lost("NodeDiedError: simulated")
         launch = self.launch(stream.task, round)
+        stream.left -= 1
         lost = stream.task.lost if round == stream.task.rounds[0] and stream.task.lost else None
         place = replace(launch.environment, origin=stream.node.name, began_s=stream.began, ended_s=self.now, lost=lost)
         self._next(stream)
         return replace(launch, round=round, environment=place)
 
+    def _lose(self, node: Node) -> None:
+        """A node goes; another joins in its place."""
+        del self.alive[node.id]
+        back = replace(node, id=f"{next(self.number):08d}-{node.label}")
+        heapq.heappush(self.events, (self.now + AWAY_S, next(self.number), back))
+        self.lost += 1
+
     def cancel(self, stream: Stream) -> None:
-        raise AssertionError("nothing is ended early here")
+        assert stream.node.id not in self.alive, "nothing else is ended early here"
+        self.cancelled.add(stream)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def mean(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 @contextlib.contextmanager
-def one_node():  # type: ignore[no-untyped-def]
+def one_node() -> Iterator[None]:
     import ray
 
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -101,7 +101,9 @@ def one_node():  # type: ignore[no-untyped-def]
 
 def pairs(planned: list[Planned], machine: Machine, count: int) -> tuple[list[float], list[float], Clock]:
     """Seconds a launch of each pair, local and through Ray; the first pair, which fills caches, is left out."""
-    here, there, clock, chance = [], [], Clock(), random.Random(0)
+    here: list[float] = []
+    there: list[float] = []
+    clock, chance = Clock(), random.Random(0)
     for number in range(count + 1):
         kept = clock if number else Clock()
         for name in chance.sample(["local", "ray"], 2):

@@ -132,15 +132,14 @@ def on(node: Node, function: Callable[..., Any], device: str | None) -> Any:
 
 
 class Lost(Exception):
-    """A task whose node or worker is gone, or that could not be carried out; the message says how."""
+    """A task whose node or worker is gone, or that could not be carried out; the message says how.
 
-    def __init__(self, error: Exception):
-        import ray
+    before: its node went before anything began. refused: the node cannot run it.
+    """
 
-        cause = getattr(error, "cause", None) or error
-        super().__init__(f"{type(error).__name__}: {first_line(cause)}"[:300])
-        self.before = isinstance(error, ray.exceptions.TaskUnschedulableError)  # the node went before anything began
-        self.refused = isinstance(error, ray.exceptions.RayTaskError)  # the node cannot run it
+    def __init__(self, reason: str, *, before: bool = False, refused: bool = False):
+        super().__init__(reason[:300])
+        self.before, self.refused = before, refused
 
 
 class RayTasks:
@@ -171,7 +170,12 @@ class RayTasks:
         except StopIteration:
             return None
         except ray.exceptions.RayError as error:
-            raise Lost(error) from error
+            cause = getattr(error, "cause", None) or error
+            raise Lost(
+                f"{type(error).__name__}: {first_line(cause)}",
+                before=isinstance(error, ray.exceptions.TaskUnschedulableError),
+                refused=isinstance(error, ray.exceptions.RayTaskError),
+            ) from error
 
     def cancel(self, stream: Any) -> None:
         """End a case and its worker."""

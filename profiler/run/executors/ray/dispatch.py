@@ -20,6 +20,7 @@ from mixprof.run.journal import Journal
 from mixprof.run.progress import Progress
 
 TRIES = 5  # launches of a case that may be lost before it counts as crashed
+GONE_S = 10.0  # for which a node may be away before its case is given up: behind a cut cable a task never fails
 WAIT_S = 1.0  # for a launch to arrive, and between two looks at which nodes are up
 
 
@@ -84,6 +85,7 @@ class Dispatch:
     running: dict[str, list[Running]] = field(default_factory=dict)  # by the node's id
     up: list[Node] = field(default_factory=list)
     looked: float = float("-inf")
+    missed: dict[str, float] = field(default_factory=dict)  # since when a node with a case on it is not up
 
     def run(self) -> None:
         """Until every case has its record; after `stop()` each running launch is waited for and no other begun."""
@@ -105,6 +107,16 @@ class Dispatch:
         if time.monotonic() - self.looked >= WAIT_S:
             self.up, self.looked = self.tasks.nodes(), time.monotonic()
             self.newcomers(self.up)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Take what runs on a node that is away for lost, though nobody says so."""
+        away = {node for node, running in self.running.items() if running} - {node.id for node in self.up}
+        self.missed = {node: self.missed.get(node, self.looked) for node in away}
+        for node in [node for node, since in self.missed.items() if self.looked - since >= GONE_S]:
+            for one in list(self.running[node]):
+                self.tasks.cancel(one.stream)
+                self._lose(one, Lost("the cluster says that it is gone"))
 
     def _send(self) -> None:
         for bed in self.beds:
