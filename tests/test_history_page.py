@@ -73,7 +73,8 @@ def test_changes_are_found_testbed_by_testbed_with_the_commits_around_them(histo
     beds = by_testbed([Stored.from_json(place.read(file)) for file in place.files()])
     assert [len(bed.runs) for bed in beds] == [30, 30]
     (time,) = [change for bed in beds for change in bed.changes if change.time]
-    assert (time.timed.case, time.before.commit.hash, time.after.commit.hash) == (CONV, hash_of(19), hash_of(20))
+    assert (time.timed.case, commit_of(time.before), commit_of(time.after)) == (CONV, hash_of(19), hash_of(20))
+    assert time.time
     assert time.time.low < math.log(1.08) < time.time.high
     rest = [change for bed in beds for change in bed.changes if not change.time]
     assert [(commit_of(change.after), change.exact, change.status) for change in rest] == [
