@@ -259,15 +259,29 @@ def _is_there(entry: Entry) -> bool:
 
 def lower(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], target: Target) -> Lowered:
     """Lower a module, float32 and contiguous on the CPU, for a target. Builds here, never inside a sample."""
-    if target.dtype == "int8" and not entry_of(name).quantizes:
-        able = [other for other, entry in LOWERINGS.items() if entry.quantizes]
-        raise Unsupported(f"lowering '{name}': runs no int8: use --lowerings {' or '.join(able)}")
+    if target.dtype == "int8":
+        _refuse_float(name)
     lowered: Lowered = importlib.import_module(entry_of(name).module).lower(module, inputs, target)
     return lowered
 
 
+def _refuse_float(name: str) -> None:
+    """Unsupported for a lowering that does not take int8."""
+    if not entry_of(name).quantizes:
+        able = [other for other, entry in LOWERINGS.items() if entry.quantizes]
+        raise Unsupported(f"lowering '{name}': runs no int8: use --lowerings {' or '.join(able)}")
+
+
 def lower_file(name: str, path: Path, inputs: tuple[torch.Tensor, ...], target: Target) -> Lowered:
-    """Lower a file that the lowering takes. inputs: those of an ONNX graph in its order and element types."""
+    """Lower a file that the lowering takes. inputs: those of an ONNX graph in its order and element types.
+
+    For int8 a float32 graph is quantized first.
+    """
+    if target.dtype == "int8":
+        from mixprof.lowerings.quantize import quantized
+
+        _refuse_float(name)
+        path = quantized(path, inputs, target)
     lowered: Lowered = importlib.import_module(entry_of(name).module).lower_file(path, inputs, target)
     return lowered
 

@@ -38,6 +38,7 @@ INTEGER = {
     "QAttention",
 }
 FLOAT = {*PRODUCTS, "FusedConv", "FusedMatMul", "FusedGemm", "NhwcFusedConv", "Attention", "MultiHeadAttention"}
+LEAST_OPSET = 13
 SETTINGS = {"ActivationSymmetric": True, "WeightSymmetric": True}
 QUANTIZER = "onnxruntime's, static, QDQ, int8, symmetric; weights per channel, activations per tensor"
 Feeds = dict[str, np.ndarray]
@@ -69,10 +70,14 @@ def quantized(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Path:
     import onnx
 
     model = onnx.load(str(path))
-    feeds = batches(calibration, {value.name: x for value, x in zip(model.graph.input, inputs, strict=True)})
+    constants = {tensor.name for tensor in model.graph.initializer}  # inputs, too, in older files
+    names = [value.name for value in model.graph.input if value.name not in constants]
+    feeds = batches(calibration, dict(zip(names, inputs, strict=True)))
+    named(model)
     kept = last_product(model)
     temporary = made.with_name(f"{os.getpid()}.{made.name}")
-    _quantize(path, temporary, feeds, kept)
+    onnx.save(model, str(temporary))
+    _quantize(temporary, temporary, feeds, kept)
     refuse_float(onnx.load(str(temporary)), kept)
     facts = {
         "quantizer": QUANTIZER,
@@ -125,10 +130,26 @@ def _check(name: str, array: Tensor, example: Tensor) -> None:
     if array.shape[1:] != example.shape[1:] or len(array) < len(example):
         raise Unsupported(f"calibration: got {got} for input '{name}', expected {wanted}, or more along the first axis")
     values = array.double()
+    if not array.is_floating_point():  # a mask of ones is usual
+        return
     if not bool(torch.isfinite(values).all()) or bool((values == values.flatten()[0]).all()):
         raise Unsupported(
             f"calibration: got one value throughout, or NaN, for '{name}', expected what the engine will see"
         )
+
+
+def named(model: Any) -> None:
+    """Give every node a name, by which the quantizer tells them apart. Unsupported for what it cannot take."""
+    opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+    if opset < LEAST_OPSET:
+        raise Unsupported(
+            f"dtype 'int8': got a graph of opset {opset}, expected {LEAST_OPSET} or later, which has a scale per "
+            "channel: convert it with onnx.version_converter.convert_version"
+        )
+    if any(node.op_type in (*INTEGER, "QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.node):
+        raise Unsupported("dtype 'int8': got a graph that is quantized already: leave out --dtypes, it runs as it is")
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
 
 
 def last_product(model: Any) -> list[str]:

@@ -227,8 +227,10 @@ def why_impossible(artifact: Artifact, case: Case) -> str | None:
             f"got lowering '{case.lowering}' for a file, whose engine is built for the case's own shapes: use '{name}'"
         )
     own = artifact.dtype
-    if own is not None and case.dtype != own and (own, case.dtype) != ("float32", "tf32"):
-        return f"got dtype {case.dtype} for a graph in {own}: export it in {case.dtype}, or leave out --dtypes"
+    from_float32 = own == "float32" and case.dtype in ("tf32", "int8")
+    wanted_dtype = "float32" if case.dtype == "int8" else case.dtype
+    if own is not None and case.dtype != own and not from_float32:
+        return f"got dtype {case.dtype} for a graph in {own}: export it in {wanted_dtype}, or leave out --dtypes"
     asked = (case.batch, *case.resolution)
     for word, size, wanted in zip(("batch", "height", "width"), own_sizes(artifact), asked, strict=True):
         if size not in (None, wanted):

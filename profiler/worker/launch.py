@@ -80,7 +80,8 @@ def _file(request: Mapping[str, Any], reference: Reference, target: Target, case
         raise Unsupported("a file: sim:0 simulates modules alone, of which it sees every operator")
     lowered = graphs.lower(request, reference, replace(target, images=True))
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
-    return Subject(case, lowered, expected, reference.tolerance, weights_bytes=reference.weights_bytes)
+    bytes_of_weights = None if case.dtype == "int8" else reference.weights_bytes
+    return Subject(case, lowered, expected, reference.tolerance, weights_bytes=bytes_of_weights)
 
 
 def _module(
