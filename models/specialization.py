@@ -6,12 +6,14 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from mixprof.models.kernels.cpu.linear import CppLinear
 from mixprof.models.layers import EagerLinear, Formulated, PointwiseLinear
-from mixprof.models.registry import MODELS, POINTWISE, PUBLISHED, formulations_of
+from mixprof.models.registry import CPP_LINEAR, CPP_LOWERINGS, MODELS, POINTWISE, PUBLISHED, can_run, formulations_of
 
 LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
 DONE = "specialized_for"  # the attribute that notes it on a module
 ARRANGED = "arranged_as"  # that which notes a formulation on a part, as asked for or as it runs
+KINDS: dict[str, type[PointwiseLinear]] = {POINTWISE: PointwiseLinear, CPP_LINEAR: CppLinear}
 LINEAR = "linear"  # the one mixing of parts that mix channels alone
 # Every part of a model that offers formulations, by its class.
 OFFERED: dict[str, tuple[str, ...]] = {
@@ -86,11 +88,19 @@ def offered(part: nn.Module) -> tuple[str, ...]:
 
 def mixing_of(formulation: str) -> str:
     """How a formulation mixes positions, whatever its Linears run as."""
-    return formulation.removesuffix(POINTWISE)
+    return formulation.partition("+")[0]
+
+
+def linear_of(formulation: str) -> str:
+    """What the Linears of a formulation run as, one of LINEARS."""
+    return formulation.removeprefix(mixing_of(formulation))
 
 
 def arrange(part: nn.Module, lowering: str, formulation: str | None) -> None:
-    """Arrange one part for a lowering in a formulation; None: the usual one."""
+    """Arrange one part for a lowering in a formulation; None: the usual one. ValueError where it cannot run there."""
+    if formulation is not None and not can_run(formulation, lowering, "cpu"):
+        expected = " or ".join(CPP_LOWERINGS)
+        raise ValueError(f"got formulation {formulation!r} for {lowering!r}, expected {expected}: no graph holds it")
     if formulation is not None:
         setattr(part, ARRANGED, formulation)
     if formulation == PUBLISHED:
@@ -102,8 +112,8 @@ def arrange(part: nn.Module, lowering: str, formulation: str | None) -> None:
             inner.specialize(lowering)
     if formulation is None and lowering == "eager":
         use_linears(part, EagerLinear)
-    elif formulation is not None and formulation.endswith(POINTWISE):
-        use_linears(part, PointwiseLinear)
+    elif formulation is not None and (kind := KINDS.get(linear_of(formulation))):
+        use_linears(part, kind)
 
 
 def runs(part: nn.Module) -> str:
@@ -148,8 +158,7 @@ def override(module: nn.Module, option: str, value: str) -> None:
         _pin(module, value)
         return
     for part in parts_of(module).values():
-        linear = LINEAR + (POINTWISE if value.endswith(POINTWISE) else "")
-        setattr(part, ARRANGED, value if value in offered(part) else linear)
+        setattr(part, ARRANGED, value if value in offered(part) else LINEAR + linear_of(value))
         if value != PUBLISHED:
             _pin(part, mixing_of(value))
 

@@ -13,9 +13,10 @@ from mixprof.data.case import ANCHORS, Case, is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.data.facts import record_facts
 from mixprof.data.fleet import expanded
-from mixprof.data.manifest import Checked
+from mixprof.data.manifest import Checked, Manifest
 from mixprof.data.record import Record
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
+from mixprof.data.testbed import testbed_key
 from mixprof.reports import latencies, observed, peaks
 from mixprof.reports.timed import times_of
 
@@ -26,6 +27,7 @@ ROLES = ("mixer", "generator", "reshape", "mlp", "norm", "merge", "embed", "head
 
 COLUMNS = {
     "run": TEXT,  # the folder's name
+    "testbed": TEXT,  # runs of another one compare in no ratio
     "kind": TEXT,  # "mixer" or "network"
     **dict.fromkeys(("model", "lowering", "device", "dtype", "layout", "mode", "step"), TEXT),
     "batch": WHOLE,
@@ -112,9 +114,10 @@ def load(*runs: str | Path) -> pd.DataFrame:
     Raises UsageError for a folder that is no run, a run that is given twice, and a case with two records.
     """
     rows = [
-        {**row(name, record), **_crosscheck(record, marks), **record_facts(record, manifest)}
+        {**row(name, record), "testbed": bed, **_crosscheck(record, marks), **record_facts(record, manifest)}
         for name, run in run_names(runs).items()
         for marks, manifest in [(read_crosscheck(run), read_manifest(run))]
+        for bed in [_testbed(manifest)]
         for record in records_of(run)
     ]
     added = dict.fromkeys((name for r in rows for name in r["metrics"] if name not in COLUMNS), REAL)
@@ -129,6 +132,11 @@ def load(*runs: str | Path) -> pd.DataFrame:
     for name, column in peaks.attain(frame, by_run).items():
         frame[str(name)] = column
     return frame
+
+
+def _testbed(manifest: Manifest) -> str:
+    """The key of a run's machine and how it is set, behind the label of its accelerator."""
+    return f"{manifest.accelerator or ''} {testbed_key(manifest.environment.testbed)}".strip()
 
 
 def run_names(runs: Iterable[str | Path]) -> dict[str, Path]:
@@ -202,9 +210,10 @@ def _proven(proof: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_integers(proof: Mapping[str, Any]) -> str | None:
-    if "integer_products" not in proof:
+    products = proof.get("integer_products") or proof.get("fp8_products")
+    if products is None:
         return None
-    count = sum(proof["integer_products"].values())
+    count = sum(products.values())
     return f"{count} of {count + len(proof['float_products'])}"
 
 

@@ -14,6 +14,7 @@ from chromium import MISSING, Chromium, Page, program
 from mixprof.cli import main
 from mixprof.data.git import Commit, checked_out
 from mixprof.data.histories import History
+from mixprof.data.pairs import Timed
 from mixprof.reports.gate.stored import DATE, Kept, Stored, of_run
 from mixprof.reports.gate.trends import by_testbed
 from synthetic_runs import MANIFEST, case, ok, write_run
@@ -27,8 +28,8 @@ QUICK, SLOW = {"cpu": "A cpu", "threads": 2}, {"cpu": "<b>B</b>", "threads": 1}
 def stored(day, testbed, conv, commit, macs=100, status="ok", torch="2.13.0"):
     """A run whose two cases take so many times as long as the anchor."""
     kept = {
-        CONV: Kept(CONV, "ok", None, {"macs": macs}, math.log(conv), 0.004, 3),
-        ATTENTION: Kept(ATTENTION, status, None, {}, math.log(0.9) if status == "ok" else None, 0.004, 3),
+        Timed(CONV): Kept(Timed(CONV), "ok", None, {"macs": macs}, math.log(conv), 0.004, 3),
+        Timed(ATTENTION): Kept(Timed(ATTENTION), status, None, {}, math.log(0.9) if status == "ok" else None, 0.004, 3),
     }
     created = (START + timedelta(days=day)).strftime(DATE)
     return Stored(created, testbed, {"torch": torch}, {}, kept, commit)
@@ -68,7 +69,7 @@ def test_changes_are_found_testbed_by_testbed_with_the_commits_around_them(histo
     beds = by_testbed([Stored.from_json(place.read(file)) for file in place.files()])
     assert [len(bed.runs) for bed in beds] == [30, 30]
     (time,) = [change for bed in beds for change in bed.changes if change.time]
-    assert (time.case, time.before.commit.hash, time.after.commit.hash) == (CONV, hash_of(19), hash_of(20))
+    assert (time.timed.case, time.before.commit.hash, time.after.commit.hash) == (CONV, hash_of(19), hash_of(20))
     assert time.time.low < math.log(1.08) < time.time.high
     rest = [change for bed in beds for change in bed.changes if not change.time]
     assert [(change.after.commit.hash, change.exact, change.status) for change in rest] == [

@@ -9,10 +9,9 @@ from mixprof.models.folding import affine, as_linear, fold_after, permute_inputs
 from mixprof.models.kernels.cpu import build, inhomogeneous
 from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise
 from mixprof.models.mixers.depthwise_conv import DepthwiseConv
+from mixprof.models.registry import CPP
 
 GROUPS = inhomogeneous.GROUPS  # kernels per position, in every stage
-CPP = "cpp"  # the formulation that is a C++ kernel of our own
-PYTORCH = ("eager", "compile")  # the lowerings in which an operator of our own can stand
 FLAT_POSITIONS = 512  # from about this many on, dense positions are faster to add over than the groups of each
 
 
@@ -63,10 +62,6 @@ class InhomogeneousConv(Formulated):
 
     def pack(self, expand: nn.Linear) -> None:
         """Build the C++ kernel, and lay the predictor's weights out for it."""
-        if self.lowering not in PYTORCH:
-            raise ValueError(
-                f"got formulation {CPP!r} for {self.lowering!r}, expected {' or '.join(PYTORCH)}: no graph holds it"
-            )
         build.library("inhomogeneous")
         self.taps = expand.weight.detach().unflatten(0, (-1, GROUPS)).transpose(1, 2).contiguous()
         self.biases = expand.bias.detach().unflatten(0, (-1, GROUPS))

@@ -6,7 +6,7 @@ import pandas as pd
 
 from mixprof.data.case import ANCHORS
 
-SETTING = ["run", "model", "lowering", "device", "dtype", "batch", "resolution", "window", "channels"]
+SETTING = ["run", "model", "lowering", "device", "dtype", "step", "batch", "resolution", "window", "channels"]
 AMOUNTS = {"ms": "time", "macs": "MACs", "bytes": "bytes moved"}
 
 

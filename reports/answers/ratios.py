@@ -9,9 +9,9 @@ import pandas as pd
 from mixprof.reports.latencies import RATIO, ratio
 
 IDENTITY = ["run", "model", "lowering", "device", "dtype", "layout", "mode", "batch", "height", "width", "window"]
-IDENTITY += ["channels"]
+IDENTITY += ["channels", "step"]
 SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution", "height", "width", "window"]
-SAME += ["channels", "kind"]
+SAME += ["channels", "kind", "step"]
 
 METHOD = (
     "A ratio is latency over latency, above 1 when attention is the slower one. Its 95 % t interval is of the "
