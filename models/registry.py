@@ -9,7 +9,10 @@ HEAD_CHANNELS = 32  # channels of one head; a mixer's channels are a multiple of
 SMALLEST_IMAGE = 32  # pixels along a side
 
 ATTENTION = {"attention": ("explicit", "sdpa", "baddbmm")}
+LINEAR_ATTENTION = {"attention": ("linear", "quadratic")}
+SAMPLING = {"aggregation": ("grid_sample", "gather")}
 AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
+KERNELS = {"aggregation": (*AGGREGATION["aggregation"], "cpp")}  # where the aggregation has one of its own
 FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION)
 PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
 POINTWISE = "+1x1"  # behind a formulation's name: its Linears run as the 1x1 convolutions that they are
@@ -18,6 +21,12 @@ PLAIN_ATTENTION = {
     "plain": "attention as two products around a softmax",
     "explicit": "attention as two products around a softmax",
     "baddbmm": "attention as two batched products around a softmax",
+}
+PLAIN_LINEAR_ATTENTION = dict.fromkeys(("plain", "linear", "quadratic"), "linear attention as two products")
+PLAIN_SAMPLING = {
+    "plain": "moved samples as a gather and products",
+    "gather": "moved samples as a gather and products",
+    "grid_sample": "moved samples as grid_sample, multiply, sum",
 }
 PLAIN_AGGREGATION = {
     "plain": "position-wise kernels as unfold and products",
@@ -123,12 +132,27 @@ MODELS: dict[str, Entry] = {
     ),
     "inhomogeneous_depthwise_conv": Entry(
         "mixer", f"{_MIXERS}.inhomogeneous_depthwise_conv:InhomogeneousDepthwiseConv",
-        odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION,
+        odd=True, options=KERNELS, plain=PLAIN_AGGREGATION,
     ),
     "local_mlp": Entry(
         "mixer", f"{_MIXERS}.local_mlp:LocalMlp", odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION
     ),
     "spatial_mlp": Entry("mixer", f"{_MIXERS}.spatial_mlp:SpatialMlp", window=False),
+    "focal_modulation": Entry("mixer", f"{_MIXERS}.focal_modulation:FocalModulation", window=False, mixing="conv"),
+    "split_depthwise_conv": Entry("mixer", f"{_MIXERS}.split_depthwise_conv:SplitDepthwiseConv", odd=True),
+    "linear_attention": Entry(
+        "mixer", f"{_MIXERS}.linear_attention:LinearAttention",
+        window=False, options=LINEAR_ATTENTION, plain=PLAIN_LINEAR_ATTENTION,
+    ),
+    "convnext": Entry("mixer", f"{_MIXERS}.convnext:ConvNeXt", odd=True),
+    "dynamic_large_kernel": Entry(
+        "mixer", f"{_MIXERS}.dynamic_large_kernel:DynamicLargeKernel",
+        odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION,
+    ),
+    "deformable_aggregation": Entry(
+        "mixer", f"{_MIXERS}.deformable_aggregation:DeformableAggregation",
+        odd=True, options=SAMPLING, plain=PLAIN_SAMPLING,
+    ),
     "swin_t": _pyramid(_SWIN, "window_attention", 96, _SHALLOW, Published(81.3, 760, "", _SWIN_PAPER), "dwnet_t"),
     "swin_s": _pyramid(_SWIN, "window_attention", 96, _DEEP, Published(83.0, 435, "", _SWIN_PAPER)),
     "swin_b": _pyramid(_SWIN, "window_attention", 128, _DEEP, Published(83.5, 291, "", _SWIN_PAPER), "dwnet_b"),

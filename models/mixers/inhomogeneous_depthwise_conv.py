@@ -6,10 +6,13 @@ from torch import Tensor, nn
 
 from mixprof.models.aggregation import FORMULATIONS, ROWS, choose, flat_rows, shift_flat_rows
 from mixprof.models.folding import affine, as_linear, fold_after, permute_inputs, permute_outputs
+from mixprof.models.kernels.cpu import build, inhomogeneous
 from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise
 from mixprof.models.mixers.depthwise_conv import DepthwiseConv
 
-GROUPS = 32  # kernels per position, in every stage
+GROUPS = inhomogeneous.GROUPS  # kernels per position, in every stage
+CPP = "cpp"  # the formulation that is a C++ kernel of our own
+PYTORCH = ("eager", "compile")  # the lowerings in which an operator of our own can stand
 FLAT_POSITIONS = 512  # from about this many on, dense positions are faster to add over than the groups of each
 
 
@@ -21,6 +24,8 @@ class InhomogeneousConv(Formulated):
 
     scale: Tensor | None  # (C,), after fold(): of the batch norm behind the convolution
     shift: Tensor | None
+    taps: Tensor | None  # of CPP: the weights (K*K, C/4, G) that predict kernels, and their biases (K*K, G)
+    biases: Tensor | None
 
     def __init__(self, dim: int, window: int, positions: int):
         super().__init__()
@@ -29,8 +34,8 @@ class InhomogeneousConv(Formulated):
         self.window, self.positions = window, positions
         self.conv1 = nn.Sequential(nn.Conv2d(dim, dim // 4, 1), nn.BatchNorm2d(dim // 4))
         self.conv2 = nn.Sequential(nn.Conv2d(dim // 4, GROUPS * window**2, 1))
-        self.register_buffer("scale", None, persistent=False)
-        self.register_buffer("shift", None, persistent=False)
+        for name in ("scale", "shift", "taps", "biases"):
+            self.register_buffer(name, None, persistent=False)
 
     @property
     def formulation(self) -> str:
@@ -52,14 +57,27 @@ class InhomogeneousConv(Formulated):
         order = self.arrange(reduce, expand)
         self.scale, self.shift = (scale, shift) if order is None else (scale[order], shift[order])
         self.conv1, self.conv2 = nn.Sequential(reduce, nn.Identity()), nn.Sequential(expand)
+        if self.formulation == CPP:
+            self.pack(expand)
         return order
+
+    def pack(self, expand: nn.Linear) -> None:
+        """Build the C++ kernel, and lay the predictor's weights out for it."""
+        if self.lowering not in PYTORCH:
+            raise ValueError(
+                f"got formulation {CPP!r} for {self.lowering!r}, expected {' or '.join(PYTORCH)}: no graph holds it"
+            )
+        build.library("inhomogeneous")
+        self.taps = expand.weight.detach().unflatten(0, (-1, GROUPS)).transpose(1, 2).contiguous()
+        self.biases = expand.bias.detach().unflatten(0, (-1, GROUPS))
+        self.conv2 = nn.Sequential()
 
     def arrange(self, reduce: nn.Linear, expand: nn.Linear) -> Tensor | None:
         """Give out kernels as (tap, group) where they are predicted row by row; see fold() for what is returned.
 
         Where the groups are innermost, channels come as (C/G, group), which makes that axis dense in both.
         """
-        if self.formulation not in ROWS and self.formulation != "shift_flat":
+        if self.formulation not in (*ROWS, CPP, "shift_flat"):
             return None
         permute_outputs(expand, groups_last(expand.out_features, expand.weight.device))
         if self.formulation == "shift_flat":
@@ -70,7 +88,11 @@ class InhomogeneousConv(Formulated):
 
     def forward(self, x: Tensor) -> Tensor:
         x = channels_last(x)
-        hidden = F.relu(pointwise(self.conv1[0], x, self.conv1[1]))
+        hidden = pointwise(self.conv1[0], x, self.conv1[1])
+        if self.taps is not None:
+            operands = (self.taps, self.biases, self.scale, self.shift)
+            return channels_first(torch.ops.mixprof.inhomogeneous(x, hidden, *operands, self.window))
+        hidden = F.relu(hidden)
         if self.scale is not None:
             x = x * self.scale
         if self.lowering is not None and self.formulation == "shift_flat":

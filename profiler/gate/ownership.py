@@ -7,8 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from mixprof.data.errors import UsageError
+from mixprof.data.git import ask
 from mixprof.data.imports import Imports, Module, together
-from mixprof.gate.git import ask, work_trees
+from mixprof.gate.git import work_trees
 from mixprof.gate.module_path import BELOW_PROJECT, PROJECT, installed_from
 from mixprof.gate.sides import Side, has_registered
 from mixprof.gate.submodules import LINK

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixprof.data.errors import UsageError
+from mixprof.data.git import ask
 from mixprof.gate import submodules
-from mixprof.gate.git import ask, git, resolve, work_tree
+from mixprof.gate.git import git, resolve, work_tree
 from mixprof.gate.module_path import installed_from, roots
 from mixprof.run.client import Origin
 

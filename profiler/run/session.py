@@ -14,6 +14,7 @@ from typing import Any
 from mixprof import lowerings
 from mixprof.data.case import STEP, Case
 from mixprof.data.errors import NotTrusted, UsageError
+from mixprof.data.git import checked_out
 from mixprof.data.json import Json, decode, digest
 from mixprof.data.manifest import Content, Environment, Manifest, Sweep
 from mixprof.data.messages import Counted, Machine
@@ -190,6 +191,7 @@ def manifest_of(
         models={entry.case.model: {"kind": entry.source.kind, **entry.source.facts} for entry in planned},
         lowerings=lowerings.facts(),
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        commit=checked_out(),
     )
 
 

@@ -1,6 +1,7 @@
 """What is kept of a run to compare later ones with: exact metrics, and log ratios of times to the anchor's."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -12,6 +13,9 @@ import pandas as pd
 
 from mixprof.data.case import ANCHORS, Case
 from mixprof.data.errors import UsageError
+from mixprof.data.git import Commit
+from mixprof.data.histories import File, History
+from mixprof.data.json import decode, to_builtins
 from mixprof.data.record import Record
 from mixprof.data.run_folder import read_manifest
 from mixprof.data.testbed import SOFTWARE, flatten, hardware, testbed_key
@@ -55,6 +59,7 @@ class Stored:
     versions: Mapping[str, Any]  # of software, that of the testbed included
     informing: Mapping[str, Any]  # what may explain a difference and forbids no comparison
     cases: Mapping[Case, Kept]  # without the anchor's
+    commit: Commit | None = None
 
     @property
     def key(self) -> str:
@@ -67,7 +72,8 @@ class Stored:
     def to_json(self) -> dict[str, Any]:
         cases = [{**asdict(kept), "case": kept.case.to_json()} for kept in self.cases.values()]
         parts = {name: getattr(self, name) for name in ("created", "testbed", "versions", "informing")}
-        return {"schema": SCHEMA, **parts, "cases": cases}
+        commit = {"commit": to_builtins(self.commit)} if self.commit else {}  # a run without keeps its hash
+        return {"schema": SCHEMA, **parts, **commit, "cases": cases}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Stored":
@@ -77,7 +83,10 @@ class Stored:
         kept = [Kept(**{**each, "case": Case.from_json(each["case"])}) for each in fields["cases"]]
         parts = {name: fields[name] for name in ("created", "testbed", "versions", "informing")}
         datetime.strptime(parts["created"], DATE)
-        return cls(**parts, cases={each.case: each for each in kept})
+        commit = decode(fields["commit"], Commit) if fields.get("commit") else None
+        if commit and not re.fullmatch("[0-9a-f]{7,64}", commit.hash):
+            raise ValueError(f"commit '{commit.hash}'")
+        return cls(**parts, cases={each.case: each for each in kept}, commit=commit)
 
 
 def of_run(run: Path) -> Stored:
@@ -99,7 +108,18 @@ def of_run(run: Path) -> Stored:
     software = {name: testbed[name] for name in SOFTWARE if name in testbed}
     informing = flatten(manifest.environment.informing)
     versions = {**manifest.versions, **software}
-    return Stored(created, hardware(testbed), versions, informing, {each.case: each for each in kept})
+    return Stored(created, hardware(testbed), versions, informing, {each.case: each for each in kept}, manifest.commit)
+
+
+def of_file(history: History, file: File) -> Stored:
+    """A run of a history. UsageError for what this mixprof did not write."""
+    try:
+        return Stored.from_json(history.read(file))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"got '{file.path}', which another mixprof wrote ({error}), expected schema {SCHEMA}: "
+            "begin a new history, or use the mixprof that wrote it"
+        ) from None
 
 
 def times_of_run(run: Path) -> dict[Case | None, dict[str, Time]]:

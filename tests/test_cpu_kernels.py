@@ -1,0 +1,65 @@
+"""The C++ kernels against float64, in every dtype and at shapes that no block divides."""
+
+import pytest
+import torch
+
+from mixprof import models
+from mixprof.models.kernels.cpu import build
+
+needs_compiler = pytest.mark.skipif(build.compiler_here() is None, reason="there is no C++ compiler")
+SHAPES = [(1, 56, 56, 96, 7), (2, 5, 7, 96, 3), (3, 1, 1, 32, 5), (1, 9, 2, 160, 7), (1, 3, 26, 64, 9)]
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2}
+
+
+def mixer_and_input(name, batch, height, width, channels, window):
+    """A published mixer in float64 with weights that all matter, and an input."""
+    torch.manual_seed(0)
+    module = models.build(name, resolution=(height, width), window=window, channels=channels).double()
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if tensor.is_floating_point():
+            tensor.data.copy_(0.5 + torch.rand_like(tensor) if tensor.dim() == 1 else torch.randn_like(tensor) / 8)
+    return module, torch.randn(batch, height, width, channels, dtype=torch.float64)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@torch.no_grad()
+def test_the_inhomogeneous_kernel_is_right(shape, dtype):
+    module, x = mixer_and_input("inhomogeneous_depthwise_conv", *shape)
+    module, x = module.to(dtype).double(), x.to(dtype)
+    expected = module(x.double())
+    kernel = models.specialize(module, "eager", {"": "cpp"}).to(dtype)
+    error = (kernel(x).double() - expected).abs().max() / expected.abs().max()
+    assert error < TOLERANCE[dtype]
+
+
+@needs_compiler
+def test_the_operator_has_shapes_without_values_and_compiles():
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((1, 4, 5, 32), (1, 4, 5, 8), (9, 8, 32), (9, 32), (32,), (32,))
+    operands = [torch.randn(shape, generator=generator) for shape in shapes]
+    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
+    torch.library.opcheck(torch.ops.mixprof.inhomogeneous, (*operands, 3), test_utils=tests)
+
+
+def test_without_a_compiler_the_reason_is_named(monkeypatch):
+    monkeypatch.setattr(build, "compiler_here", lambda: None)
+    build.library.cache_clear()
+    with pytest.raises(ValueError, match=r"no C\+\+ compiler.*apt-get install"):
+        models.build("inhomogeneous_depthwise_conv:formulation=cpp", resolution=8, lowering="eager")
+    assert models.build("inhomogeneous_depthwise_conv", resolution=8, lowering="eager").formulation == "shift"
+
+
+@needs_compiler
+def test_a_folder_that_others_can_write_is_refused(monkeypatch, tmp_path):
+    tmp_path.chmod(0o777)
+    monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path))
+    build.library.cache_clear()
+    with pytest.raises(ValueError, match="others own or can write"):
+        build.library("inhomogeneous")
+
+
+def test_no_graph_holds_the_kernel():
+    with pytest.raises(ValueError, match="'cpp' for 'onnxruntime'"):
+        models.build("inhomogeneous_depthwise_conv:formulation=cpp", resolution=8, lowering="onnxruntime")
