@@ -105,7 +105,9 @@ def _followed(step: Trained, ledger: Ledger, measured: int | None) -> StepMemory
         stack.enter_context(ledger)
         step.train()
     weights = sum(map(nbytes, [*step.module.parameters(), *step.module.buffers()]))
-    state = sum(nbytes(each) for kept in step.optimizer.state.values() for each in kept.values() if isinstance(each, Tensor))
+    state = sum(
+        nbytes(each) for kept in step.optimizer.state.values() for each in kept.values() if isinstance(each, Tensor)
+    )
     peak = ledger.peak if measured is None else measured
     return StepMemory(
         weights_bytes=weights,
