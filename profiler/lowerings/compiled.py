@@ -55,7 +55,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
 
 def refuse_noexec(name: str, folder: Path) -> None:
     """Raise Unavailable where nothing that inductor builds could be loaded: Docker mounts such a /tmp."""
-    place = next(each for each in (folder, *folder.parents) if each.exists())
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if os.statvfs(place).f_flag & os.ST_NOEXEC:
         raise Unavailable(
             f"lowering '{name}': '{place}' is mounted noexec, and what is compiled is loaded from there: "

@@ -189,7 +189,7 @@ def agreement(before: Path, after: Path, feeds: list[Feeds]) -> float | None:
     outputs = [[session.run(None, fed)[0] for fed in feeds] for session in both]
     if outputs[0][0].ndim != 2 or outputs[0][0].shape[1] < 2:
         return None
-    first, second = (np.concatenate(each).argmax(axis=1) for each in outputs)
+    first, second = (np.concatenate(images).argmax(axis=1) for images in outputs)
     return float((first == second).mean())
 
 

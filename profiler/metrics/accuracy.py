@@ -41,9 +41,9 @@ def initialize(module: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> None
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for each in module.modules():
-            _fill(each, generator)
-        handles = [each.register_forward_hook(_unit_scale()) for each in module.modules() if _is_weighted(each)]
+        for part in module.modules():
+            _fill(part, generator)
+        handles = [part.register_forward_hook(_unit_scale()) for part in module.modules() if _is_weighted(part)]
         try:
             module(*inputs)
         finally:
@@ -55,7 +55,7 @@ def _is_weighted(module: nn.Module) -> bool:
     """A layer without layers of its own whose output is a product with its parameters."""
     is_leaf = next(module.children(), None) is None
     own = list(module.parameters(recurse=False))
-    return is_leaf and any(each.dim() > 1 for each in own) and not isinstance(module, (nn.Embedding, *NORMS))
+    return is_leaf and any(part.dim() > 1 for part in own) and not isinstance(module, (nn.Embedding, *NORMS))
 
 
 def _fill(module: nn.Module, generator: torch.Generator) -> None:

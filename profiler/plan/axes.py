@@ -90,7 +90,7 @@ def _why_impossible(case: Case, source: Source) -> str | None:
 def _why_not_given(case: Case, source: Source) -> str | None:
     """Why a case's batch or resolution is not that of the inputs that the user gives."""
     batch, resolution = sizes_of(source.inputs)
-    words = " ".join(each.words for each in source.inputs)
+    words = " ".join(tensor.words for tensor in source.inputs)
     if case.batch != batch:
         return f"got batch {case.batch}, which the inputs {words} fix at {batch}: leave out the axis, or give others"
     if resolution is not None and case.resolution != resolution:

@@ -37,7 +37,11 @@ QUICK, USUAL, PUBLICATION = 1, 3, 8  # launches
 
 def usual_layouts(device: str) -> tuple[str, ...]:
     """On a GPU both, the usual one first: which is better there depends on the kernels that each gets."""
-    return (USUAL_LAYOUT,) if device == "cpu" else (USUAL_LAYOUT, *(each for each in LAYOUTS if each != USUAL_LAYOUT))
+    return (
+        (USUAL_LAYOUT,)
+        if device == "cpu"
+        else (USUAL_LAYOUT, *(layout for layout in LAYOUTS if layout != USUAL_LAYOUT))
+    )
 
 
 def usual_dtype(device: str) -> str:

@@ -70,7 +70,7 @@ def choices_of(server: Server, entry: Planned, settings: Json) -> Json | None:
         values = server.run("choose", settings["timeout"], **request).values
         if values["status"] != "ok":
             values = {"reason": f"{values['status']}: {values['reason']}"}
-        kept = {each.name: values[each.name] for each in fields(Choices) if each.name in values}
+        kept = {declared.name: values[declared.name] for declared in fields(Choices) if declared.name in values}
         write_whole(path, json.dumps(kept).encode())
     chosen: Json = json.loads(path.read_bytes())
     return chosen
@@ -143,7 +143,7 @@ def _count(server: Server, path: Path, request: Json, timeout_s: float) -> Count
 
 def _kept(counted: Counted) -> Counts | None:
     """The counts of a launch; None where counting failed."""
-    names = [each.name for each in fields(Counts)]
+    names = [declared.name for declared in fields(Counts)]
     return Counts(**{name: getattr(counted, name) for name in names}) if counted.status == "ok" else None
 
 
