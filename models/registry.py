@@ -83,11 +83,15 @@ def formulations_of(mixings: Iterable[str], *, published: bool) -> tuple[str, ..
 
 
 def _pyramid(
-    factory: str, mixer: str, dim: int, depths: tuple[int, ...], published: Published | None = None, rival: str = ""
+    factory: str,
+    mixer: str,
+    size: tuple[int, tuple[int, ...], float],
+    published: Published | None = None,
+    rival: str = "",
 ) -> Entry:
-    """A network of four stages. rival: the convolutional network that it is compared with as published."""
+    """A network of four stages. size: dim, depths, drop path; rival: a convolutional network to compare with."""
     compared_with = {rival: "two networks as published"} if rival else {}
-    settings = {"dim": dim, "depths": depths}
+    settings = dict(zip(("dim", "depths", "drop_path"), size, strict=True))
     return Entry(
         "network", f"mixprof.models.{factory}", mixer=mixer, settings=settings, published=published,
         compared_with=compared_with,
@@ -95,7 +99,7 @@ def _pyramid(
 
 
 def _vit(dim: int, heads: int) -> Entry:
-    settings = {"dim": dim, "depth": 12, "heads": heads}
+    settings = {"dim": dim, "depth": 12, "heads": heads, "drop_path": 0.1}
     return Entry(
         "network", "mixprof.models.vit:ViT", window=False, settings=settings, options=ATTENTION, plain=PLAIN_ATTENTION
     )
@@ -103,7 +107,7 @@ def _vit(dim: int, heads: int) -> Entry:
 
 _MIXERS = "mixprof.models.mixers"
 _SWIN, _DWNET = "swin:Swin", "dwnet:DWNet"
-_SHALLOW, _DEEP = (2, 2, 6, 2), (2, 2, 18, 2)
+_T, _S, _B = (96, (2, 2, 6, 2), 0.2), (96, (2, 2, 18, 2), 0.3), (128, (2, 2, 18, 2), 0.5)  # dim, depths, drop path
 _SWIN_PAPER = "Liu et al., Swin Transformer, ICCV 2021, table 1a"
 _DWNET_PAPER = "Han et al., ICLR 2022 (arXiv 2106.04263), table 2"
 
@@ -153,21 +157,21 @@ MODELS: dict[str, Entry] = {
         "mixer", f"{_MIXERS}.deformable_aggregation:DeformableAggregation",
         odd=True, options=SAMPLING, plain=PLAIN_SAMPLING,
     ),
-    "swin_t": _pyramid(_SWIN, "window_attention", 96, _SHALLOW, Published(81.3, 760, "", _SWIN_PAPER), "dwnet_t"),
-    "swin_s": _pyramid(_SWIN, "window_attention", 96, _DEEP, Published(83.0, 435, "", _SWIN_PAPER)),
-    "swin_b": _pyramid(_SWIN, "window_attention", 128, _DEEP, Published(83.5, 291, "", _SWIN_PAPER), "dwnet_b"),
+    "swin_t": _pyramid(_SWIN, "window_attention", _T, Published(81.3, 760, "", _SWIN_PAPER), "dwnet_t"),
+    "swin_s": _pyramid(_SWIN, "window_attention", _S, Published(83.0, 435, "", _SWIN_PAPER)),
+    "swin_b": _pyramid(_SWIN, "window_attention", _B, Published(83.5, 291, "", _SWIN_PAPER), "dwnet_b"),
     "dwnet_t": _pyramid(
-        _DWNET, "depthwise_conv", 96, _SHALLOW, Published(81.2, 1030, "24M / 3.8G", _DWNET_PAPER)
+        _DWNET, "depthwise_conv", _T, Published(81.2, 1030, "24M / 3.8G", _DWNET_PAPER)
     ),
-    "dwnet_b": _pyramid(_DWNET, "depthwise_conv", 128, _DEEP, Published(83.2, 370, "74M / 12.9G", _DWNET_PAPER)),
+    "dwnet_b": _pyramid(_DWNET, "depthwise_conv", _B, Published(83.2, 370, "74M / 12.9G", _DWNET_PAPER)),
     "dynamic_dwnet_t": _pyramid(
-        _DWNET, "dynamic_depthwise_conv", 96, _SHALLOW, Published(81.8, None, "51M / 3.8G", _DWNET_PAPER)
+        _DWNET, "dynamic_depthwise_conv", _T, Published(81.8, None, "51M / 3.8G", _DWNET_PAPER)
     ),
     "dynamic_dwnet_b": _pyramid(
-        _DWNET, "dynamic_depthwise_conv", 128, _DEEP, Published(83.2, None, "162M / 13.0G", _DWNET_PAPER)
+        _DWNET, "dynamic_depthwise_conv", _B, Published(83.2, None, "162M / 13.0G", _DWNET_PAPER)
     ),
-    "i_dynamic_dwnet_t": _pyramid(_DWNET, "inhomogeneous_depthwise_conv", 96, _SHALLOW),
-    "i_dynamic_dwnet_b": _pyramid(_DWNET, "inhomogeneous_depthwise_conv", 128, _DEEP),
+    "i_dynamic_dwnet_t": _pyramid(_DWNET, "inhomogeneous_depthwise_conv", _T),
+    "i_dynamic_dwnet_b": _pyramid(_DWNET, "inhomogeneous_depthwise_conv", _B),
     "vit_s": _vit(384, 6),
     "vit_b": _vit(768, 12),
 }  # fmt: skip

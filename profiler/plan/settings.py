@@ -7,8 +7,9 @@ follow from the fields of `Axes` and `Measure`.
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
+from mixprof.data.case import STEP, STEPS
 from mixprof.data.errors import UsageError
-from mixprof.lowerings import LOWERINGS
+from mixprof.lowerings import LOWERINGS, steps
 from mixprof.plan.values import (
     BYTES,
     DEGREES,
@@ -44,8 +45,8 @@ def usual_layouts(device: str) -> tuple[str, ...]:
     )
 
 
-def usual_dtype(device: str) -> str:
-    return "float32" if device == "cpu" else "float16"
+def usual_dtype(device: str, step: str = STEP) -> str:
+    return "float32" if device == "cpu" else "float16" if step == STEP else "amp_float16"
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ class Axes:
     devices: tuple[str, ...] | None = setting(None, DEVICE, "where it runs", "the first CUDA device, else cpu")
     dtypes: tuple[str, ...] | None = setting(
         None,
-        one_of(*DTYPES, QUANTIZED),
-        "element type; float32 leaves TF32 off",
+        one_of(*DTYPES, *steps.MIXED, QUANTIZED),
+        "element type; float32 leaves TF32 off; amp_* to train",
         f"{usual_dtype('cpu')} on a CPU, {usual_dtype('cuda:0')} on CUDA",
     )
     layouts: tuple[str, ...] | None = setting(
@@ -102,6 +103,7 @@ class Axes:
         f"{USUAL_LAYOUT}, or contiguous where a module cannot take it; on a GPU both",
     )
     modes: tuple[str, ...] = setting(("hot",), one_of("hot", "cold"), "cold flushes caches before each sample")
+    steps: tuple[str, ...] = setting((STEP,), one_of(*STEPS), "a forward alone, or a training step or a part of it")
     batches: tuple[int, ...] | None = setting(None, whole_number(1), "images in one forward", "1")
     resolutions: tuple[tuple[int, int], ...] | None = setting(
         None,

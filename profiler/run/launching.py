@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from mixprof import lowerings
-from mixprof.data.case import Case
+from mixprof.data.case import STEP, Case
 from mixprof.data.choices import Choices
 from mixprof.data.files import write_whole
 from mixprof.data.json import Json, decode, to_builtins
@@ -61,7 +61,9 @@ def choices_of(server: Server, entry: Planned, settings: Json) -> Json | None:
     """
     case = entry.case
     chooses = lowerings.entry_of(case.lowering).chooses and entry.source.specialize is not None
-    if not chooses or settings["formulations"] != "measured" or case.dtype == QUANTIZED:  # whose file all engines share
+    if (
+        case.step != STEP or not chooses or settings["formulations"] != "measured" or case.dtype == QUANTIZED
+    ):  # whose file all engines share
         return None
     reference = reference_of(server, case)
     path = reference.with_name(f"{case.key}.choices.json")
