@@ -8,31 +8,20 @@ stand throughout. The inputs are not included: they are the data loader's.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mixprof.data.launch import StepMemory
-from mixprof.machine.devices import Device
-from mixprof.metrics import memory_plan
+from mixprof.metrics import Subject, memory_plan
 from mixprof.metrics.flops import entered_modules
 from mixprof.metrics.memory_plan import Liveness
 from mixprof.metrics.workspaces import WORKSPACES, nbytes
+from mixprof.models.step import Step
 
 ACTIVATIONS, GRADIENTS, TEMPORARIES = "activations", "gradients", "temporaries"
-
-
-class Trained(Protocol):
-    """A training step that can be run as often as one likes."""
-
-    @property
-    def module(self) -> nn.Module: ...
-    @property
-    def optimizer(self) -> torch.optim.Optimizer: ...
-    def zero_grad(self) -> None: ...
-    def train(self) -> None: ...
 
 
 class Ledger(Liveness):
@@ -67,30 +56,56 @@ class Ledger(Liveness):
         self.at_peak = self.by.copy()
 
 
-def measure_step(step: Trained, device: Device) -> StepMemory:
-    """The peak of a step by the device's allocator, and its categories from a further step that is followed.
+def measure(subject: Subject) -> StepMemory | None:
+    """The peak of a training step, or of the part that is timed, after the timed ones; None in inference.
 
-    The step ran before, so that the optimizer has its state.
+    Its categories are those of a further step that is followed. What is compiled cannot be: its peak alone is known.
     """
+    step, case = subject.lowered.training, subject.case
+    if step is None:
+        return None
     step.zero_grad()
-    peak = device.allocator_peak(step.train)
+    peak = subject.device.allocator_peak(lambda: run(step, case.step))
+    if peak is None:
+        return None
+    if case.lowering.split(":")[0] != "eager":
+        weights, state = _standing(step)
+        return StepMemory(weights_bytes=weights, optimizer_bytes=state, peak_bytes=weights + state + peak)
     step.zero_grad()
-    return _followed(step, Ledger({}, fake=False), peak)
+    return _followed(step, case.step, Ledger({}, fake=False), peak)
 
 
-def predict_step(step: Trained) -> StepMemory:
+def predict(step: Step, part: str) -> StepMemory:
     """The same of a step on fake tensors, to be called in their mode: nothing is computed."""
+    step.forward()  # it makes its labels
     for group in step.optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
     step.optimizer.step()  # it makes its state
     step.zero_grad()
-    cpu = next(step.module.parameters()).device.type == "cpu"
+    step.loss = None
     with Fused():
-        return _followed(step, Ledger(WORKSPACES if cpu else {}, fake=True), None)
+        return _followed(step, part, Ledger(WORKSPACES if step.device.type == "cpu" else {}, fake=True), None)
 
 
-def _followed(step: Trained, ledger: Ledger, measured: int | None) -> StepMemory:
+def run(step: Step, part: str) -> None:
+    """A whole step, or what it takes to get to the end of a part, "forward" or "backward"."""
+    if part == "train":
+        step.train()
+        return
+    step.zero_grad()
+    step.forward()
+    if part == "backward":
+        step.backward()
+
+
+def _standing(step: Step) -> tuple[int, int]:
+    """Bytes of weights with buffers, and of the optimizer's state."""
+    kept = [each for state in step.optimizer.state.values() for each in state.values() if isinstance(each, Tensor)]
+    return sum(map(nbytes, [*step.module.parameters(), *step.module.buffers()])), sum(map(nbytes, kept))
+
+
+def _followed(step: Step, part: str, ledger: Ledger, measured: int | None) -> StepMemory:
     """Follow a step. measured: its peak, where that is known from elsewhere."""
     by_module: Counter[str] = Counter()
     with ExitStack() as stack:
@@ -148,16 +163,16 @@ class Fused(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def fake_copy(module: nn.Module, device: str) -> nn.Module:
-    """Put a module's tensors on fake storage of a device, in place: to be called in a FakeTensorMode. Ties stay."""
+def faked(module: nn.Module, device: str) -> nn.Module:
+    """A module with its tensors faked on a device, in place: to be called in a FakeTensorMode. Ties stay."""
     placed: dict[int, Tensor] = {}
     for part in module.modules():
         own: tuple[Any, ...] = (part._parameters, part._buffers)
         for tensors in own:
             for name, tensor in tensors.items():
                 if tensor is not None:
-                    faked = memory_plan.fake(tensor, device)
+                    made = memory_plan.fake(tensor, device)
                     if isinstance(tensor, nn.Parameter):
-                        faked = nn.Parameter(faked.detach(), tensor.requires_grad)
-                    tensors[name] = placed.setdefault(id(tensor), faked)
+                        made = nn.Parameter(made.detach(), tensor.requires_grad)
+                    tensors[name] = placed.setdefault(id(tensor), made)
     return module
