@@ -105,12 +105,35 @@ def deformable_aggregation(x: Array, state: State, window: int) -> Array:
     return linear(out, state, "proj")
 
 
+def selective_scan(x: Array, state: State, window: int) -> Array:
+    """Position after position along four paths: rows, columns, and both from the end."""
+    u = depthwise(linear(x, state, "in_proj"), state, "conv")
+    u = u / (1 + np.exp(-u))
+    batch, height, width, channels = x.shape
+    low, states = linear(u, state, "steps").reshape(batch, height, width, 4, -1), linear(u, state, "states")
+    rows = [(y, column) for y in range(height) for column in range(width)]
+    columns = [(y, column) for column in range(width) for y in range(height)]
+    out = u * state["skip"].sum(axis=0)
+    for direction, path in enumerate((rows, columns, rows[::-1], columns[::-1])):
+        for image in range(batch):
+            hidden = np.zeros(channels)
+            for y, column in path:
+                at = image, y, column
+                step = low[at][direction] @ state["step_weight"][direction] + state["step_bias"][direction, 0]
+                step = np.log1p(np.exp(step))
+                hidden *= np.exp(-step * np.exp(state["rate"][direction]))
+                hidden += step * states[at][direction] * u[at]
+                out[at] += states[at][4 + direction] * hidden
+    return linear(layer_norm(out, state, "norm"), state, "out_proj")
+
+
 NEWER = {
     "focal_modulation": focal_modulation,
     "split_depthwise_conv": split_depthwise_conv,
     "linear_attention": linear_attention,
     "convnext": convnext,
     "dynamic_large_kernel": dynamic_large_kernel,
+    "selective_scan": selective_scan,
     "deformable_aggregation": deformable_aggregation,
 }
 EVERY = {**MIXERS, **NEWER}

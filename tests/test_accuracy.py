@@ -15,7 +15,7 @@ DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.floa
 CASES = [("window_attention:shifted=true", 7), ("depthwise_conv", 7), ("dynamic_depthwise_conv", 7),
          ("inhomogeneous_depthwise_conv", 5), ("local_mlp", 3), ("neighborhood_attention", 3)]  # fmt: skip
 NEWER = [("focal_modulation", 7), ("split_depthwise_conv", 7), ("linear_attention", 7), ("convnext", 7),
-         ("dynamic_large_kernel", 5), ("deformable_aggregation", 3)]  # fmt: skip
+         ("dynamic_large_kernel", 5), ("deformable_aggregation", 3), ("selective_scan", 7)]  # fmt: skip
 
 
 def prepared(name, window, batch=3):

@@ -54,6 +54,7 @@ FORMULATIONS = [
         ),
         (["linear_attention"], ["attention=linear", "attention=quadratic"]),
         (["dynamic_large_kernel"], ["aggregation=matmul", "aggregation=shift", "aggregation=unfold_sum"]),
+        (["selective_scan"], ["scan=chunked", "scan=doubling"]),
         (["deformable_aggregation"], ["aggregation=gather", "aggregation=grid_sample"]),
     )
     for name in names
@@ -203,7 +204,7 @@ def test_every_tensor_contributes(name, size, window, channels):
     for missing in state:
         if not missing.endswith("num_batches_tracked"):
             wrong = expected_output(name, x.numpy(), state | {missing: np.zeros_like(state[missing])}, window)
-            assert relative_error(got, wrong) > 1e-2, missing
+            assert relative_error(wrong, got) > 1e-2, missing
 
 
 def rearranged(tensor: str, arrange: Callable[[np.ndarray], np.ndarray]) -> Callable:
@@ -284,6 +285,7 @@ WRONG = {
         "kernel.weight", lambda weight: weight.reshape(9, 7, 7).swapaxes(1, 2)
     ),
     ("dynamic_large_kernel", "taps transposed"): rearranged("kernel.weight", transposed_taps(3, axis=0)),
+    ("selective_scan", "another order of directions"): rearranged("rate", lambda rate: rate[::-1]),
     ("deformable_aggregation", "offsets as (y, x)"): rearranged(
         "offset_mask.weight",
         lambda weight: weight.reshape(2, 27, 64)[:, [*(n ^ 1 for n in range(18)), *range(18, 27)]],
@@ -335,6 +337,11 @@ COUNTS: dict[str, Callable[[int, int, int, int, int], tuple[int, int]]] = {
     "dynamic_large_kernel": lambda N, C, K, G, h: (
         3 * C**2 + 3 * C + 49 * K**2 + K**2,
         2 * N * C**2 + 49 * C**2 + 49 * N * C + 49 * N * h * K**2 + N * K**2 * C,
+    ),
+    # Steps of four directions by way of C/16 values each, the 3x3 convolution, and two products per state.
+    "selective_scan": lambda N, C, K, G, h: (
+        2 * C**2 + 10 * C + 2 * C * 4 * C // 16 + 8 * C + 3 * 4 * C + 2 * C,
+        2 * N * C**2 + 9 * N * C + 2 * N * C * 4 * C // 16 + 8 * N * C + 2 * 4 * N * C,
     ),
     # Each of K^2 samples is a sum over four neighbours, weighted: 4 K^2 values meet each channel.
     "deformable_aggregation": lambda N, C, K, G, h: (

@@ -95,7 +95,7 @@ def _module(
     choices = Choices(**request.get("choices") or {})
     module = built.module
     if case.step == STEP:  # training needs its batch norms, and changes what would be computed ahead
-        module = modules.specialize(source, module, case.lowering, choices.formulations)
+        module = modules.specialize(source, module, case.lowering, choices.formulations, case.device)
     module = lowerings.convert(module, process.torch_dtype(case.dtype))
     bytes_of_weights = None if case.dtype == "int8" else weights_bytes(module)  # of which some are bytes then
     target = training.target_of(replace(target, images=built.example.images), case, module, reference.right)
