@@ -72,7 +72,7 @@ def measure(subject: Subject) -> StepMemory | None:
         weights, state = _standing(step)
         return StepMemory(weights_bytes=weights, optimizer_bytes=state, peak_bytes=weights + state + peak)
     step.zero_grad()
-    return _followed(step, case.step, Ledger({}, fake=False), peak)
+    return _followed(step, case.step, Ledger(_workspaces(step), fake=False), peak)
 
 
 def predict(step: Step, part: str) -> StepMemory:
@@ -85,7 +85,11 @@ def predict(step: Step, part: str) -> StepMemory:
     step.zero_grad()
     step.loss = None
     with Fused():
-        return _followed(step, part, Ledger(WORKSPACES if step.device.type == "cpu" else {}, fake=True), None)
+        return _followed(step, part, Ledger(_workspaces(step), fake=True), None)
+
+
+def _workspaces(step: Step) -> Mapping[str, Callable[..., int]]:
+    return WORKSPACES if step.device.type == "cpu" else {}
 
 
 def run(step: Step, part: str) -> None:
