@@ -6,12 +6,24 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from mixprof.models.kernels import triton
+from mixprof.models.kernels.cpu.linear import CppLinear
 from mixprof.models.layers import EagerLinear, Formulated, PointwiseLinear
-from mixprof.models.registry import MODELS, POINTWISE, PUBLISHED, formulations_of
+from mixprof.models.registry import (
+    CPP_LINEAR,
+    KERNEL_LOWERINGS,
+    MODELS,
+    POINTWISE,
+    PUBLISHED,
+    TRITON,
+    can_hold,
+    formulations_of,
+)
 
 LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
 DONE = "specialized_for"  # the attribute that notes it on a module
 ARRANGED = "arranged_as"  # that which notes a formulation on a part, as asked for or as it runs
+KINDS: dict[str, type[PointwiseLinear]] = {POINTWISE: PointwiseLinear, CPP_LINEAR: CppLinear}
 LINEAR = "linear"  # the one mixing of parts that mix channels alone
 # Every part of a model that offers formulations, by its class.
 OFFERED: dict[str, tuple[str, ...]] = {
@@ -34,14 +46,17 @@ class Resizable(Protocol):
     def free_resolution(self) -> None: ...
 
 
-def specialize(module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None) -> nn.Module:
+def specialize(
+    module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None, device: str | None = None
+) -> nn.Module:
     """Fold the batch norms of a published module and give its parts the formulations that suit the lowering.
 
-    formulations: of parts, by their paths; a part that is not among them gets the usual one. Works in place, in any
+    formulations: of parts, by their paths; a part that is not among them gets the usual one. device: where it will
+    run, None for nowhere. Works in place, in any
     float dtype, and returns the module. A name with options ("compile:max-autotune") counts
     by what stands before the colon, but for "resolutions=", which asks for a module that takes any resolution.
-    Raises ValueError for an unknown lowering, for a module that already is specialized for another one, and for
-    one that is built for its resolution and asked to take any.
+    Raises ValueError for an unknown lowering, for a module that already is specialized for another one, for
+    one that is built for its resolution and asked to take any, and for a kernel that is none of the device.
     """
     name = lowering.split(":")[0]
     if name not in LOWERINGS:
@@ -64,6 +79,10 @@ def specialize(module: nn.Module, lowering: str, formulations: Mapping[str, str]
     if any(option.startswith("resolutions=") for option in lowering.split(":")[1:]):
         free_resolution(module)
     setattr(module, DONE, name)
+    if device is not None and not device.startswith("cuda") and TRITON in map(mixing_of, formulations_in(module)):
+        raise ValueError(
+            f"got formulation {TRITON!r} on {device}, expected a CUDA device: its kernels are for no other"
+        )
     return module
 
 
@@ -86,11 +105,21 @@ def offered(part: nn.Module) -> tuple[str, ...]:
 
 def mixing_of(formulation: str) -> str:
     """How a formulation mixes positions, whatever its Linears run as."""
-    return formulation.removesuffix(POINTWISE)
+    return formulation.partition("+")[0]
+
+
+def linear_of(formulation: str) -> str:
+    """What the Linears of a formulation run as, one of LINEARS."""
+    return formulation.removeprefix(mixing_of(formulation))
 
 
 def arrange(part: nn.Module, lowering: str, formulation: str | None) -> None:
-    """Arrange one part for a lowering in a formulation; None: the usual one."""
+    """Arrange one part for a lowering in a formulation; None: the usual one. ValueError where it cannot run there."""
+    if formulation is not None and not can_hold(lowering, formulation):
+        expected = " or ".join(KERNEL_LOWERINGS)
+        raise ValueError(f"got formulation {formulation!r} for {lowering!r}, expected {expected}: no graph holds it")
+    if formulation is not None and mixing_of(formulation) == TRITON and not triton.is_installed():
+        raise ValueError(f"got formulation {formulation!r} without the package triton: pip install 'mixprof[triton]'")
     if formulation is not None:
         setattr(part, ARRANGED, formulation)
     if formulation == PUBLISHED:
@@ -102,8 +131,8 @@ def arrange(part: nn.Module, lowering: str, formulation: str | None) -> None:
             inner.specialize(lowering)
     if formulation is None and lowering == "eager":
         use_linears(part, EagerLinear)
-    elif formulation is not None and formulation.endswith(POINTWISE):
-        use_linears(part, PointwiseLinear)
+    elif formulation is not None and (kind := KINDS.get(linear_of(formulation))):
+        use_linears(part, kind)
 
 
 def runs(part: nn.Module) -> str:
@@ -148,8 +177,7 @@ def override(module: nn.Module, option: str, value: str) -> None:
         _pin(module, value)
         return
     for part in parts_of(module).values():
-        linear = LINEAR + (POINTWISE if value.endswith(POINTWISE) else "")
-        setattr(part, ARRANGED, value if value in offered(part) else linear)
+        setattr(part, ARRANGED, value if value in offered(part) else LINEAR + linear_of(value))
         if value != PUBLISHED:
             _pin(part, mixing_of(value))
 

@@ -59,16 +59,22 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 def _with_settings(function: Function) -> Function:
     """The function, whose help lists every axis and setting that its keywords can be."""
-    own = [each for each in inspect.signature(function).parameters.values() if each.kind != each.VAR_KEYWORD]
+    own = [
+        declared
+        for declared in inspect.signature(function).parameters.values()
+        if declared.kind != declared.VAR_KEYWORD
+    ]
     special: dict[str, list[Field[Any]]] = {
         "ab": [declared for declared in fields(Spec) if declared.name in OF_A_JOB],
         "sweep": list(fields(Elsewhere)),
     }
-    names = {each.name for each in own}
+    names = {declared.name for declared in own}
     more = [
-        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=_default(each), annotation=each.type)
-        for each in (*special.get(function.__name__, ()), *fields(Axes), *fields(Measure))
-        if each.name not in names
+        inspect.Parameter(
+            declared.name, inspect.Parameter.KEYWORD_ONLY, default=_default(declared), annotation=declared.type
+        )
+        for declared in (*special.get(function.__name__, ()), *fields(Axes), *fields(Measure))
+        if declared.name not in names
     ]
     function.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
     return function

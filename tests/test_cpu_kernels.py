@@ -5,6 +5,7 @@ import torch
 
 from mixprof import models
 from mixprof.models.kernels.cpu import build
+from mixprof.models.kernels.cpu.linear import CppLinear
 
 needs_compiler = pytest.mark.skipif(build.compiler_here() is None, reason="there is no C++ compiler")
 SHAPES = [(1, 56, 56, 96, 7), (2, 5, 7, 96, 3), (3, 1, 1, 32, 5), (1, 9, 2, 160, 7), (1, 3, 26, 64, 9)]
@@ -35,12 +36,30 @@ def test_the_inhomogeneous_kernel_is_right(shape, dtype):
 
 
 @needs_compiler
-def test_the_operator_has_shapes_without_values_and_compiles():
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    ("rows", "depth", "outputs"), [((1,), 1, 1), ((2, 5, 7), 24, 33), ((13,), 96, 64), ((200,), 40, 31)]
+)
+@torch.no_grad()
+def test_the_product_is_right(rows, depth, outputs, dtype):
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(depth, outputs, bias=outputs != 31).to(dtype)
+    x = torch.randn(*rows, depth, dtype=dtype)
+    ours = CppLinear.of(plain)(x)
+    expected = plain.double()(x.double())
+    assert ours.shape == expected.shape
+    assert (ours.double() - expected).abs().max() / expected.abs().max() < TOLERANCE[dtype]
+
+
+@needs_compiler
+def test_the_operators_have_shapes_without_values_and_compiles():
     generator = torch.Generator().manual_seed(0)
     shapes = ((1, 4, 5, 32), (1, 4, 5, 8), (9, 8, 32), (9, 32), (32,), (32,))
     operands = [torch.randn(shape, generator=generator) for shape in shapes]
     tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
     torch.library.opcheck(torch.ops.mixprof.inhomogeneous, (*operands, 3), test_utils=tests)
+    product = [torch.randn(shape, generator=generator) for shape in ((2, 3, 8), (2, 8, 32), (64,))]
+    torch.library.opcheck(torch.ops.mixprof.linear, (*product, 40), test_utils=tests)
 
 
 def test_without_a_compiler_the_reason_is_named(monkeypatch):

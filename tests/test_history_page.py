@@ -14,6 +14,7 @@ from chromium import MISSING, Chromium, Page, program
 from mixprof.cli import main
 from mixprof.data.git import Commit, checked_out
 from mixprof.data.histories import History
+from mixprof.data.pairs import Timed
 from mixprof.reports.gate.stored import DATE, Kept, Stored, of_run
 from mixprof.reports.gate.trends import by_testbed
 from synthetic_runs import MANIFEST, case, ok, write_run
@@ -27,8 +28,8 @@ QUICK, SLOW = {"cpu": "A cpu", "threads": 2}, {"cpu": "<b>B</b>", "threads": 1}
 def stored(day, testbed, conv, commit, macs=100, status="ok", torch="2.13.0"):
     """A run whose two cases take so many times as long as the anchor."""
     kept = {
-        CONV: Kept(CONV, "ok", None, {"macs": macs}, math.log(conv), 0.004, 3),
-        ATTENTION: Kept(ATTENTION, status, None, {}, math.log(0.9) if status == "ok" else None, 0.004, 3),
+        Timed(CONV): Kept(Timed(CONV), "ok", None, {"macs": macs}, math.log(conv), 0.004, 3),
+        Timed(ATTENTION): Kept(Timed(ATTENTION), status, None, {}, math.log(0.9) if status == "ok" else None, 0.004, 3),
     }
     created = (START + timedelta(days=day)).strftime(DATE)
     return Stored(created, testbed, {"torch": torch}, {}, kept, commit)
@@ -59,6 +60,10 @@ def history(tmp_path_factory):
     return planted(tmp_path_factory.mktemp("history"))
 
 
+def commit_of(run):
+    return run.commit.hash
+
+
 def command(*arguments):
     return main.main(["history", *map(str, arguments)])
 
@@ -68,10 +73,11 @@ def test_changes_are_found_testbed_by_testbed_with_the_commits_around_them(histo
     beds = by_testbed([Stored.from_json(place.read(file)) for file in place.files()])
     assert [len(bed.runs) for bed in beds] == [30, 30]
     (time,) = [change for bed in beds for change in bed.changes if change.time]
-    assert (time.case, time.before.commit.hash, time.after.commit.hash) == (CONV, hash_of(19), hash_of(20))
+    assert (time.timed.case, commit_of(time.before), commit_of(time.after)) == (CONV, hash_of(19), hash_of(20))
+    assert time.time
     assert time.time.low < math.log(1.08) < time.time.high
     rest = [change for bed in beds for change in bed.changes if not change.time]
-    assert [(change.after.commit.hash, change.exact, change.status) for change in rest] == [
+    assert [(commit_of(change.after), change.exact, change.status) for change in rest] == [
         (hash_of(25), None, ("ok", "oom")),
         (hash_of(9), {"macs": (100, 101)}, None),
     ]
@@ -167,6 +173,7 @@ def test_a_run_keeps_the_commit_that_was_checked_out(tmp_path, monkeypatch):
     git("add", "a.py")
     git("commit", "-m", "A first one\n\nwith more")
     commit = checked_out()
+    assert commit
     assert (len(commit.hash), commit.subject, commit.dirty) == (40, "A first one", False)
     (tmp_path / "a.py").write_text("2")
     assert checked_out() == replace(commit, dirty=True)

@@ -51,10 +51,10 @@ def _judge(arguments: argparse.Namespace) -> int:
         outcome = Outcome("check", arguments.against, arguments.folder, [], notes=["the history begins with this run"])
     else:
         names = declared(under_test, [*base.newest.versions, *head.versions])
-        refuse_unused_patterns(policy, [case.label() for case in base.newest.cases])
+        refuse_unused_patterns(policy, [key.case.label() for key in base.newest.cases])
         outcome = check(arguments.folder, head, base, names, policy.thresholds, arguments.exact_only)
     times = stored.times_of_run(Path(arguments.folder))
-    cases = [replace(judged, times=times.get(judged.case) or {}) for judged in outcome.cases]
+    cases = [replace(judged, times=(not judged.time and times.get(judged.case)) or {}) for judged in outcome.cases]
     outcome = replace(outcome, cases=cases, notes=[*outcome.notes, calibrations.in_words(dict(head.testbed))])
     code = gate_options.conclude(outcome, policy, arguments, None)
     if arguments.add and history is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[Parser]
 
 NAMES = (
-    *("models", "doctor", "count", "time", "plan", "sweep", "merge", "report", "crosscheck"),
+    *("models", "doctor", "count", "time", "plan", "sweep", "merge", "report", "crosscheck", "serve-test"),
     *("ab", "bisect", "accept", "calibrate", "check", "baseline", "history"),
 )
 DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "tomli_w": "tomli-w"}  # where the module's name is another
@@ -30,7 +30,7 @@ DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "tomli_w": "tomli-w"}  # where
 def command(name: str) -> Command | ModuleNotFoundError:
     """A command of NAMES, whose module is imported now; the error where it needs a package that is not installed."""
     try:
-        loaded: Command = importlib.import_module(f"mixprof.cli.{name}").COMMAND
+        loaded: Command = importlib.import_module(f"mixprof.cli.{name.replace('-', '_')}").COMMAND
         return loaded
     except ModuleNotFoundError as error:
         return error

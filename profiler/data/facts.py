@@ -42,7 +42,7 @@ def record_facts(record: Record, manifest: Manifest) -> Json:
     published = facts.get("published") if (case.resolution, case.window) == ((224, 224), 7) else None
     plain = facts.get("plain_formulations") or {}
     fuses = (lowering_facts(manifest).get(case.lowering.split(":")[0]) or {}).get("fuses", True)
-    ran = [how.removesuffix("+1x1") for how in (record.proof or {}).get("formulation") or ()]
+    ran = [how.partition("+")[0] for how in (record.proof or {}).get("formulation") or ()]
     return {
         **{name: facts.get(name) for name in ("own_mixer", "mixer")},
         "compared_with": json.dumps(facts["compared_with"]) if facts.get("compared_with") else None,

@@ -45,7 +45,7 @@ def merge_base(head: str) -> str:
     """The commit at which a revision left the default branch. UsageError where a shallow clone hides it."""
     commit = resolve(head)
     branches = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
-    known = [each for each in branches if ask("rev-parse", "--verify", "--quiet", f"{each}^{{commit}}").stdout.strip()]
+    known = [name for name in branches if ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").stdout.strip()]
     for branch in known:
         done = ask("merge-base", branch, commit)
         if done.returncode == 0:

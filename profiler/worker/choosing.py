@@ -22,7 +22,7 @@ from mixprof.lowerings import Lowered, Target
 from mixprof.machine import cpu_contention, devices, process, streams, testbed
 from mixprof.metrics import accuracy
 from mixprof.models import specialization
-from mixprof.models.registry import POINTWISE, PUBLISHED
+from mixprof.models.registry import PUBLISHED, can_run
 from mixprof.worker import counting, modules, pin, simulated
 from mixprof.worker.reference import Reference
 
@@ -84,7 +84,8 @@ def _predicted_peak(source: Mapping[str, Any], case: Case, formulations: Mapping
 def sources() -> str:
     """A digest of the code of all formulations: what another code took says nothing of this one."""
     folder = Path(specialization.__file__).parent
-    return digest([digest(path.read_text()) for path in sorted(folder.rglob("*.py"))])
+    files = sorted(path for kind in ("*.py", "*.cpp", "*.h") for path in folder.rglob(kind))
+    return digest([digest(path.read_text()) for path in files])
 
 
 def input_shapes(module: nn.Module, forward: Callable[[], object]) -> dict[str, tuple[int, ...]]:
@@ -162,12 +163,13 @@ class Race:
         self.refused: dict[str, str] = {}
 
     def run(self) -> Choice:
-        offered = specialization.offered(self.part)
+        case, form = self.racing.case, lowerings.form_of(self.racing.target.name)
+        offered = [one for one in specialization.offered(self.part) if can_run(one, form, case.device)]
         usual, self.right = self._enter_usual()
         mixing = specialization.mixing_of(usual)
         self._heat([name for name in offered if specialization.mixing_of(name) == mixing or name == PUBLISHED])
-        linear = POINTWISE if self._fastest(but=PUBLISHED).endswith(POINTWISE) else ""
-        self._heat([name for name in offered if name.endswith(POINTWISE) == bool(linear)])
+        linear = specialization.linear_of(self._fastest(but=PUBLISHED))
+        self._heat([name for name in offered if specialization.linear_of(name) == linear])
         fastest, least = self._fastest(), {name: min(samples) for name, samples in self.ms.items()}
         chosen = usual if least[usual] <= MARGIN * least[fastest] else fastest
         return Choice(type(self.part).__qualname__, self.shape, chosen, usual, least, self.refused)

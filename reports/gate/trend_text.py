@@ -32,7 +32,7 @@ def in_words(change: Change) -> str:
 def row(bed: Testbed, change: Change) -> dict[str, str]:
     """A change in columns."""
     return {
-        "case": change.case.label(),
+        "case": change.timed.label(),
         "testbed": bed.name,
         "change": in_words(change),
         "before": name_of(change.before),
@@ -59,7 +59,7 @@ def next_command(change: Change) -> str:
     if change.status is not None:
         return f"git log {before.hash[:12]}..{after.hash[:12]}"
     counts = "" if change.time is not None else " --exact-only"
-    return " ".join(f"mixprof bisect {before.hash} {after.hash} {axes_of([change.case])}{counts}".split())
+    return " ".join(f"mixprof bisect {before.hash} {after.hash} {axes_of([change.timed.case])}{counts}".split())
 
 
 def as_issue(found: Found, commit_url: str | None) -> str:
@@ -68,7 +68,7 @@ def as_issue(found: Found, commit_url: str | None) -> str:
     cases = f"{len(worse)} change{'s' * (len(worse) != 1)} for the worse, {len(found) - len(worse)} for the better"
     lines = [f"**mixprof history: {cases}.** Each testbed is judged by itself.", "", *_table(found, commit_url)]
     for bed, change in worse:
-        lines += ["", f"{escaped(change.case.label())}, on {escaped(bed.name)}:", "", f"    {next_command(change)}"]
+        lines += ["", f"{escaped(change.timed.label())}, on {escaped(bed.name)}:", "", f"    {next_command(change)}"]
     return "\n".join(lines) + "\n"
 
 

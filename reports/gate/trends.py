@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from mixprof.data.case import Case
+from mixprof.data.pairs import Timed
 from mixprof.reports.gate.check import COMPARES, differing
 from mixprof.reports.gate.history import HORIZON, changes
 from mixprof.reports.gate.stored import MACHINE_FAULTS, Kept, Stored
@@ -32,7 +32,7 @@ class Step:
 class Change:
     """A case that changed between two runs that follow one another in its series."""
 
-    case: Case
+    timed: Timed
     before: Stored
     after: Stored
     time: Step | None = None
@@ -58,7 +58,7 @@ class Change:
 class Series:
     """A case on one testbed. A point is a run, its log ratio to the anchor's time and half its 95 % interval."""
 
-    case: Case
+    timed: Timed
     points: tuple[tuple[Stored, float, float | None], ...]
     levels: tuple[tuple[int, int, float], ...]  # first and last point, and their median
     changes: tuple[Change, ...]
@@ -106,12 +106,12 @@ def by_testbed(runs: Sequence[Stored]) -> list[Testbed]:
 
 
 def _testbed(key: str, runs: Sequence[Stored]) -> Testbed:
-    cases = dict.fromkeys(case for run in reversed(runs) for case in run.cases)
-    series = [of_case(case, [(run, run.cases[case]) for run in runs if case in run.cases]) for case in cases]
-    return Testbed(key, tuple(runs), tuple(sorted(series, key=lambda one: (not one.changes, one.case.label()))))
+    kept = dict.fromkeys(timed for run in reversed(runs) for timed in run.cases)
+    series = [of_timed(timed, [(run, run.cases[timed]) for run in runs if timed in run.cases]) for timed in kept]
+    return Testbed(key, tuple(runs), tuple(sorted(series, key=lambda one: (not one.changes, one.timed.label()))))
 
 
-def of_case(case: Case, runs: Sequence[tuple[Stored, Kept]]) -> Series:
+def of_timed(key: Timed, runs: Sequence[tuple[Stored, Kept]]) -> Series:
     """The series of a case in the runs that have it, oldest first."""
     timed = [(run, kept.log_ratio, _half(kept)) for run, kept in runs if kept.log_ratio is not None]
     values = [value for _, value, _ in timed]
@@ -119,8 +119,8 @@ def of_case(case: Case, runs: Sequence[tuple[Stored, Kept]]) -> Series:
     bounds = [0, *steps, len(values)] if values else []
     spans = itertools.pairwise(bounds)
     levels = tuple((first, after - 1, float(np.median(values[first:after]))) for first, after in spans)
-    found = [Change(case, timed[at - 1][0], timed[at][0], time=step) for at, step in steps.items()]
-    return Series(case, tuple(timed), levels, (*found, *_exact_changes(case, runs)))
+    found = [Change(key, timed[at - 1][0], timed[at][0], time=step) for at, step in steps.items()]
+    return Series(key, tuple(timed), levels, (*found, *_exact_changes(key, runs)))
 
 
 def _half(kept: Kept) -> float | None:
@@ -129,14 +129,14 @@ def _half(kept: Kept) -> float | None:
     return None if alone else float(t_quantile(kept.launches - 1, 0.975)) * kept.error
 
 
-def _exact_changes(case: Case, runs: Sequence[tuple[Stored, Kept]]) -> Iterator[Change]:
+def _exact_changes(key: Timed, runs: Sequence[tuple[Stored, Kept]]) -> Iterator[Change]:
     """Every run with which counts or the status changed. What a busy machine made of a case is no status of its own."""
     told = [(run, kept) for run, kept in runs if kept.status not in MACHINE_FAULTS]
     for (before, old), (after, new) in itertools.pairwise(told):
         if old.status != new.status:
-            yield Change(case, before, after, status=(old.status, new.status))
+            yield Change(key, before, after, status=(old.status, new.status))
         if exact := differing(old, new):
-            yield Change(case, before, after, exact=exact)
+            yield Change(key, before, after, exact=exact)
 
 
 def steps_of(values: Sequence[float]) -> dict[int, Step]:

@@ -49,7 +49,7 @@ def _change(bed: Testbed, change: Change, commit_url: str | None) -> list[str]:
     further = f"<code>{escape(next_command(change))}</code>" if change.is_worse else ""
     mark = ' class="worse"' if change.is_worse else ""
     runs = [f"<td>{linked(run, commit_url)}</td>" for run in (change.before, change.after)]
-    words = [f"<td>{escape(text)}</td>" for text in (change.case.label(), bed.name)]
+    words = [f"<td>{escape(text)}</td>" for text in (change.timed.label(), bed.name)]
     software = escape(", ".join(change.software))
     return [*words, f"<td{mark}>{escape(in_words(change))}</td>", *runs, f"<td>{software}</td>", f"<td>{further}</td>"]
 

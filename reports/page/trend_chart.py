@@ -13,7 +13,7 @@ Place = Callable[[float], float]
 
 def chart(bed: Testbed, series: Series, commit_url: str | None) -> str:
     """A figure; its runs stand at the places of all runs of the testbed."""
-    name = escape(series.case.label())
+    name = escape(series.timed.label())
     caption = f"<figcaption>{name}{_words(series)}</figcaption>"
     if not series.points:
         return f"<figure>{caption}<p>No run has a time of it.</p></figure>"

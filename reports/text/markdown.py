@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"]  # of cases in a table
+ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window"]  # of cases in a table
+ORDER += ["channels", "step"]
 SPECIAL = r"([\\|<*`~$]|(?<![^\W_])_|_(?![^\W_]))"  # an underscore within a word is harmless
 
 
@@ -73,6 +74,11 @@ def number(value: Any, divisor: float = 1) -> str:
         return ""
     scaled = value / divisor
     return f"{scaled:,.0f}" if abs(scaled) >= 1000 else f"{scaled:.4g}"
+
+
+def of_floor(share: Any) -> str:
+    """How near a latency is to its floor, the longer of arithmetic and least bytes: "73%"; empty where unknown."""
+    return "" if pd.isna(share) else f"{share:.0%}"
 
 
 def bounded(value: Any, low: Any, high: Any) -> str:

@@ -7,11 +7,15 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+LIBRARY = torch.library.Library("mixprof", "FRAGMENT")  # our operators' names
+DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 HERE = Path(__file__).parent
 INSTRUCTIONS = {
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"],
@@ -19,6 +23,16 @@ INSTRUCTIONS = {
 }
 FLAGS = ["-std=c++20", "-O3", "-shared", "-fPIC", "-fopenmp", "-fno-math-errno", "-ffp-contract=fast"]
 BUILD_S = 300.0  # a compiler that takes longer has been stopped by something
+
+
+def call(name: str, shape: Sequence[int], operands: Sequence[Tensor], out: Tensor) -> None:
+    """Run the kernel `name`, from operands of the dtype of `out` into that dense tensor. ValueError for a dtype."""
+    if out.dtype not in DTYPES:
+        raise ValueError(f"got {out.dtype} for the kernel {name!r}, expected {', '.join(map(str, DTYPES))}")
+    dense = [part.to(out.dtype).contiguous() for part in operands]  # kept until the kernel is done
+    pointers = (ctypes.c_void_p * len(dense))(*(part.data_ptr() for part in dense))
+    entry = getattr(library(name), f"{name}_{DTYPES[out.dtype]}")
+    entry((ctypes.c_int64 * len(shape))(*shape), pointers, ctypes.c_void_p(out.data_ptr()))
 
 
 @cache

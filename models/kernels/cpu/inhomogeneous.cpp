@@ -1,14 +1,11 @@
 // Kernels predicted per position and applied there, in one pass: those of POSITIONS positions and one row of taps exist
 // at a time, in the first cache. Channels come as (C/G, group): a vector holds one channel of several groups, and meets
 // their predicted weights without a shuffle.
-#include "vectors.h"
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
+#include "product.h"
 
 namespace {
 
-constexpr int64_t GROUPS = 32;
+constexpr int64_t GROUPS = PANEL;
 constexpr int64_t MOST_TAPS = 64;  // in a row
 
 struct Shape {
@@ -25,12 +22,11 @@ struct Operands {
 
 template <class T>
 class Block {
-  static constexpr int64_t PARTS = GROUPS / LANES<T>;  // vectors that hold a weight of each group
-  static constexpr int64_t POSITIONS = std::max<int64_t>(1, ACCUMULATORS / PARTS);
+  static constexpr int64_t PARTS = Product<T>::PARTS, POSITIONS = Product<T>::ROWS;
 
   const Shape &shape;
   const Operands<T> &at;
-  Sum<T> predicted[MOST_TAPS][POSITIONS][GROUPS];
+  Product<T> predicted[MOST_TAPS];
   std::vector<Sum<T>> hidden, sums;  // (POSITIONS, J), (POSITIONS, C)
   int64_t image[POSITIONS], row[POSITIONS], column[POSITIONS];
 
@@ -43,20 +39,6 @@ class Block {
         hidden[p * shape.hidden + j] = std::max<Sum<T>>(widen(at.hidden[flat * shape.hidden + j]), 0);
     }
     std::fill(sums.begin(), sums.end(), Sum<T>(0));
-  }
-
-  void predict(int64_t tap, int64_t slot) {
-    Vector<T> total[POSITIONS][PARTS];
-    for (int64_t p = 0; p < POSITIONS; p++)
-      for (int64_t q = 0; q < PARTS; q++) total[p][q] = load(at.bias + tap * GROUPS + q * LANES<T>);
-    const T *weights = at.weight + tap * shape.hidden * GROUPS;
-    for (int64_t j = 0; j < shape.hidden; j++) {
-      Vector<T> weight[PARTS];
-      for (int64_t q = 0; q < PARTS; q++) weight[q] = load(weights + j * GROUPS + q * LANES<T>);
-      for (int64_t p = 0; p < POSITIONS; p++)
-        for (int64_t q = 0; q < PARTS; q++) total[p][q] += hidden[p * shape.hidden + j] * weight[q];
-    }
-    std::memcpy(predicted[slot], total, sizeof(total));
   }
 
   // Add the neighbours in one row of taps to the sums of position p, CHANNELS of each group at a time.
@@ -72,7 +54,7 @@ class Block {
       std::memcpy(total, sum, sizeof(total));
       for (int64_t tap = left; tap < right; tap++) {
         Vector<T> weight[PARTS];
-        std::memcpy(weight, predicted[tap][p], sizeof(weight));
+        std::memcpy(weight, predicted[tap].total[p], sizeof(weight));
         for (int64_t i = 0; i < CHANNELS; i++)
           for (int64_t q = 0; q < PARTS; q++)
             total[i][q] += weight[q] * load(neighbours + tap * shape.channels + c + i * GROUPS + q * LANES<T>);
@@ -116,7 +98,9 @@ class Block {
       bool any = false;
       for (int64_t p = 0; p < count; p++) any |= inside(p);
       if (!any) continue;
-      for (int64_t dx = 0; dx < shape.window; dx++) predict(dy * shape.window + dx, dx);
+      for (int64_t dx = 0, tap = dy * shape.window; dx < shape.window; dx++, tap++)
+        predicted[dx].run(hidden.data(), shape.hidden, shape.hidden, at.weight + tap * shape.hidden * GROUPS,
+                          at.bias + tap * GROUPS);
       for (int64_t p = 0; p < count; p++)
         if (inside(p)) apply_row(p, row[p] + offset);
     }
