@@ -12,6 +12,7 @@ CPP = "cpp"  # positions are mixed in a C++ kernel of our own
 ATTENTION = {"attention": ("explicit", "sdpa", "baddbmm")}
 AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
 KERNELS = {"aggregation": (*AGGREGATION["aggregation"], CPP)}  # where the aggregation has one of its own
+WINDOWED = {"attention": (*ATTENTION["attention"], CPP)}
 FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION)
 PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
 # Behind a formulation's name: its Linears run as the 1x1 convolutions that they are, or in a C++ kernel of our own.
@@ -111,7 +112,7 @@ _DWNET_PAPER = "Han et al., ICLR 2022 (arXiv 2106.04263), table 2"
 MODELS: dict[str, Entry] = {
     "window_attention": Entry(
         "mixer", f"{_MIXERS}.window_attention:WindowAttention",
-        options={**ATTENTION, "shifted": ("true", "false")}, plain=PLAIN_ATTENTION,
+        options={**WINDOWED, "shifted": ("true", "false")}, plain=PLAIN_ATTENTION,
         compared_with={"depthwise_conv": "the two mixers by themselves"},
     ),
     "global_attention": Entry(

@@ -5,7 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixprof.models.attention import attend, choose
+from mixprof.models.kernels.cpu import build, window_attention
 from mixprof.models.layers import Formulated, pad_to, require_heads, require_map, round_up
+from mixprof.models.registry import CPP
 
 MASKED = -100.0  # the published checkpoints' value between regions that only the shift brought together
 ALIGNMENT = 8  # elements: fused attention on CUDA copies a bias whose rows do not start at multiples of it
@@ -47,12 +49,19 @@ class WindowAttention(Formulated):
         """Compute the bias and the order of positions once instead of at each call."""
         self.lowering = lowering
         bias = self.bias_and_mask().detach()
+        if self.formulation == CPP:
+            build.library("window_attention")
+            self.bias = window_attention.padded(bias)
+            return
         self.bias = functional.pad(bias, (0, -bias.shape[-1] % ALIGNMENT)).contiguous()
         if lowering == "eager" and any(self.shift):
             self.order, self.inverse = self.window_order()
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)
+        if self.formulation == CPP:
+            where = (self.heads, self.window, *self.shift)
+            return self.proj(torch.ops.mixprof.window_attention(self.qkv(x), self.qkv.bias, self.bias, *where))
         bias = self.bias_and_mask() if self.bias is None else self.bias[..., : self.window**2]
         windows = self.partition(x)  # (B, windows, K*K, C)
         qkv = self.qkv(windows).unflatten(-1, (3, self.heads, -1))  # (B, windows, K*K, 3, heads, d)

@@ -25,11 +25,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import tomllib
 import torch
 
 import plain_formulations
 from mixprof import models, reports
+from mixprof.data import toml
 from mixprof.metrics import accuracy
 from mixprof.plan import sweep_file
 from mixprof.reports.answers.ratios import Pair, ratios
@@ -174,7 +174,7 @@ def compare(options: argparse.Namespace, names: list[str], folder: Path) -> int:
 
 def _default_mixers() -> list[str]:
     """The mixers of the sweep without arguments."""
-    default = tomllib.loads((Path(sweep_file.__file__).parent / "default_sweep.toml").read_text())
+    default = toml.decode(sweep_file.DEFAULT.read_text())
     named = dict.fromkeys(name for group in default["group"] for name in group["models"])
     return [name for name in named if models.kind(name) == "mixer"]
 
