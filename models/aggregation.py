@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixprof.models.layers import channels_first, channels_last
+from mixprof.models.registry import OWN
 
 Rows = Callable[[Tensor, Callable[[int], Tensor], Tensor, int], Tensor]
 
@@ -25,7 +26,9 @@ AGGREGATION_OF_LOWERING = {
 
 def choose(override: str | None, lowering: str | None) -> str:
     """The formulation to run: the override, else what suits the lowering; without one, what counters know."""
-    return override or ("matmul" if lowering is None else AGGREGATION_OF_LOWERING[lowering])
+    if lowering is None:
+        return "matmul" if override is None or override in OWN else override
+    return override or AGGREGATION_OF_LOWERING[lowering]
 
 
 def neighbours(x: Tensor, window: int, groups: int) -> Tensor:

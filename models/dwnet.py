@@ -3,11 +3,11 @@
 from torch import Tensor, nn
 
 from mixprof.models.folding import fold_before
-from mixprof.models.layers import Mlp, channels_first, channels_last
+from mixprof.models.layers import Mlp, Residual, add, channels_first, channels_last
 from mixprof.models.pyramid import Pyramid
 
 
-class DWBlock(nn.Module):
+class DWBlock(Residual):
     """x + mixer(x), without a norm before it, then x + mlp(bn(x)). (B, H, W, C) -> (B, H, W, C)."""
 
     def __init__(self, dim: int, mixer: nn.Module):
@@ -22,8 +22,8 @@ class DWBlock(nn.Module):
         self.bn = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn2conv(x)
-        return x + self.mlp(channels_last(self.bn(channels_first(x))))
+        x = add(x, self.attn2conv(x), self.drop1)
+        return add(x, self.mlp(channels_last(self.bn(channels_first(x)))), self.drop2)
 
 
 class DWNet(Pyramid):

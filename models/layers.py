@@ -135,6 +135,22 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x.reshape(batch, height // 2, width // 2, 4 * dim)))
 
 
+class Residual(nn.Module):
+    """A block of two residual branches, which training.py gives a drop path each."""
+
+    drop1: nn.Module | None
+    drop2: nn.Module | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop1 = self.drop2 = None
+
+
+def add(x: Tensor, branch: Tensor, drop: nn.Module | None) -> Tensor:
+    """A residual connection; in training, its branch may be dropped for some images."""
+    return x + (branch if drop is None else drop(branch))
+
+
 class Mlp(nn.Module):
     """Linear, GELU, Linear on the last axis; the hidden width is `ratio` times the channels."""
 

@@ -25,8 +25,8 @@ class Pyramid(nn.Module):
     """Four stages of blocks, each at half the resolution and twice the channels of the one before.
 
     (B, 3, H, W) -> (B, num_classes), built for one resolution (height, width) in pixels. What Swin and DWNet share;
-    they differ in their `block(dim, mixer)`. Attributes are named as in the published checkpoints. Drop path is the
-    identity in eval mode and left out.
+    they differ in their `block(dim, mixer)`. Attributes are named as in the published checkpoints. Its
+    `drop_path` rate is for training.py: eval mode has none.
     """
 
     block: Callable[[int, nn.Module], nn.Module]
@@ -40,8 +40,10 @@ class Pyramid(nn.Module):
         mixer: Callable[..., nn.Module],
         dim: int,
         depths: tuple[int, ...],
+        drop_path: float = 0.0,
     ):
         super().__init__()
+        self.drop_path = drop_path
         self.patch_embed = PatchEmbed(resolution, 4, dim, norm=True)
         self.layers = nn.ModuleList()
         for stage, depth in enumerate(depths):

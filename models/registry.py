@@ -10,20 +10,32 @@ SMALLEST_IMAGE = 32  # pixels along a side
 
 CPP = "cpp"  # positions are mixed in a C++ kernel of our own
 ATTENTION = {"attention": ("explicit", "sdpa", "baddbmm")}
+LINEAR_ATTENTION = {"attention": ("linear", "quadratic")}
+SAMPLING = {"aggregation": ("grid_sample", "gather")}
+SCAN = {"scan": ("chunked", "doubling")}
 AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
 KERNELS = {"aggregation": (*AGGREGATION["aggregation"], CPP)}  # where the aggregation has one of its own
 WINDOWED = {"attention": (*ATTENTION["attention"], CPP)}
-FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION)
+FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION) | frozenset(SCAN)
 PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
+TRITON = "triton"  # positions are mixed in a Triton kernel of our own
+OWN = (CPP, TRITON)  # which a published module, what is counted, never runs
 # Behind a formulation's name: its Linears run as the 1x1 convolutions that they are, or in a C++ kernel of our own.
 POINTWISE, CPP_LINEAR = "+1x1", "+cpp"
 LINEARS = ("", POINTWISE, CPP_LINEAR)
-CPP_LOWERINGS = ("eager", "compile")  # those in which an operator of our own can stand
+KERNEL_LOWERINGS = ("eager", "compile")  # those in which an operator of our own can stand
 # Formulations that are put together from general operators where nothing fuses them; any other is one kernel.
 PLAIN_ATTENTION = {
     "plain": "attention as two products around a softmax",
     "explicit": "attention as two products around a softmax",
     "baddbmm": "attention as two batched products around a softmax",
+}
+PLAIN_LINEAR_ATTENTION = dict.fromkeys(("plain", "linear", "quadratic"), "linear attention as two products")
+PLAIN_SCAN = dict.fromkeys(("plain", "chunked", "doubling"), "a scan as multiplies and adds of slices")
+PLAIN_SAMPLING = {
+    "plain": "moved samples as a gather and products",
+    "gather": "moved samples as a gather and products",
+    "grid_sample": "moved samples as grid_sample, multiply, sum",
 }
 PLAIN_AGGREGATION = {
     "plain": "position-wise kernels as unfold and products",
@@ -57,15 +69,16 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)  # fixed keywords of the factory
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # option -> its values
     mixing: str = ""  # the one way in which it mixes positions, where no option offers several
+    on_cuda: tuple[str, ...] = ()  # further ways to do so, kernels of ours: on CUDA devices alone
     plain: Mapping[str, str] = field(default_factory=dict)  # formulation without a kernel of its own -> in words
     published: Published | None = None
     compared_with: Mapping[str, str] = field(default_factory=dict)  # a convolution -> what differs between the two
 
     @property
     def mixings(self) -> tuple[str, ...]:
-        """The ways in which it mixes positions, equal in value: those of its option, or its one."""
+        """The ways in which it mixes positions, equal in value: those of its option, or its one; and on_cuda."""
         several = (values for option, values in self.options.items() if option in FORMULATION_OPTIONS)
-        return next(several, (self.mixing,) if self.mixing else ())
+        return (*next(several, (self.mixing,) if self.mixing else ()), *self.on_cuda)
 
     @property
     def formulations(self) -> tuple[str, ...]:
@@ -80,16 +93,27 @@ def formulations_of(mixings: Iterable[str], *, published: bool) -> tuple[str, ..
 
 
 def can_run(formulation: str, lowering: str, device: str) -> bool:
-    """Whether a formulation is one for this lowering and device: kernels in C++ are for a CPU in PyTorch."""
-    return CPP not in formulation.split("+") or (lowering in CPP_LOWERINGS and device == "cpu")
+    """Whether a formulation is one for this lowering and device: C++ is for a CPU, Triton for a CUDA device."""
+    parts = formulation.split("+")
+    here = (CPP not in parts or device == "cpu") and (TRITON not in parts or device.startswith("cuda"))
+    return here and can_hold(lowering, formulation)
+
+
+def can_hold(lowering: str, formulation: str) -> bool:
+    """Whether a formulation has no operator of our own, or the lowering is one of PyTorch."""
+    return lowering in KERNEL_LOWERINGS or not {CPP, TRITON} & set(formulation.split("+"))
 
 
 def _pyramid(
-    factory: str, mixer: str, dim: int, depths: tuple[int, ...], published: Published | None = None, rival: str = ""
+    factory: str,
+    mixer: str,
+    size: tuple[int, tuple[int, ...], float],
+    published: Published | None = None,
+    rival: str = "",
 ) -> Entry:
-    """A network of four stages. rival: the convolutional network that it is compared with as published."""
+    """A network of four stages. size: dim, depths, drop path; rival: a convolutional network to compare with."""
     compared_with = {rival: "two networks as published"} if rival else {}
-    settings = {"dim": dim, "depths": depths}
+    settings = dict(zip(("dim", "depths", "drop_path"), size, strict=True))
     return Entry(
         "network", f"mixprof.models.{factory}", mixer=mixer, settings=settings, published=published,
         compared_with=compared_with,
@@ -97,7 +121,7 @@ def _pyramid(
 
 
 def _vit(dim: int, heads: int) -> Entry:
-    settings = {"dim": dim, "depth": 12, "heads": heads}
+    settings = {"dim": dim, "depth": 12, "heads": heads, "drop_path": 0.1}
     return Entry(
         "network", "mixprof.models.vit:ViT", window=False, settings=settings, options=ATTENTION, plain=PLAIN_ATTENTION
     )
@@ -105,14 +129,14 @@ def _vit(dim: int, heads: int) -> Entry:
 
 _MIXERS = "mixprof.models.mixers"
 _SWIN, _DWNET = "swin:Swin", "dwnet:DWNet"
-_SHALLOW, _DEEP = (2, 2, 6, 2), (2, 2, 18, 2)
+_T, _S, _B = (96, (2, 2, 6, 2), 0.2), (96, (2, 2, 18, 2), 0.3), (128, (2, 2, 18, 2), 0.5)  # dim, depths, drop path
 _SWIN_PAPER = "Liu et al., Swin Transformer, ICCV 2021, table 1a"
 _DWNET_PAPER = "Han et al., ICLR 2022 (arXiv 2106.04263), table 2"
 
 MODELS: dict[str, Entry] = {
     "window_attention": Entry(
         "mixer", f"{_MIXERS}.window_attention:WindowAttention",
-        options={**WINDOWED, "shifted": ("true", "false")}, plain=PLAIN_ATTENTION,
+        options={**WINDOWED, "shifted": ("true", "false")}, on_cuda=(TRITON,), plain=PLAIN_ATTENTION,
         compared_with={"depthwise_conv": "the two mixers by themselves"},
     ),
     "global_attention": Entry(
@@ -128,33 +152,54 @@ MODELS: dict[str, Entry] = {
     ),
     "conv": Entry("mixer", f"{_MIXERS}.conv:Conv", odd=True),
     "pointwise_conv": Entry("mixer", f"{_MIXERS}.pointwise_conv:PointwiseConv", window=False, mixing="linear"),
-    "depthwise_conv": Entry("mixer", f"{_MIXERS}.depthwise_conv:DepthwiseConv", odd=True, mixing="conv"),
+    "depthwise_conv": Entry(
+        "mixer", f"{_MIXERS}.depthwise_conv:DepthwiseConv", odd=True, mixing="conv", on_cuda=(TRITON,)
+    ),
     "dynamic_depthwise_conv": Entry(
-        "mixer", f"{_MIXERS}.dynamic_depthwise_conv:DynamicDepthwiseConv", odd=True, mixing="grouped_conv"
+        "mixer", f"{_MIXERS}.dynamic_depthwise_conv:DynamicDepthwiseConv",
+        odd=True, mixing="grouped_conv", on_cuda=(TRITON,),
     ),
     "inhomogeneous_depthwise_conv": Entry(
         "mixer", f"{_MIXERS}.inhomogeneous_depthwise_conv:InhomogeneousDepthwiseConv",
-        odd=True, options=KERNELS, plain=PLAIN_AGGREGATION,
+        odd=True, options=KERNELS, on_cuda=(TRITON,), plain=PLAIN_AGGREGATION,
     ),
     "local_mlp": Entry(
         "mixer", f"{_MIXERS}.local_mlp:LocalMlp", odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION
     ),
     "spatial_mlp": Entry("mixer", f"{_MIXERS}.spatial_mlp:SpatialMlp", window=False),
-    "swin_t": _pyramid(_SWIN, "window_attention", 96, _SHALLOW, Published(81.3, 760, "", _SWIN_PAPER), "dwnet_t"),
-    "swin_s": _pyramid(_SWIN, "window_attention", 96, _DEEP, Published(83.0, 435, "", _SWIN_PAPER)),
-    "swin_b": _pyramid(_SWIN, "window_attention", 128, _DEEP, Published(83.5, 291, "", _SWIN_PAPER), "dwnet_b"),
-    "dwnet_t": _pyramid(
-        _DWNET, "depthwise_conv", 96, _SHALLOW, Published(81.2, 1030, "24M / 3.8G", _DWNET_PAPER)
+    "focal_modulation": Entry("mixer", f"{_MIXERS}.focal_modulation:FocalModulation", window=False, mixing="conv"),
+    "split_depthwise_conv": Entry("mixer", f"{_MIXERS}.split_depthwise_conv:SplitDepthwiseConv", odd=True),
+    "linear_attention": Entry(
+        "mixer", f"{_MIXERS}.linear_attention:LinearAttention",
+        window=False, options=LINEAR_ATTENTION, plain=PLAIN_LINEAR_ATTENTION,
     ),
-    "dwnet_b": _pyramid(_DWNET, "depthwise_conv", 128, _DEEP, Published(83.2, 370, "74M / 12.9G", _DWNET_PAPER)),
+    "convnext": Entry("mixer", f"{_MIXERS}.convnext:ConvNeXt", odd=True),
+    "dynamic_large_kernel": Entry(
+        "mixer", f"{_MIXERS}.dynamic_large_kernel:DynamicLargeKernel",
+        odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION,
+    ),
+    "selective_scan": Entry(
+        "mixer", f"{_MIXERS}.selective_scan:SelectiveScan", window=False, options=SCAN, plain=PLAIN_SCAN
+    ),
+    "deformable_aggregation": Entry(
+        "mixer", f"{_MIXERS}.deformable_aggregation:DeformableAggregation",
+        odd=True, options=SAMPLING, plain=PLAIN_SAMPLING,
+    ),
+    "swin_t": _pyramid(_SWIN, "window_attention", _T, Published(81.3, 760, "", _SWIN_PAPER), "dwnet_t"),
+    "swin_s": _pyramid(_SWIN, "window_attention", _S, Published(83.0, 435, "", _SWIN_PAPER)),
+    "swin_b": _pyramid(_SWIN, "window_attention", _B, Published(83.5, 291, "", _SWIN_PAPER), "dwnet_b"),
+    "dwnet_t": _pyramid(
+        _DWNET, "depthwise_conv", _T, Published(81.2, 1030, "24M / 3.8G", _DWNET_PAPER)
+    ),
+    "dwnet_b": _pyramid(_DWNET, "depthwise_conv", _B, Published(83.2, 370, "74M / 12.9G", _DWNET_PAPER)),
     "dynamic_dwnet_t": _pyramid(
-        _DWNET, "dynamic_depthwise_conv", 96, _SHALLOW, Published(81.8, None, "51M / 3.8G", _DWNET_PAPER)
+        _DWNET, "dynamic_depthwise_conv", _T, Published(81.8, None, "51M / 3.8G", _DWNET_PAPER)
     ),
     "dynamic_dwnet_b": _pyramid(
-        _DWNET, "dynamic_depthwise_conv", 128, _DEEP, Published(83.2, None, "162M / 13.0G", _DWNET_PAPER)
+        _DWNET, "dynamic_depthwise_conv", _B, Published(83.2, None, "162M / 13.0G", _DWNET_PAPER)
     ),
-    "i_dynamic_dwnet_t": _pyramid(_DWNET, "inhomogeneous_depthwise_conv", 96, _SHALLOW),
-    "i_dynamic_dwnet_b": _pyramid(_DWNET, "inhomogeneous_depthwise_conv", 128, _DEEP),
+    "i_dynamic_dwnet_t": _pyramid(_DWNET, "inhomogeneous_depthwise_conv", _T),
+    "i_dynamic_dwnet_b": _pyramid(_DWNET, "inhomogeneous_depthwise_conv", _B),
     "vit_s": _vit(384, 6),
     "vit_b": _vit(768, 12),
 }  # fmt: skip

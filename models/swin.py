@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from mixprof.models.layers import Mlp
+from mixprof.models.layers import Mlp, Residual, add
 from mixprof.models.pyramid import Pyramid
 
 
-class SwinBlock(nn.Module):
+class SwinBlock(Residual):
     """x + mixer(norm(x)), then x + mlp(norm(x)). (B, H, W, C) -> (B, H, W, C)."""
 
     def __init__(self, dim: int, mixer: nn.Module):
@@ -17,8 +17,8 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = add(x, self.attn(self.norm1(x)), self.drop1)
+        return add(x, self.mlp(self.norm2(x)), self.drop2)
 
 
 class Swin(Pyramid):

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from mixprof.models.layers import Mlp, PatchEmbed, init_weights
+from mixprof.models.layers import Mlp, PatchEmbed, Residual, add, init_weights
 from mixprof.models.mixers.global_attention import GlobalAttention
 
 EPSILON = 1e-6  # of DeiT's layer norms
 
 
-class ViTBlock(nn.Module):
+class ViTBlock(Residual):
     """x + attention(norm(x)), then x + mlp(norm(x)). (B, 1, N, C) -> (B, 1, N, C)."""
 
     def __init__(self, dim: int, tokens: int, heads: int):
@@ -20,19 +20,30 @@ class ViTBlock(nn.Module):
         self.mlp = Mlp(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = add(x, self.attn(self.norm1(x)), self.drop1)
+        return add(x, self.mlp(self.norm2(x)), self.drop2)
 
 
 class ViT(nn.Module):
     """Classify images by a class token. (B, 3, H, W) -> (B, num_classes); patches of 16x16 pixels.
 
     Built for one resolution (height, width) in pixels, the size of its position embedding; it has no window.
-    Drop path is the identity in eval mode and left out.
+    Its `drop_path` rate is for training.py: eval mode has none.
     """
 
-    def __init__(self, resolution: tuple[int, int], window: int, num_classes: int, *, dim: int, depth: int, heads: int):
+    def __init__(
+        self,
+        resolution: tuple[int, int],
+        window: int,
+        num_classes: int,
+        *,
+        dim: int,
+        depth: int,
+        heads: int,
+        drop_path: float = 0.0,
+    ):
         super().__init__()
+        self.drop_path = drop_path
         self.patch_embed = PatchEmbed(resolution, 16, dim, norm=False)
         tokens = self.patch_embed.resolution[0] * self.patch_embed.resolution[1] + 1
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, dim))

@@ -8,7 +8,7 @@ import sys
 import time as clock
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +40,16 @@ VERDICTS = "ab.json"  # in the folder of a job
 # Fields of Spec that are keywords of `ab`.
 OF_A_JOB = ("base_set", "head_set", "prepare", "pythonpath", "exact_only", "budget_s", "out")
 
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Keywords of `sweep` that send it, or a part of it, to other machines."""
+
+    shard: str | None = None
+    on: str | None = None
+    accelerators: str | None = None
+
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -49,13 +59,22 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 def _with_settings(function: Function) -> Function:
     """The function, whose help lists every axis and setting that its keywords can be."""
-    own = [each for each in inspect.signature(function).parameters.values() if each.kind != each.VAR_KEYWORD]
-    job = [each for each in fields(Spec) if each.name in OF_A_JOB and function.__name__ == "ab"]
-    names = {each.name for each in own}
+    own = [
+        declared
+        for declared in inspect.signature(function).parameters.values()
+        if declared.kind != declared.VAR_KEYWORD
+    ]
+    special: dict[str, list[Field[Any]]] = {
+        "ab": [declared for declared in fields(Spec) if declared.name in OF_A_JOB],
+        "sweep": list(fields(Elsewhere)),
+    }
+    names = {declared.name for declared in own}
     more = [
-        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=_default(each), annotation=each.type)
-        for each in (*job, *fields(Axes), *fields(Measure))
-        if each.name not in names
+        inspect.Parameter(
+            declared.name, inspect.Parameter.KEYWORD_ONLY, default=_default(declared), annotation=declared.type
+        )
+        for declared in (*special.get(function.__name__, ()), *fields(Axes), *fields(Measure))
+        if declared.name not in names
     ]
     function.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
     return function
@@ -73,9 +92,6 @@ def sweep(
     out: str | Path | None = None,
     resume: bool = False,
     refine: bool = False,
-    shard: str | None = None,
-    on: str | None = None,
-    accelerators: str | None = None,
     given: Given | None = None,
     **settings: object,
 ) -> Path:
@@ -85,8 +101,10 @@ def sweep(
     it. on: "ray" or "ray://host:port". accelerators: "H100,L4", labels of its nodes. given: what files are fed with.
     Raises UsageError for what cannot be, NotTrusted for a run of another environment that is to go on.
     """
+    elsewhere: dict[str, Any] = {key.name: settings.pop(key.name, None) for key in fields(Elsewhere)}
+    shard = elsewhere.pop("shard")
     groups, measure = sweep_file.read(Path(file) if file else None, settings, "{}=".format)
-    place = Place.parse(on, accelerators)
+    place = Place.parse(**elsewhere)
     place.refuse_beside(shard, refine)
     if out is not None and is_url(str(out)):
         raise UsageError(f"out=: got '{out}', a URL, expected a folder: `mixprof sweep --out` takes URLs")

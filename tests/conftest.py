@@ -1,10 +1,25 @@
-"""What tests share: the one fixture that skips what needs a CUDA device."""
+"""What tests share: temporary folders of each process of tests, and fixtures that skip what needs a CUDA device."""
 
 import importlib.util
+import os
+import shutil
+import tempfile
 
 import pytest
 
 from mixprof.machine import cuda_driver
+
+
+def pytest_configure(config):
+    """Give each process of pytest-xdist its own temporary folder: gates wait there for one another."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        config.mixprof_temporary = tempfile.mkdtemp(prefix=worker)
+        os.environ["TMPDIR"], tempfile.tempdir = config.mixprof_temporary, None
+
+
+def pytest_unconfigure(config):
+    if temporary := getattr(config, "mixprof_temporary", None):
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,19 @@
 """reports.page without a browser: charts of data that only some runs have, JSON, Markdown."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mixprof import reports
+from mixprof.data.manifest import Environment
 from mixprof.reports.answers import answers, with_derived
 from mixprof.reports.charts.figures import charts
 from mixprof.reports.page.html import as_html, data, embedded, section_html
 from mixprof.reports.text.markdown import Section, Table
-from synthetic_runs import case, ok, realistic, write_run
+from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
 PEAKS = {"matrix_flops_per_s": 100e9, "vector_flops_per_s": 20e9, "copy_bytes_per_s": 10e9}
 
@@ -117,3 +119,14 @@ def test_a_derived_frame_keeps_its_rows(tmp_path):
     frame = load(tmp_path, *realistic())
     derived = with_derived(frame)
     pd.testing.assert_frame_equal(derived[frame.columns.tolist()], frame)
+
+
+def test_a_gain_over_the_first_run_is_of_one_testbed(tmp_path):
+    """Two machines, two runs each: 2 and 4 times as fast as the first of the same machine, never as the other's."""
+    runs = {"a1": ("A", 8.0), "b1": ("B", 1.0), "a2": ("A", 4.0), "b2": ("B", 0.25)}
+    for name, (cpu, ms) in runs.items():
+        manifest = replace(MANIFEST, environment=Environment({"cpu": cpu}), versions={"torch": name})
+        write_run(tmp_path / name, [ok(case(), [ms, 1.01 * ms])], manifest)
+    cases = with_derived(reports.load(*(tmp_path / name for name in runs)))
+    assert cases.set_index("run")["run_gain"].dropna().to_dict() == pytest.approx({"a2": 2.0, "b2": 4.0})
+    assert "run_gain" not in with_derived(reports.load(tmp_path / "a1", tmp_path / "b1"))

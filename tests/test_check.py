@@ -12,9 +12,12 @@ import pytest
 
 from mixprof.cli import main
 from mixprof.cli.command import read_sweep
+from mixprof.data.json import digest
 from mixprof.data.launch import Samples
 from mixprof.data.manifest import Environment, Manifest, Sweep
+from mixprof.data.pairs import HOST, Timed
 from mixprof.data.record import Record
+from mixprof.reports.gate import baseline
 from mixprof.reports.gate.check import axes_of
 from mixprof.reports.gate.stored import Stored, of_run
 from synthetic_runs import case, launch, ok, write_run
@@ -82,10 +85,10 @@ def verdicts(found):
 
 def test_a_run_is_kept_as_ratios_to_its_anchor(fleet):
     found = of_run(fleet.run())
-    kept = found.cases[CONV]
+    kept = found.cases[Timed(CONV)]
     assert kept.log_ratio == pytest.approx(math.log(0.5), abs=0.01)
     assert kept.exact == {"params": 1000, "macs": 5_000_000, "predicted_peak_bytes": 4096}
-    assert set(found.cases) == {CONV, ATTENTION}
+    assert set(found.cases) == {Timed(CONV), Timed(ATTENTION)}
     assert found.versions["libc"] == "glibc 2.36"
     assert Stored.from_json(json.loads(json.dumps(found.to_json()))) == found
 
@@ -349,7 +352,7 @@ def test_a_baseline_holds_any_name_and_its_lines_are_sorted(fleet):
     assert lines == sorted(lines)
     from mixprof.reports.gate.baseline import read
 
-    assert {each.model for each in read(file).newest.cases} == set(names)
+    assert {key.case.model for key in read(file).newest.cases} == set(names)
 
 
 @pytest.mark.parametrize(
@@ -422,28 +425,66 @@ def verdicts_by_name(found):
     return {each["name"]: each["verdict"] for each in found["cases"]}
 
 
+def on_gpu(of, gpu_ms, enqueue_ms):
+    launches = tuple(
+        replace(launch((g, g, g), "gpu_ms"), round=k, enqueue_ms=Samples((e, e, e), 1))
+        for k, (g, e) in enumerate(zip(gpu_ms, enqueue_ms, strict=True))
+    )
+    return Record(of, "ok", launches=launches, **EXACT)
+
+
+GPU_ANCHOR, GPU_CONV = case("anchor_v2", device="cuda:0", channels=None, window=None), case(device="cuda:0")
+
+
+def gpu_run(fleet, day=0, slower=1.0, conv=None):
+    noise = np.exp(fleet.random.normal(0, 0.004, (4, 3)))
+    anchor = on_gpu(GPU_ANCHOR, 2.0 * noise[0], noise[1])
+    fleet.number += 1
+    records = [anchor, conv or on_gpu(GPU_CONV, 3.0 * noise[2], 4.0 * slower * noise[3])]
+    return write_run(fleet.folder / f"run{fleet.number}", records, manifest(day))
+
+
 def test_the_time_to_enqueue_is_judged_beside_the_device(fleet, capsys):
     """A GPU's case as fast on the device, a third slower in Python: a regression of the host's alone."""
-
-    def on_gpu(of, gpu_ms, enqueue_ms):
-        launches = tuple(
-            replace(launch((g, g, g), "gpu_ms"), round=k, enqueue_ms=Samples((e, e, e), 1))
-            for k, (g, e) in enumerate(zip(gpu_ms, enqueue_ms, strict=True))
-        )
-        return Record(of, "ok", launches=launches, **EXACT)
-
-    def run(day, slower):
-        noise = np.exp(fleet.random.normal(0, 0.004, (4, 3)))
-        anchor = on_gpu(case("anchor_v2", device="cuda:0", channels=None, window=None), 2.0 * noise[0], noise[1])
-        records = [anchor, on_gpu(case(device="cuda:0"), 3.0 * noise[2], 4.0 * slower * noise[3])]
-        fleet.number += 1
-        return write_run(fleet.folder / f"run{fleet.number}", records, manifest(day))
-
     history = fleet.folder / "history"
     for day in range(10):
-        check(run(day, 1.0), history, "--add", "--on-inconclusive", "pass")
-    found = outcome(capsys, run(11, 1.33), history)
-    label = case(device="cuda:0").label()
-    assert verdicts_by_name(found) == {label: "same", f"{label} hot host": "regressed"}
+        check(gpu_run(fleet, day), history, "--add", "--on-inconclusive", "pass")
+    found = outcome(capsys, gpu_run(fleet, 11, 1.33), history)
+    label = GPU_CONV.label()
+    assert verdicts_by_name(found) == {label: "same", f"{label} host": "regressed"}
+    assert [(each["time"], each["case"]["mode"]) for each in found["cases"]] == [(None, "hot"), ("host", "hot")]
     assert found["exit_code"] == 1
     assert "--devices cuda:0 --dtypes float32 --layouts channels_last --modes hot " in " ".join(found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"), [("oom", "missing"), ("unstable", "inconclusive"), ("crashed", "missing")]
+)
+def test_a_gpu_case_that_is_lost_is_judged_once(fleet, capsys, status, verdict):
+    base = gpu_run(fleet)
+    found = outcome(capsys, gpu_run(fleet, 1, conv=Record(GPU_CONV, status, "why")), base)
+    assert verdicts_by_name(found) == {GPU_CONV.label(): verdict}
+    without_anchor = write_run(fleet.folder / "bare", [on_gpu(GPU_CONV, [3.0] * 3, [4.0] * 3)], manifest(2))
+    found = outcome(capsys, without_anchor, base)
+    assert set(verdicts_by_name(found).values()) == {"incomparable"}
+
+
+def test_baselines_that_have_the_hosts_time_as_a_mode_are_read(fleet):
+    """Both forms of file, with "hot host" in the place of a time."""
+    run = of_run(gpu_run(fleet))
+    assert set(run.cases) == {Timed(GPU_CONV), Timed(GPU_CONV, HOST)}
+    fields = json.loads(json.dumps(run.to_json()))
+    assert Stored.from_json(fields) == run
+    for each in fields["cases"]:
+        each["case"]["mode"] += " host" * (each.pop("time", "") == HOST)
+    assert Stored.from_json(fields) == run
+    lines = [line.rpartition("  #")[0] for line in baseline.as_text(baseline.of_runs("a run", [run])).splitlines()]
+    older = [
+        line.replace("mode=hot ", "mode=hot%20host ").replace(" time=host", "") if " time=host" in line else line
+        for line in lines
+    ]
+    assert older != lines
+    file = fleet.folder / "baseline.txt"
+    for each in (lines, older):
+        file.write_text("\n".join([baseline.TITLE, *(f"{line}  #{digest(line)[:6]}" for line in each[1:])]) + "\n")
+        assert set(baseline.read(file).newest.cases) == set(run.cases)

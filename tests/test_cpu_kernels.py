@@ -104,3 +104,13 @@ def test_a_folder_that_others_can_write_is_refused(monkeypatch, tmp_path):
 def test_no_graph_holds_the_kernel():
     with pytest.raises(ValueError, match="'cpp' for 'onnxruntime'"):
         models.build("inhomogeneous_depthwise_conv:formulation=cpp", resolution=8, lowering="onnxruntime")
+
+
+@pytest.mark.parametrize("name", ["inhomogeneous_depthwise_conv", "window_attention"])
+def test_what_is_counted_is_the_published_definition(name):
+    x = torch.randn(1, 9, 13, 64)
+    pinned, usual = (
+        models.build(f"{name}{option}", resolution=(9, 13), channels=64) for option in (":formulation=cpp", "")
+    )
+    pinned.load_state_dict(usual.state_dict())
+    assert torch.equal(pinned(x), usual(x))

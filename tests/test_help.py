@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from mixprof.cli import main
-from mixprof.cli.command import Parser
+from mixprof.cli.command import Command, Parser
 from mixprof.data.errors import UsageError
 
 
@@ -19,7 +19,7 @@ def test_mixprof_alone_prints_help(capsys):
     assert main.main([]) == 0
     said = capsys.readouterr()
     assert said.out.startswith("usage: mixprof")
-    assert all(name in said.out for name in main.COMMANDS)
+    assert all(name in said.out for name in main.NAMES)
     assert said.err == ""
 
 
@@ -30,7 +30,7 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith("mixprof ")
 
 
-@pytest.mark.parametrize("name", main.COMMANDS)
+@pytest.mark.parametrize("name", main.NAMES)
 def test_every_option_says_what_it_is_for_and_its_default(name):
     command: Parser = commands()[name]
     formatter = command._get_formatter()
@@ -40,15 +40,17 @@ def test_every_option_says_what_it_is_for_and_its_default(name):
             assert "default" in (formatter._get_help_string(action) or "") or action.required, action.option_strings
 
 
-@pytest.mark.parametrize("name", main.COMMANDS)
+@pytest.mark.parametrize("name", main.NAMES)
 def test_help_ends_with_two_examples_that_the_parser_takes(name):
     *_, title, first, second = commands()[name].format_help().splitlines()
     assert title == "examples:"
     for line in (first, second):
         assert line.startswith(f"  mixprof {name}")
-    for example in main.COMMANDS[name].examples:
+    loaded = main.command(name)
+    assert isinstance(loaded, Command)
+    for example in loaded.examples:
         quoted = subprocess.run(["sh", "-c", f"printf '%s\\n' {example}"], capture_output=True, text=True).stdout
-        assert main.parser().parse_args(quoted.splitlines()).run is main.COMMANDS[name].run
+        assert main.parser().parse_args(quoted.splitlines()).run is loaded.run
 
 
 def test_an_abbreviation_is_an_error():

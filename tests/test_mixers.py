@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import plain_mixers as plain
+import plain_newer_mixers as newer
 from mixprof import models
 from mixprof.models.mixers.spatial_reduction_attention import SpatialReductionAttention
 
@@ -29,6 +30,11 @@ GEOMETRIES = [
     for window in windows
     for channels in ([32, 64, 96] if name in DYNAMIC else [32, 64])
 ]
+# Of the newer ones few geometries: their spatial layers are convolutions and products that are tested beside them.
+WINDOWS |= {name: [3, 5] if "window" in models.accepts(name) else [7] for name in newer.NEWER}
+GEOMETRIES += [
+    (name, size, window, 64) for name in newer.NEWER for size in [(5, 7), (3, 3), (1, 4)] for window in WINDOWS[name]
+]
 # One geometry per mixer where every tensor and every axis matters: not square, not divided, several heads.
 TYPICAL = [
     # Spatial reduction by 8: several keys only on a larger map.
@@ -39,13 +45,17 @@ FORMULATIONS = [
     (name, option)
     for names, options in (
         (
-            [name for name in WINDOWS if "attention" in name and "neighborhood" not in name],
+            ["window_attention", "window_attention:shifted=true", "global_attention", "spatial_reduction_attention"],
             ["attention=explicit", "attention=sdpa"],
         ),
         (
             ["inhomogeneous_depthwise_conv", "local_mlp"],
             ["aggregation=matmul", "aggregation=shift", "aggregation=unfold_sum"],
         ),
+        (["linear_attention"], ["attention=linear", "attention=quadratic"]),
+        (["dynamic_large_kernel"], ["aggregation=matmul", "aggregation=shift", "aggregation=unfold_sum"]),
+        (["selective_scan"], ["scan=chunked", "scan=doubling"]),
+        (["deformable_aggregation"], ["aggregation=gather", "aggregation=grid_sample"]),
     )
     for name in names
     for option in options
@@ -86,7 +96,7 @@ def randomise(module: nn.Module, seed: int) -> None:
 def expected_output(name: str, x: np.ndarray, state: plain.State, window: int) -> np.ndarray:
     if name == "window_attention:shifted=true":
         return plain.window_attention(x, state, window, shifted=True)
-    return plain.MIXERS[name](x, state, window)
+    return newer.EVERY[name](x, state, window)
 
 
 def state_of(module: nn.Module) -> plain.State:
@@ -120,7 +130,7 @@ def assert_agrees(module: nn.Module, x: Tensor, expected: np.ndarray) -> None:
 
 
 def test_every_registered_mixer_has_a_plain_answer():
-    assert {name for name in models.MODELS if models.kind(name) == "mixer"} == set(plain.MIXERS)
+    assert {name for name in models.MODELS if models.kind(name) == "mixer"} == set(newer.EVERY)
 
 
 @pytest.mark.parametrize(("name", "size", "window", "channels"), GEOMETRIES)
@@ -194,7 +204,7 @@ def test_every_tensor_contributes(name, size, window, channels):
     for missing in state:
         if not missing.endswith("num_batches_tracked"):
             wrong = expected_output(name, x.numpy(), state | {missing: np.zeros_like(state[missing])}, window)
-            assert relative_error(got, wrong) > 1e-2, missing
+            assert relative_error(wrong, got) > 1e-2, missing
 
 
 def rearranged(tensor: str, arrange: Callable[[np.ndarray], np.ndarray]) -> Callable:
@@ -266,6 +276,20 @@ WRONG = {
     ("local_mlp", "taps transposed"): rearranged("weight", transposed_taps(3, axis=2)),
     ("local_mlp", "positions transposed"): rearranged("weight", lambda weight: weight.swapaxes(0, 1)),
     ("spatial_mlp", "columns as outputs"): rearranged("weight", lambda weight: weight.T),
+    ("focal_modulation", "taps transposed"): rearranged("levels.2.weight", lambda weight: weight.swapaxes(2, 3)),
+    ("focal_modulation", "gates in another order"): rearranged("gates.weight", lambda weight: weight[::-1]),
+    ("split_depthwise_conv", "row flipped"): rearranged("row.weight", lambda weight: weight[..., ::-1]),
+    ("linear_attention", "heads before q, k, v"): rearranged("qkv.weight", heads_interleaved),
+    ("convnext", "taps transposed"): rearranged("dwconv.weight", lambda weight: weight.swapaxes(2, 3)),
+    ("dynamic_large_kernel", "regions transposed"): rearranged(
+        "kernel.weight", lambda weight: weight.reshape(9, 7, 7).swapaxes(1, 2)
+    ),
+    ("dynamic_large_kernel", "taps transposed"): rearranged("kernel.weight", transposed_taps(3, axis=0)),
+    ("selective_scan", "another order of directions"): rearranged("rate", lambda rate: rate[::-1]),
+    ("deformable_aggregation", "offsets as (y, x)"): rearranged(
+        "offset_mask.weight",
+        lambda weight: weight.reshape(2, 27, 64)[:, [*(n ^ 1 for n in range(18)), *range(18, 27)]],
+    ),
 }
 
 
@@ -301,6 +325,29 @@ COUNTS: dict[str, Callable[[int, int, int, int, int], tuple[int, int]]] = {
     ),
     "local_mlp": lambda N, C, K, G, h: (2 * C**2 + 2 * C + N * K**2 * h, 2 * N * C**2 + N * K**2 * C),
     "spatial_mlp": lambda N, C, K, G, h: (N**2 + N, N**2 * C),
+    "focal_modulation": lambda N, C, K, G, h: (
+        4 * C**2 + 4 * C + 4 * C + 4 + (9 + 25 + 49) * C,
+        4 * N * C**2 + 4 * N * C + (9 + 25 + 49) * N * C,
+    ),
+    "split_depthwise_conv": lambda N, C, K, G, h: ((9 + 2 * K + 3) * C // 8, N * (9 + 2 * K) * C // 8),
+    # Two products of N x 32 and 32 x 32 + 1 values per head, the last column for the sum of scores.
+    "linear_attention": lambda N, C, K, G, h: (4 * C**2 + 4 * C, 4 * N * C**2 + 2 * N * 32 * 33 * h),
+    "convnext": lambda N, C, K, G, h: (K**2 * C + C + 2 * C, N * K**2 * C),
+    # 49 regions: their keys, their affinities, and the kernels of each head and position from those.
+    "dynamic_large_kernel": lambda N, C, K, G, h: (
+        3 * C**2 + 3 * C + 49 * K**2 + K**2,
+        2 * N * C**2 + 49 * C**2 + 49 * N * C + 49 * N * h * K**2 + N * K**2 * C,
+    ),
+    # Steps of four directions by way of C/16 values each, the 3x3 convolution, and two products per state.
+    "selective_scan": lambda N, C, K, G, h: (
+        2 * C**2 + 10 * C + 2 * C * 4 * C // 16 + 8 * C + 3 * 4 * C + 2 * C,
+        2 * N * C**2 + 9 * N * C + 2 * N * C * 4 * C // 16 + 8 * N * C + 2 * 4 * N * C,
+    ),
+    # Each of K^2 samples is a sum over four neighbours, weighted: 4 K^2 values meet each channel.
+    "deformable_aggregation": lambda N, C, K, G, h: (
+        2 * C**2 + 2 * C + 3 * K**2 * h * C + 3 * K**2 * h,
+        2 * N * C**2 + 3 * N * K**2 * h * C + 4 * N * K**2 * C,
+    ),
 }
 # 224 x 224: millions of MACs of a block's mixer, stages 1 to 4, for 96 and 128 channels at stage 1 (REFERENCE.md).
 MIXER_MACS = {

@@ -1,6 +1,5 @@
 """Sweeps over a real Ray cluster of several nodes: nodes and the driver are killed, and every case is there once."""
 
-import json
 import os
 import random
 import signal
@@ -13,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from mixprof.data import run_folder
-from mixprof.data.case import Case
 from mixprof.data.fleet import runs_in
 
 pytest.importorskip("ray")
 from ray_clusters import cluster
 
 TESTS = Path(__file__).parent
-# of the first test, at least 6
-CASES = int(os.environ.get("MIXPROF_RAY_CASES", "9"))
+# of the first test: at least 6 cases, launches of each
+CASES, LAUNCHES = int(os.environ.get("MIXPROF_RAY_CASES", "9")), int(os.environ.get("MIXPROF_RAY_LAUNCHES", "2"))
+TIMEOUT_S = 600 + 20 * CASES * LAUNCHES
 QUICK = ("--quick", "--threads", "1", "--max-lost-cpu", "1", "--devices", "cpu")
 AXES = ("--models", "depthwise_conv", "--resolutions", "7", "--channels", "32")
 pytestmark = pytest.mark.slow
@@ -37,7 +36,12 @@ def environment(address="", **more):
 
 def mixprof(*arguments, address="", cwd=TESTS, **more):
     return subprocess.run(
-        command(*arguments), cwd=cwd, env=environment(address, **more), capture_output=True, text=True, timeout=600
+        command(*arguments),
+        cwd=cwd,
+        env=environment(address, **more),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
     )
 
 
@@ -48,7 +52,8 @@ def nodes(tmp_path_factory):
 
 
 def journals(run):
-    return [line for folder in runs_in(run) for line in run_folder.read_launches(folder)]
+    folders = runs_in(run) if (run / "fleet.json").exists() else []
+    return [line for folder in folders for line in run_folder.read_launches(folder)]
 
 
 def overlapping(launches):
@@ -62,47 +67,66 @@ def overlapping(launches):
 
 
 def test_nodes_and_the_driver_are_killed_and_every_case_is_there_once(nodes, tmp_path):
-    batches = ",".join(map(str, range(1, CASES + 1)))
-    sweep = ("sweep", *AXES, "--batches", batches, *QUICK, "--launches", "2", "--on", "ray", "--out", tmp_path / "run")
+    """Two nodes and a driver are killed, in a longer run more, at launches and on nodes that are drawn."""
+    chance, run, said = random.Random(16), tmp_path / "run", tmp_path / "stderr"
+    axes = (*AXES, "--batches", ",".join(map(str, range(1, CASES + 1))), *QUICK, "--launches", LAUNCHES)
     for name in ("one", "two", "three"):
         nodes.add(name, "H100")
-    chance, said = random.Random(16), tmp_path / "stderr"
 
     def begin(*more):
         with said.open("ab") as errors:
-            return subprocess.Popen(command(*sweep, *more), cwd=TESTS, env=environment(nodes.address), stderr=errors)
+            to = ("--on", "ray", "--out", run, *more)
+            return subprocess.Popen(
+                command("sweep", *axes, *to), cwd=TESTS, env=environment(nodes.address), stderr=errors
+            )
 
     def after(launches):
-        while len(journals(tmp_path / "run") if (tmp_path / "run" / "fleet.json").exists() else []) < launches:
+        while len(journals(run)) < launches:
             assert driver.poll() is None, said.read_text()
             time.sleep(0.2)
 
-    driver = begin()
-    after(CASES // 3)
-    nodes.kill(chance.choice(["one", "two", "three"]))
-    after(CASES // 2)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    before = journals(tmp_path / "run")
-    nodes.add("four", "H100")
-    driver = begin("--resume")
-    after(len(before) + CASES // 3)
-    nodes.kill(chance.choice(sorted(nodes.nodes)))
-    assert driver.wait(timeout=600) == 0, said.read_text()
+    driver, before = begin(), journals(run)
+    more = ["node"] * (CASES // 50) + ["driver"] * (CASES // 150)
+    kinds = ["node", "driver", "node", *chance.sample(more, len(more))]
+    times = sorted(chance.sample(range(3, CASES * LAUNCHES - 4), len(kinds)))
+    for number, (kind, least) in enumerate(zip(kinds, times, strict=True)):
+        after(least)
+        if kind == "node":
+            nodes.kill(chance.choice(sorted(nodes.nodes)))
+            nodes.add(f"more-{number}", "H100")
+        else:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+            assert journals(run)[: len(before)] == before
+            before = journals(run)
+            driver = begin("--resume")
+    assert driver.wait(timeout=TIMEOUT_S) == 0, said.read_text()
 
-    planned = json.loads(mixprof("plan", *AXES, "--batches", batches, "--devices", "cpu", "--json").stdout)["cases"]
-    (run,) = runs_in(tmp_path / "run")
-    records, launches = run_folder.read_records(run), run_folder.read_launches(run)
-    assert sorted(record.case.key for record in records) == sorted(Case.from_json(each["case"]).key for each in planned)
-    assert {record.status for record in records} == {"ok"}
+    local = mixprof("sweep", *axes, "--launches", "1", "--seconds", "0.05", "--out", tmp_path / "local")
+    assert local.returncode == 0, local.stderr
+    (folder,) = runs_in(run)
+    records, launches = run_folder.read_records(folder), run_folder.read_launches(folder)
+    assert counts_of(records) == counts_of(run_folder.read_records(tmp_path / "local"))
     assert Counter((case.key, launch.round) for case, launch in launches) == {
-        (record.case.key, round): 1 for record in records for round in (0, 1)
+        (record.case.key, round): 1 for record in records for round in range(LAUNCHES)
     }
-    assert launches[: len(before)] == before  # nothing that arrived before the driver died was measured again
+    assert launches[: len(before)] == before  # nothing that arrived before a driver died was measured again
     assert overlapping(launches) == []
     lost = sum(launch.environment.lost or 0 for _, launch in launches)
     assert 1 <= lost <= said.read_text().count("launched anew")  # what the killed driver had lost, it had said
-    assert set(run_folder.read_manifest(run).origins or {}) >= {launch.environment.origin for _, launch in launches}
+    origins = {launch.environment.origin for _, launch in launches}
+    assert set(run_folder.read_manifest(folder).origins or {}) >= origins
+    print(
+        f"{len(records)} cases, {len(launches)} launches on {len(origins)} nodes; killed -9: {kinds.count('node')} "
+        f"nodes, {kinds.count('driver')} drivers, at launches {times}; {lost} launches lost and made anew; "
+        "every case once, as a local run's; overlaps 0"
+    )
+
+
+def counts_of(records):
+    """Each case of a run once, with what does not depend on time."""
+    assert len({record.case for record in records}) == len(records)
+    return {record.case.key: (record.status, record.params, record.macs) for record in records}
 
 
 def test_each_accelerator_is_a_testbed_with_the_same_cases(nodes, tmp_path):

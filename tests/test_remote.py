@@ -2,11 +2,13 @@
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import fsspec
 import pytest
 
 from mixprof.cli import main
-from mixprof.data import run_folder
+from mixprof.data import claims, run_folder
 from mixprof.data.errors import UsageError
 from mixprof.data.remote import RemoteRun, local_copy
 from mixprof.run.remote import Sending, working_copy
@@ -120,10 +122,10 @@ class Watching:
 
 def sent_in_vain(store, capsys):
     """A sweep, as far as its folder goes, whose store becomes a file after its first launch."""
-    with working_copy(f"file://{store}", resume=False) as (folder, remote):
+    with working_copy(f"file://{store}", resume=False) as (folder, remote, claim):
         write_run(folder / "run", [ok(case(), [1.0])])
-        with Sending(Watching(), remote, folder).over(1) as progress:
-            assert len(list(store.rglob("*-*"))) == 1  # a part that arrived
+        with Sending(Watching(), remote, folder, claim).over(1) as progress:
+            assert len(list(store.rglob("*.parts/*"))) == 1  # a part that arrived
             store.rename(store.with_name("gone"))
             store.write_text("a file in the way of the folder")
             run_folder.append_record(folder / "run", ok(case(batch=2), [1.0]))
@@ -173,6 +175,93 @@ def bucket():
     server.stop()
 
 
+def of_another_machine(url, name, **fields):
+    """Put up the claim of a sweep elsewhere."""
+    files, root = fsspec.core.url_to_fs(url)
+    files.makedirs(f"{root}/writers", exist_ok=True)
+    content = json.dumps({"host": "elsewhere", "pid": 7, "state": "runs", **fields})
+    files.pipe_file(f"{root}/writers/{name}.json", content.encode())
+    return files, f"{root}/writers"
+
+
+PLACES = ["memory", "file", "s3"]
+
+
+@pytest.fixture(params=PLACES)
+def place(request, tmp_path, url):
+    """A URL in each kind of store."""
+    if request.param == "s3":
+        return f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
+    return url if request.param == "memory" else f"file://{tmp_path / 'store'}"
+
+
+def test_of_many_sweeps_that_begin_at_once_one_writes(place, monkeypatch):
+    """All put up their claims before any looks, which no order of theirs can make worse."""
+    monkeypatch.setattr(claims, "LOOK_S", 0.02)
+    together, won, refused = threading.Barrier(6), [], []
+    put = claims.Claim._put
+
+    def begin():
+        with contextlib.ExitStack() as stack:
+            try:
+                won.append(stack.enter_context(RemoteRun(place).claim().keeping()))
+            except UsageError as error:
+                refused.append(str(error))
+            together.wait(30)  # the winner still writes when the last has looked
+
+    def put_and_wait(claim):
+        put(claim)
+        if claim.state == "waits":
+            together.wait(30)
+
+    monkeypatch.setattr(claims.Claim, "_put", put_and_wait)
+    threads = [threading.Thread(target=begin) for _ in range(6)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(60)
+    assert (len(won), len(refused)) == (1, 5)
+    assert all("where another sweep writes" in message and "\n" not in message for message in refused)
+    assert RemoteRun(place).exists() is False  # all claims are taken down
+
+
+def test_a_claim_elsewhere_is_left_while_it_is_renewed_and_dead_after_its_lease(url, monkeypatch):
+    monkeypatch.setattr(claims, "LOOK_S", 0.01)
+    monkeypatch.setattr(claims, "LEASE_S", 0.3)
+    files, folder = of_another_machine(url, "0", renewals=1)
+    with RemoteRun(url).claim().keeping():
+        assert len(files.ls(folder)) == 1  # the dead one was taken down
+    monkeypatch.setattr(claims, "LEASE_S", 60)
+    of_another_machine(url, "0", renewals=1)
+    renewal = threading.Timer(0.2, of_another_machine, (url, "0"), {"renewals": 2})
+    renewal.start()
+    with pytest.raises(UsageError, match="where another sweep writes \\(on elsewhere, process 7\\)"):
+        RemoteRun(url).claim().keeping().__enter__()
+    assert len(files.ls(folder)) == 1
+
+
+def taken_for_dead(url):
+    """A sweep whose claim others take down between two launches."""
+    with working_copy(url, resume=False) as (folder, remote, claim):
+        write_run(folder / "run", [ok(case(), [1.0])])
+        sending = Sending(Watching(), remote, folder, claim)
+        with sending.over(1) as progress:
+            remote.files.rm(f"{remote.root}/writers", recursive=True)
+            run_folder.append_record(folder / "run", ok(case(batch=2), [1.0]))
+            progress.end(case(), ok(case(), [1.0]).launches[0])
+            assert sending.stop()
+
+
+def test_a_sweep_that_was_taken_for_dead_sends_nothing_more(tmp_path, url, capsys):
+    with pytest.raises(OSError, match="another sweep took this one for dead") as error:
+        taken_for_dead(url)
+    kept = Path(str(error.value.strerror).partition("lies in ")[2])
+    assert len(run_folder.read_records(kept / "run")) == 2
+    assert len(run_folder.read_records(local_copy(url, tmp_path / "copy") / "run")) == 1
+    assert "nothing more is sent" in capsys.readouterr().err
+    shutil.rmtree(kept)
+
+
 @pytest.mark.slow
 def test_a_sweep_into_s3_is_killed_resumed_and_reported(bucket, tmp_path):
     axes = ("--models", "depthwise_conv", "--resolutions", "7", "--batches", "1,2,3", "--channels", "32", *QUICK)
@@ -193,6 +282,14 @@ def test_a_sweep_into_s3_is_killed_resumed_and_reported(bucket, tmp_path):
     before = launches()
     refused = mixprof(*sweep)
     assert (refused.returncode, "where a run is" in refused.stderr) == (2, True)
+    two = [
+        subprocess.Popen([sys.executable, "-m", "mixprof", *sweep, "--resume"], cwd=TESTS, env=environment, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]  # fmt: skip
+    said = sorted((one.communicate()[1], one.returncode) for one in two)
+    assert sorted(code for _, code in said) == [0, 2], said
+    assert next(text for text, code in said if code == 2).count("\n") == 1
     done = mixprof(*sweep, "--resume")
     assert done.returncode == 0, done.stderr
     after = launches()

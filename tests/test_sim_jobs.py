@@ -6,9 +6,12 @@ import statistics
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from mixprof.cli import main
 from mixprof.data.run_folder import read_manifest, read_records
+from mixprof.gate import lock
+from mixprof.plan.settings import Axes
 from toy_repository import Repository, mixprof
 
 # `tiny` launches take the host as long as any other, and the device next to nothing beside `large` ones.
@@ -148,3 +151,11 @@ def test_calibrate_is_quiet_and_finds_what_is_injected(tmp_path, monkeypatch, ca
     kept = json.loads(capsys.readouterr().out)
     assert kept["false_alarms"]["share"] <= 0.01
     assert kept["power"]["share"] == 1.0
+
+
+def test_a_gate_on_a_virtual_clock_waits_for_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "LOCK", tmp_path / "gate.lock")
+    said: list[str] = []
+    with FileLock(lock.LOCK), lock.only_one([Axes(devices=("sim:0",))], said.append):
+        pass
+    assert said == []

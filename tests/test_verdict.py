@@ -164,7 +164,8 @@ def test_where_they_swap_places_is_said(tmp_path):
     crossing = {
         **{"first": ATTENTION, "second": CONVOLUTION, "axis": "resolution", "place": 24.1, "low": 22.9, "high": 25.6},
         **{"run": "run", "lowering": "eager", "device": "cpu", "dtype": "float32", "layout": "channels_last"},
-        **{"mode": "hot", "kind": "mixer", "channels": 96, "resolution": None, "batch": 1, "window": 7},
+        **{"mode": "hot", "step": "inference", "kind": "mixer"},
+        **{"channels": 96, "resolution": None, "batch": 1, "window": 7},
     }
     (row,) = lines(frame, pd.DataFrame([crossing]))
     assert row["in all settings"].endswith(

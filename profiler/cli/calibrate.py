@@ -87,7 +87,7 @@ def _pooled(folders: list[Path], testbed: dict[str, Any], generator: np.random.G
 
 
 def _measured(groups: Sequence[Axes], measure: Measure, pairs: int, generator: np.random.Generator) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="mixprof-calibrate-") as folder, only_one(_say):
+    with tempfile.TemporaryDirectory(prefix="mixprof-calibrate-") as folder, only_one(groups, _say):
         scratch = Path(folder)
         with side(HERE, scratch / "side", Setup(), {}) as here:
             grid = cases_against_themselves(groups, here, measure, models)

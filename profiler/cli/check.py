@@ -10,7 +10,7 @@ from mixprof.cli.command import Command, add_json
 from mixprof.cli.runs import copies
 from mixprof.data import calibrations, run_folder
 from mixprof.data.errors import UsageError
-from mixprof.data.histories import File, History, content_hash, is_url
+from mixprof.data.histories import History, content_hash, is_url
 from mixprof.reports.gate import baseline, stored
 from mixprof.reports.gate.baseline import Baseline
 from mixprof.reports.gate.check import check
@@ -51,10 +51,10 @@ def _judge(arguments: argparse.Namespace) -> int:
         outcome = Outcome("check", arguments.against, arguments.folder, [], notes=["the history begins with this run"])
     else:
         names = declared(under_test, [*base.newest.versions, *head.versions])
-        refuse_unused_patterns(policy, [case.label() for case in base.newest.cases])
+        refuse_unused_patterns(policy, [key.case.label() for key in base.newest.cases])
         outcome = check(arguments.folder, head, base, names, policy.thresholds, arguments.exact_only)
     times = stored.times_of_run(Path(arguments.folder))
-    cases = [replace(judged, times=times.get(judged.case) or {}) for judged in outcome.cases]
+    cases = [replace(judged, times=(not judged.time and times.get(judged.case)) or {}) for judged in outcome.cases]
     outcome = replace(outcome, cases=cases, notes=[*outcome.notes, calibrations.in_words(dict(head.testbed))])
     code = gate_options.conclude(outcome, policy, arguments, None)
     if arguments.add and history is not None:
@@ -99,23 +99,13 @@ def of_history(history: History, head: Stored, under_test: str | None, begin: bo
     if not own:
         machines = len({file.key for file in files})
         note = f"{len(files)} stored runs of {machines} other machines or settings, none of testbed {head.key}"
-        return baseline.of_runs(history.url, [_read(history, files[-1])], [note])
-    runs = [_read(history, file) for file in own[-MOST_RUNS:]]
+        return baseline.of_runs(history.url, [stored.of_file(history, files[-1])], [note])
+    runs = [stored.of_file(history, file) for file in own[-MOST_RUNS:]]
     names = declared(under_test, [name for run in (*runs, head) for name in run.versions])
     alike = [run for run in runs if not compare(run, head, names).different]
     left = len(runs) - len(alike)
     notes = [f"{left} stored runs of other versions left out"] if left and alike else []
     return baseline.of_runs(history.url, alike or runs[-1:], notes)
-
-
-def _read(history: History, file: File) -> Stored:
-    try:
-        return Stored.from_json(history.read(file))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"got '{file.path}', which another mixprof wrote ({error}), expected schema {stored.SCHEMA}: "
-            "begin a new history, or use the mixprof that wrote it"
-        ) from None
 
 
 EXAMPLES = ("check runs/mine --against mixprof-baseline.txt", "check runs/mine --against history/ --add")

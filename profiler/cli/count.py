@@ -5,8 +5,10 @@ from dataclasses import asdict, replace
 
 from mixprof import models
 from mixprof.cli.command import Command, add_depth, add_files, add_json, check_depth, print_json, read_files
+from mixprof.data.case import STEP, STEPS
 from mixprof.data.errors import UsageError
 from mixprof.plan.settings import AXES
+from mixprof.plan.values import one_of
 from mixprof.run import counting
 from mixprof.run.counting import SINGLE, Counted
 from mixprof.symbolic import words
@@ -20,6 +22,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     for name, axis in SINGLE.items():
         setting = AXES[axis]
         command.add_argument(f"--{name}", metavar=name[0].upper(), help=f"{setting.words} (default: {setting.default})")
+    command.add_argument("--step", default=STEP, metavar="S", help=f"{one_of(*STEPS).expected} (default: {STEP})")
     exact = "exact formulas in batch, resolution, window, channels"
     command.add_argument("--symbolic", action="store_true", help=exact)
     command.add_argument("--tree", action="store_true", help="parameters, MACs and bytes of outputs by module")
@@ -29,11 +32,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    step = one_of(*STEPS).parse(arguments.step, "--step")
     axes = counting.axes_of(arguments.model, {name: getattr(arguments, name) for name in SINGLE}, "--{}")
     if arguments.symbolic:
-        return _symbolic(arguments)
+        return _symbolic(arguments, step)
     check_depth(arguments.depth, "--tree", asked=arguments.tree)
-    label, counted = counting.count(axes, models, read_files(arguments), tree=arguments.tree)
+    label, counted = counting.count(axes, models, read_files(arguments), tree=arguments.tree, step=step)
     if counted.tree is not None:
         from mixprof.reports.text import module_tree
 
@@ -49,6 +53,10 @@ def _as_text(label: str, counted: Counted) -> str:
     lines = [f"{label}: {params}, {at_least}{counted.macs:,} MACs"]
     if counted.min_bytes is not None:
         lines.append(f"  {'minimal bytes moved, the rest fused':48} {counted.min_bytes:>18,}")
+    if counted.optimizer_bytes is not None:
+        lines.append(f"  {'of these, by the update of AdamW':48} {counted.optimizer_bytes:>18,}")
+    if counted.backward_macs is not None:
+        lines.append(f"  {'MACs of the backward':48} {counted.backward_macs:>18,}")
     for name, macs in sorted(counted.macs_by_op.items(), key=lambda item: -item[1]):
         lines.append(f"  {name:48} {macs:>18,}")
     if at_least:
@@ -62,15 +70,17 @@ def _as_text(label: str, counted: Counted) -> str:
     return "\n".join(lines)
 
 
-def _symbolic(arguments: argparse.Namespace) -> int:
+def _symbolic(arguments: argparse.Namespace, step: str) -> int:
     given = [name for name in SINGLE if getattr(arguments, name) is not None]
     if given:
         raise UsageError(f"got --{given[0]} with --symbolic, expected it alone: formulas hold for all sizes")
-    proven = counting.formulas(arguments.model, models, read_files(arguments))
-    name = arguments.model
+    proven = counting.formulas(arguments.model, models, read_files(arguments), step)
+    name = arguments.model if step == STEP else f"{arguments.model}, {step}"
     print_json(words.as_json(name, proven)) if arguments.json else print(words.as_text(name, proven))
     return 0
 
 
-EXAMPLES = ("count swin_t --resolution 224 --batch 1 --window 7", "count my.zoo:net --tree --depth 3")
-COMMAND = Command("parameters and MACs of one forward; runs nothing on a device", add_options, run, EXAMPLES)
+EXAMPLES = ("count swin_t --batch 8 --step train", "count my.zoo:net --tree --depth 3")
+COMMAND = Command(
+    "parameters and MACs of a forward or a training step; runs nothing on a device", add_options, run, EXAMPLES
+)

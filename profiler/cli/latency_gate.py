@@ -14,9 +14,10 @@ import pytest
 from mixprof.api import compare
 from mixprof.cli import LATENCY_GATE as NAME
 from mixprof.data.errors import UsageError
+from mixprof.data.git import ask
 from mixprof.data.parsing import nearest
 from mixprof.gate.ab import MERGE_BASE, Spec
-from mixprof.gate.git import ask, merge_base, resolve, uncommitted
+from mixprof.gate.git import merge_base, resolve, uncommitted
 from mixprof.gate.sides import HERE
 from mixprof.plan import sweep_file
 from mixprof.plan.settings import AXES, MEASURE

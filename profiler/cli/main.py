@@ -1,5 +1,8 @@
 """The command line: one command runs, and what fails becomes an exit code and one line."""
 
+from __future__ import annotations
+
+import argparse
 import contextlib
 import errno
 import importlib
@@ -8,26 +11,33 @@ import os
 import signal
 import sys
 import traceback
-from typing import cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
 from mixprof.cli.command import Command, Parser
 from mixprof.data.errors import NotTrusted, UsageError
 
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[Parser]
+
 NAMES = (
-    *("models", "doctor", "count", "time", "plan", "sweep", "merge", "report", "crosscheck"),
-    *("ab", "bisect", "accept", "calibrate", "check", "baseline"),
+    *("models", "doctor", "count", "time", "plan", "sweep", "merge", "report", "crosscheck", "serve-test"),
+    *("ab", "bisect", "accept", "calibrate", "check", "baseline", "history"),
 )
-COMMANDS: dict[str, Command] = {}
-LACKING: dict[str, ModuleNotFoundError] = {}  # commands that need a package which is not installed
 DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "tomli_w": "tomli-w"}  # where the module's name is another
-for _name in NAMES:
+
+
+def command(name: str) -> Command | ModuleNotFoundError:
+    """A command of NAMES, whose module is imported now; the error where it needs a package that is not installed."""
     try:
-        COMMANDS[_name] = importlib.import_module(f"mixprof.cli.{_name}").COMMAND
+        loaded: Command = importlib.import_module(f"mixprof.cli.{name.replace('-', '_')}").COMMAND
+        return loaded
     except ModuleNotFoundError as error:
-        LACKING[_name] = error
+        return error
 
 
-def parser() -> Parser:
+def parser(names: Iterable[str] = NAMES) -> Parser:
+    """The command line, with these commands."""
     try:
         version = importlib.metadata.version("mixprof")
     except importlib.metadata.PackageNotFoundError:  # run from a checkout
@@ -40,15 +50,20 @@ def parser() -> Parser:
             top, help="print the script that completes commands in a shell (see docs/axes.md)"
         )
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        examples = "\n".join(f"  mixprof {line}" for line in command.examples)
-        added = commands.add_parser(name, help=command.help, description=command.help, epilog=f"examples:\n{examples}")
-        command.add_options(added)
-        added.set_defaults(run=command.run)
-    for name, error in LACKING.items():
-        words = f"not here: {_lacks(error)}"
-        commands.add_parser(name, help=words, description=words)
+    for name in names:
+        _add(commands, name, command(name))
     return top
+
+
+def _add(commands: Subparsers, name: str, loaded: Command | ModuleNotFoundError) -> None:
+    if isinstance(loaded, ModuleNotFoundError):
+        words = f"not here: {_lacks(loaded)}"
+        commands.add_parser(name, help=words, description=words)
+        return
+    examples = "\n".join(f"  mixprof {line}" for line in loaded.examples)
+    added = commands.add_parser(name, help=loaded.help, description=loaded.help, epilog=f"examples:\n{examples}")
+    loaded.add_options(added)
+    added.set_defaults(run=loaded.run)
 
 
 def _lacks(error: ModuleNotFoundError) -> str:
@@ -62,10 +77,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code, or that of how it failed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        for name in (sys.argv[1:] if argv is None else argv)[:1]:
-            if name in LACKING:
-                raise LACKING[name]
-        top = parser()
+        first = (sys.argv[1:] if argv is None else argv)[:1]
+        asked = [name for name in NAMES if first == [name]]
+        for name in asked:
+            if isinstance(loaded := command(name), ModuleNotFoundError):
+                raise loaded
+        top = parser(asked or NAMES)  # the one that is asked for: all of them import pandas, scipy and more
         arguments = top.parse_args(argv)
         if arguments.run is None:
             top.print_help()

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from mixprof.data.errors import UsageError
 from mixprof.data.fleet import runs_in
 from mixprof.data.histories import is_url
 from mixprof.data.record import Record
-from mixprof.data.remote import RemoteRun
 from mixprof.plan.shards import Shard
+from mixprof.run.progress import Watch
 from mixprof.run.remote import Sending, working_copy
 from mixprof.run.sweep import Sweep, carry_out
 
@@ -43,8 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or time.strftime("runs/%Y%m%d-%H%M%S")
     if not is_url(out):
         return _into(Path(out), out, sweep, Interruptible(), arguments)
-    with working_copy(out, arguments.resume) as (folder, remote):
-        return _into(folder, out, sweep, Interruptible(), arguments, remote)
+    with working_copy(out, arguments.resume) as (folder, remote, claim):
+        return _into(
+            folder, out, sweep, Interruptible(), arguments, lambda watch: Sending(watch, remote, folder, claim)
+        )
 
 
 def _into(
@@ -53,12 +56,11 @@ def _into(
     sweep: Sweep,
     watch: Interruptible,
     arguments: argparse.Namespace,
-    remote: RemoteRun | None = None,
+    sending: Callable[[Watch], Watch] = lambda watch: watch,
 ) -> int:
     """Run the sweep into a folder, which stands for what `out` names; the exit code."""
     next_cases = _between_crossovers if arguments.refine else None
-    watched = watch if remote is None else Sending(watch, remote, folder)
-    planned = carry_out(sweep, folder, models, watched, arguments.resume, next_cases)
+    planned = carry_out(sweep, folder, models, sending(watch), arguments.resume, next_cases)
     by_run = [run_folder.read_records(run) for run in runs_in(folder)]
     cases = sum(len({entry.case for entry in planned} | {record.case for record in run}) for run in by_run)
     records = [record for run in by_run for record in run]

@@ -52,8 +52,8 @@ def _table(folder: Path) -> str:
         print(f"mixprof: no intervals: {error.name} is not installed (python scripts/missing.py)", file=sys.stderr)
     lines = []
     for record in run_folder.read_records(folder):
-        samples = [each.gpu_ms or each.host_ms for each in record.launches if each.status == "ok"]
-        ms = [f"{statistics.median(each.samples):.4g} ms" for each in samples[:1] if each is not None]
+        samples = [launch.gpu_ms or launch.host_ms for launch in record.launches if launch.status == "ok"]
+        ms = [f"{statistics.median(launch.samples):.4g} ms" for launch in samples[:1] if launch is not None]
         lines.append(f"{record.case.label()}  {record.status}  {ms[0] if ms else record.reason or ''}")
     return "\n".join(lines)
 

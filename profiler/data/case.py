@@ -8,6 +8,8 @@ from typing import Any
 from mixprof.data.json import Json, decode, digest
 
 STEP = "inference"
+STEPS = (STEP, "forward", "backward", "train")
+OF_A_RECIPE = ("optimizer", "update", "checkpoint", "batchnorm")  # options of a lowering that change a training step
 
 
 def is_gpu(device: str) -> bool:
@@ -20,6 +22,7 @@ def is_simulated(device: str) -> bool:
     return device.startswith("sim:")
 
 
+QUANTIZED = ("int8", "fp8")  # dtypes of graphs that are quantized on a calibration
 ANCHORS = ("anchor_v1", "anchor_v2")  # fixed work that every sweep times; the second, of GPUs, as a CUDA graph
 
 
@@ -34,7 +37,7 @@ class Case:
     model: str  # a registered name, "timm:NAME" or "package.module:factory", with its options
     lowering: str  # "eager", "compile:max-autotune", ...
     device: str  # "cpu", "cuda:0", "sim:0"
-    dtype: str  # "float32" (TF32 off), "tf32", "float16", "bfloat16"
+    dtype: str  # "float32" (TF32 off), "tf32", "float16", "bfloat16"; of training "amp_float16", ...
     layout: str  # "contiguous" or "channels_last"
     mode: str  # "hot" or "cold"
     batch: int  # images
@@ -65,7 +68,9 @@ class Case:
     @property
     def reference_key(self) -> str:
         """Equal for the cases that share counts, inputs and reference: how and where a case runs is left out."""
-        return digest({**self.to_json(), "lowering": None, "device": None, "layout": None, "mode": None})
+        options = self.lowering.split(":")[1:] if self.step != STEP else []
+        recipe = ":".join(each for each in options if each.partition("=")[0] in OF_A_RECIPE) or None
+        return digest({**self.to_json(), "lowering": recipe, "device": None, "layout": None, "mode": None})
 
     def label(self) -> str:
         """The case in words, for people: every field that is not the default."""

@@ -21,7 +21,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocation failed, on any device."""
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return True
-    return any(each in str(error) for each in ("not enough memory", "allocate memory", "out of memory"))
+    return any(words in str(error) for words in ("not enough memory", "allocate memory", "out of memory"))
 
 
 def first_line(error: BaseException) -> str:

@@ -28,17 +28,17 @@ class Imports:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Imports":
-        return cls(values["model"], tuple(Module(*each) for each in values["modules"]))
+        return cls(values["model"], tuple(Module(*module) for module in values["modules"]))
 
     @property
     def own(self) -> Module | None:
-        return next((each for each in self.modules if each.name == self.model), None)
+        return next((module for module in self.modules if module.name == self.model), None)
 
 
 def together(imports: Iterable[Imports]) -> dict[str, Imports]:
     """By model: what is imported by building and by running it is one each."""
     merged: dict[str, Imports] = {}
-    for each in imports:
-        before = merged.get(each.model, Imports(each.model, ()))
-        merged[each.model] = Imports(each.model, tuple(dict.fromkeys((*before.modules, *each.modules))))
+    for imported in imports:
+        before = merged.get(imported.model, Imports(imported.model, ()))
+        merged[imported.model] = Imports(imported.model, tuple(dict.fromkeys((*before.modules, *imported.modules))))
     return merged

@@ -3,6 +3,7 @@
 from dataclasses import field
 
 from mixprof.data.case import Case
+from mixprof.data.git import Commit
 from mixprof.data.json import Json, Message
 
 
@@ -48,6 +49,7 @@ class Manifest(Message, frozen=True):
     models: dict[str, Json] | None = None  # the facts of each; None in a run that is older than these
     lowerings: dict[str, Json] | None = None
     created: str | None = None  # 2026-01-31T12:00:00+0000
+    commit: Commit | None = None  # of the folder that it was started in
     accelerator: str | None = None  # the label by which a cluster's nodes were chosen
     origins: dict[str, Origin] | None = None  # of a merged run, by the name that its launches have for each
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fsspec
 
+from mixprof.data.claims import FOLDER, Claim
 from mixprof.data.errors import UsageError, one_line
 from mixprof.data.histories import is_url
 from mixprof.data.run_folder import LOCK
@@ -34,21 +35,27 @@ class RemoteRun:
 
     def __post_init__(self) -> None:
         try:
-            self._files, root = fsspec.core.url_to_fs(self.url)
+            self.files, root = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
             raise UsageError(f"got '{self.url}', which cannot be opened: {one_line(error)}") from None
-        self._root = str(root).rstrip("/")
+        self.root = str(root).rstrip("/")
 
     def exists(self) -> bool:
         """Whether anything is there."""
         return bool(self._names())
+
+    def claim(self) -> Claim:
+        """The right to write here, still to be won."""
+        return Claim(self.url, self.files, self.root)
 
     def pull(self, folder: Path) -> list[str]:
         """Copy the run into an empty folder; what was torn and is set aside, a line each."""
         torn: list[str] = []
         grown: dict[str, list[tuple[str, bytes]]] = {}
         for name in self._names():
-            content: bytes = self._files.cat_file(f"{self._root}/{name}")
+            if name.startswith(f"{FOLDER}/"):
+                continue
+            content: bytes = self.files.cat_file(f"{self.root}/{name}")
             file, parts, part = name.partition(PARTS)
             if not parts:
                 self._copy(folder / name, content)
@@ -56,7 +63,7 @@ class RemoteRun:
             elif (match := NAME.fullmatch(part)) and match["hash"] == _hash(content):
                 grown.setdefault(file, []).append((part, content))
             elif not part.endswith(".torn"):
-                self._files.mv(f"{self._root}/{name}", f"{self._root}/{name}.torn")
+                self.files.mv(f"{self.root}/{name}", f"{self.root}/{name}.torn")
                 torn.append(f"{self.url}/{name}: a torn part of {len(content)} bytes was moved to {part}.torn")
         for file, contents in grown.items():
             whole = b"".join(content for _, content in sorted(contents))
@@ -86,20 +93,20 @@ class RemoteRun:
 
     def _put(self, name: str, content: bytes) -> None:
         """Write a file. On object storage it is there whole or not at all; elsewhere a part's hash tells."""
-        path = f"{self._root}/{name}"
-        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._files.pipe_file(path, content)
+        path = f"{self.root}/{name}"
+        self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self.files.pipe_file(path, content)
 
     def _names(self) -> list[str]:
         """Every file there. UsageError for a store that does not answer, or lets nobody in."""
-        self._files.invalidate_cache()
+        self.files.invalidate_cache()
         try:
-            paths = [str(path) for path in self._files.find(self._root)]
+            paths = [str(path) for path in self.files.find(self.root)]
         except FileNotFoundError:
             return []
         except Exception as error:  # of many types, those of each store's client
             raise UsageError(f"got '{self.url}', which cannot be read: {one_line(error)}") from None
-        return sorted(path.partition(f"{self._root}/")[2] for path in paths)
+        return sorted(path.partition(f"{self.root}/")[2] for path in paths)
 
     @staticmethod
     def _copy(path: Path, content: bytes) -> None:

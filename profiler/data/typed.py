@@ -65,7 +65,7 @@ def _row(checks: tuple[Check, ...], kind: Any, value: object, where: str) -> tup
     if not isinstance(value, (list, tuple)) or len(value) != len(checks):
         return _refuse(value, kind, where)
     return tuple(
-        check(each, f"{where}[{index}]") for index, (check, each) in enumerate(zip(checks, value, strict=True))
+        check(item, f"{where}[{index}]") for index, (check, item) in enumerate(zip(checks, value, strict=True))
     )
 
 
@@ -75,14 +75,14 @@ def _items(container: type, of: Any, value: object, where: str) -> Any:
     if of is float and set(map(type, value)) == {float}:  # samples: thousands of them
         return container(value)
     check = _check(of)
-    return container(check(each, f"{where}[{index}]") for index, each in enumerate(value))
+    return container(check(item, f"{where}[{index}]") for index, item in enumerate(value))
 
 
 def _entries(of: Any, value: object, where: str) -> Any:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         return _refuse(value, dict, where)
     check = _check(of)
-    return {key: check(each, f"{where}.{key}") for key, each in value.items()}
+    return {key: check(item, f"{where}.{key}") for key, item in value.items()}
 
 
 @functools.cache
@@ -91,8 +91,11 @@ def _fields(kind: type) -> dict[str, tuple[Check, bool]]:
     hints = get_type_hints(kind)
     missing = dataclasses.MISSING
     return {
-        each.name: (_check(hints[each.name]), each.default is missing and each.default_factory is missing)
-        for each in dataclasses.fields(kind)
+        declared.name: (
+            _check(hints[declared.name]),
+            declared.default is missing and declared.default_factory is missing,
+        )
+        for declared in dataclasses.fields(kind)
     }
 
 
@@ -104,7 +107,7 @@ def _noun(kind: Any, value: object, where: str) -> Any:
         raise ValueError(f"got the unknown key '{unknown[0]}' at {where}, expected no other than {', '.join(fields)}")
     if absent := [name for name, (_, needed) in fields.items() if needed and name not in value]:
         raise ValueError(f"got no '{absent[0]}' at {where}, expected {kind.__name__}")
-    return kind(**{name: fields[name][0](each, f"{where}.{name}") for name, each in value.items()})
+    return kind(**{name: fields[name][0](item, f"{where}.{name}") for name, item in value.items()})
 
 
 def builtins(value: Any) -> Any:
@@ -112,9 +115,9 @@ def builtins(value: Any) -> Any:
     if value is None or type(value) in PLAIN:
         return value
     if dataclasses.is_dataclass(value):
-        return {each.name: builtins(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return {declared.name: builtins(getattr(value, declared.name)) for declared in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {key: builtins(each) for key, each in value.items()}
+        return {key: builtins(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         plain = type(value) if type(value) in (list, tuple) else tuple
         return plain(map(builtins, value))

@@ -70,7 +70,7 @@ def ab(spec: Spec, judge: Judge[Result], registry: Registry, say: Say = lambda l
         stack.enter_context(_working_in(spec.where))
         spec = _checked(spec, say)
         if not spec.exact_only:
-            stack.enter_context(only_one(say))
+            stack.enter_context(only_one(spec.groups, say))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mixprof-ab-")))
         setup = Setup(spec.prepare, module_path.parse(spec.pythonpath))
         overrides = (dict(spec.base_set), dict(spec.head_set))

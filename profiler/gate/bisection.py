@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mixprof.data.errors import UsageError
-from mixprof.gate.git import ask
+from mixprof.data.git import ask
 
 Word = Literal["good", "bad", "skip"]  # as git's bisect takes them
 COMMIT = r"[0-9a-f]{40,64}"

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from mixprof.data.git import ask
 from mixprof.gate import submodules
-from mixprof.gate.git import ask
 from mixprof.gate.sides import Side
 from mixprof.plan.files import is_file
 

@@ -2,33 +2,16 @@
 
 import contextlib
 import fcntl
-import os
 import shlex
 import shutil
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from mixprof.data.errors import UsageError
+from mixprof.data.git import ask
 
 TREE, ALIVE = "tree", "mixprof-alive"  # a work tree, and the file beside it that its maker locks while it lives
 DEEPEN = "git fetch --unshallow (in CI: check out with fetch-depth: 0)"
-# What a hook sets for the repository it runs in; a work tree has its own.
-OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
-
-
-def ask(
-    *arguments: str, folder: Path | None = None, variables: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a git command, in the language that its messages are read in. UsageError where there is no git."""
-    inherited = {name: value for name, value in os.environ.items() if name not in OF_A_HOOK}
-    environment = {**inherited, "LC_ALL": "C", **(variables or {})}
-    try:
-        return subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        if folder is not None and not folder.is_dir():
-            raise
-        raise UsageError("git is not installed, expected it on PATH, or python:PATH sides") from error
 
 
 def git(*arguments: str, folder: Path | None = None) -> str:
@@ -62,7 +45,7 @@ def merge_base(head: str) -> str:
     """The commit at which a revision left the default branch. UsageError where a shallow clone hides it."""
     commit = resolve(head)
     branches = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
-    known = [each for each in branches if ask("rev-parse", "--verify", "--quiet", f"{each}^{{commit}}").stdout.strip()]
+    known = [name for name in branches if ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").stdout.strip()]
     for branch in known:
         done = ask("merge-base", branch, commit)
         if done.returncode == 0:

@@ -24,13 +24,13 @@ def parse(folders: Sequence[str], option: str = "--pythonpath") -> tuple[str, ..
 
 def roots(folder: Path, tree: Path, pythonpath: Sequence[str], detect: bool) -> tuple[str, ...]:
     """What is named, the side's folder, then `src` and the project around it, where they hold packages."""
-    named = [Path(os.path.normpath(folder / each)) for each in pythonpath]
+    named = [Path(os.path.normpath(folder / name)) for name in pythonpath]
     for path in named:
         if not path.is_relative_to(tree):
             raise UsageError(f"--pythonpath: got '{path}', which is outside '{tree}', expected a folder in it")
     is_project = any((tree / name).exists() for name in PROJECT)
     around = [folder / "src", tree / "src", *([tree] if is_project else [])]
-    detected = [each for each in around if _holds_packages(each)] if detect else []
+    detected = [path for path in around if _holds_packages(path)] if detect else []
     return tuple(dict.fromkeys(map(str, [*named, folder, *detected])))
 
 

@@ -7,8 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from mixprof.data.errors import UsageError
+from mixprof.data.git import ask
 from mixprof.data.imports import Imports, Module, together
-from mixprof.gate.git import ask, work_trees
+from mixprof.gate.git import work_trees
 from mixprof.gate.module_path import BELOW_PROJECT, PROJECT, installed_from
 from mixprof.gate.sides import Side, has_registered
 from mixprof.gate.submodules import LINK
@@ -34,12 +35,12 @@ class Ownership:
         """Raise UsageError for code of the repository that a side imported from outside its own tree."""
         if not self.matters or side.name.startswith("python:"):
             return
-        new = {each for each in imports if (str(side.tree), each) not in self.passed}
-        for each in together(new).values():
-            strays = [module for module in each.modules if self._is_stray(side, module, each.model)]
+        new = {imported for imported in imports if (str(side.tree), imported) not in self.passed}
+        for imported in together(new).values():
+            strays = [module for module in imported.modules if self._is_stray(side, module, imported.model)]
             if strays:
-                raise UsageError(self._of_strays(side, each.model, strays))
-        self.passed.update((str(side.tree), each) for each in new)
+                raise UsageError(self._of_strays(side, imported.model, strays))
+        self.passed.update((str(side.tree), imported) for imported in new)
 
     def refuse_same_code(self, base: Iterable[Imports], head: Iterable[Imports]) -> None:
         """Raise UsageError for a model that both sides import from one place, which is in the tree of neither."""
@@ -47,7 +48,9 @@ class Ownership:
             return
         both: list[Mapping[str, Imports]] = [together(base), together(head)]
         for model in both[0].keys() & both[1].keys():
-            modules = [(side, each) for side, of in zip(self.sides, both, strict=True) for each in of[model].modules]
+            modules = [
+                (side, module) for side, of in zip(self.sides, both, strict=True) for module in of[model].modules
+            ]
             if not any(self.is_own(side, module) for side, module in modules):
                 own = both[0][model].own
                 where = f"from {own.file}" if own else "from the standard library"
@@ -84,7 +87,7 @@ class Ownership:
 
     def lacks(self, side: Side, imports: Imports) -> bool:
         """Whether a model's module is in the other side's tree, and not in this one, which got it from elsewhere."""
-        own, (other,) = imports.own, [each for each in self.sides if each is not side] or [side]
+        own, (other,) = imports.own, [one for one in self.sides if one is not side] or [side]
         if own is None or not own.root or not self.matters or self.is_own(side, own):
             return False
         return not self._provided(side, own) and bool(self._provided(other, own))
@@ -95,7 +98,7 @@ class Ownership:
         file = Path(module.file).resolve()
         if self._owner(file) is not None or self._was_installed_from_here(file):
             return True
-        provided = [path for each in self.sides for path in self._provided(each, module)]
+        provided = [path for one in self.sides for path in self._provided(one, module)]
         is_the_models = f"{model}.".startswith(f"{module.name}.")
         # What is installed of a part that does not differ hides no difference: a vendored package that nobody uses.
         return bool(provided) and (is_the_models or any(self._differs(path) for path in provided))
@@ -152,9 +155,9 @@ class Ownership:
 
     def _of_strays(self, side: Side, model: str, strays: list[Module]) -> str:
         """One line: what came from where, and what to do."""
-        names = ", ".join(f"{each.name} from {each.file}" for each in strays[:NAMED])
+        names = ", ".join(f"{module.name} from {module.file}" for module in strays[:NAMED])
         more = f" and {len(strays) - NAMED} more" if len(strays) > NAMED else ""
-        folders = dict.fromkeys(folder for each in strays if (folder := self._folder(side, each)))
+        folders = dict.fromkeys(folder for module in strays if (folder := self._folder(side, module)))
         named = "".join(f" --pythonpath {folder}" for folder in folders)
         which = "BASE" if side is self.sides[0] else "HEAD"
         return (

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixprof.data.errors import UsageError
+from mixprof.data.git import ask
 from mixprof.gate import submodules
-from mixprof.gate.git import ask, git, resolve, work_tree
+from mixprof.gate.git import git, resolve, work_tree
 from mixprof.gate.module_path import installed_from, roots
 from mixprof.run.client import Origin
 
@@ -63,7 +64,7 @@ def sides(names: tuple[str, str], scratch: Path, setup: Setup, overrides: tuple[
         made = [opened.enter_context(side(name, scratch / label, setup, given))
                 for name, label, given in zip(names, ("base", "head"), overrides, strict=True)]  # fmt: skip
         for folder in setup.pythonpath:
-            if not any((each.folder / folder).is_dir() for each in made):
+            if not any((one.folder / folder).is_dir() for one in made):
                 raise UsageError(f"got --pythonpath '{folder}', which neither side has, expected a folder of them")
         yield made[0], made[1]
 
@@ -90,7 +91,7 @@ def side(name: str, scratch: Path, setup: Setup, overrides: dict[str, str]) -> I
         python = str(environment / "bin" / "python") if environment else sys.executable
         # Whether --prepare installed something of the tree: with what it built, it then comes before the tree's `src`.
         packages = environment.glob("lib/python*/site-packages") if environment is not None else ()
-        installs = any(True for each in packages for _ in installed_from([tree.resolve(), tree], each))
+        installs = any(True for site in packages for _ in installed_from([tree.resolve(), tree], site))
         first = roots(folder, tree, setup.pythonpath, detect=not installs)
         yield Side(name, folder, python, commit, overrides, _path(tree, scratch), tree, first, environment)
 

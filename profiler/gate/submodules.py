@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mixprof.gate.git import ask
+from mixprof.data.git import ask
 
 LINK = "160000"  # mode of a commit of another repository in a tree
 

@@ -6,63 +6,22 @@ import importlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mixprof.data.case import QUANTIZED, STEP
 from mixprof.data.errors import Unsupported, UsageError
 from mixprof.data.parsing import Values, nearest, parse_bytes, parse_count, parse_range, why_wrong
+from mixprof.lowerings import steps
+from mixprof.lowerings.lowered import Lowered as Lowered
+from mixprof.lowerings.lowered import Proof as Proof
+from mixprof.lowerings.lowered import Target as Target
 
 if TYPE_CHECKING:
     import torch
 
-    from mixprof.lowerings.cold import Cold
-    from mixprof.lowerings.quantize import Calibration
-    from mixprof.machine.devices import Device
-
-Proof = dict[str, Any]  # JSON: each lowering's own
 LAYOUTS = ("contiguous", "channels_last")
-
-
-@dataclass(frozen=True)
-class Target:
-    """The device, precision and surroundings that a module is lowered for."""
-
-    device: str
-    dtype: str
-    layout: str
-    options: dict[str, str]  # of the lowering: {"max-autotune": ""} for "compile:max-autotune"
-    threads: int
-    cache: Path  # a folder of this run's own, shared by its launches
-    images: bool  # the input is (B, 3, H, W), not a mixer's (B, H, W, C)
-    key: str  # names what is built, equal for equal builds
-    name: str = ""  # of the lowering, without its options
-    calibration: Calibration | None = None  # for int8
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A forward that is ready to run, with its inputs already on the device."""
-
-    forward: Callable[[], object] | None  # enqueues one forward; None: built, and no device here to run it
-    read: Callable[[], torch.Tensor]  # runs one forward into a poisoned buffer where it owns one; the output on the CPU
-    build_s: float
-    build_cached: bool | None = None  # None: nothing is built
-    artifact_bytes: int | None = None
-    proof: Proof = field(default_factory=dict)
-    compilations: Callable[[], int] = lambda: 0  # so far in this process: growth among samples is a recompile
-    runs_in_torch: bool = True  # its memory comes from torch's allocator
-    device: Device | None = None  # its own; None: the case's as torch has it
-    layer_times: Callable[[int], list[tuple[str, float]]] | None = None  # forwards -> (layer, milliseconds)
-    close: Callable[[], None] = lambda: None  # frees what it holds on the device
-    read_all: Callable[[], list[torch.Tensor]] | None = None  # like `read`, every output
-    definition: Callable[[], list[torch.Tensor]] | None = None  # of int8: what the quantized graph says is right
-    cold: Cold | None = None  # how a process that deploys its artifact loads it; None: no such process
-
-    def outputs(self) -> list[torch.Tensor]:
-        """Run one forward; every output tensor on the CPU."""
-        return self.read_all() if self.read_all is not None else [self.read()]
 
 
 @dataclass(frozen=True)
@@ -81,9 +40,10 @@ class Entry:
     inference_mode: bool = False  # torch.inference_mode around its forwards: tracers refuse such tensors
     layouts: tuple[str, ...] = ()  # memory formats that mean something to it; () where the runtime chooses
     fuses: bool = False  # makes kernels of its own out of several operators
-    quantizes: bool = False  # takes int8
+    quantizes: tuple[str, ...] = ()  # of the dtypes of quantized graphs, those that it takes
     form: str | None = None  # the arrangement of models that suits it, by a lowering's name; None: its own name's
     chooses: bool = False  # the formulations of a model are raced in it before a case; else the usual ones run
+    trains: bool = False  # takes training steps, by lowerings/training.py
     build_s: float = 0.0  # assumed of a case that nobody has built yet
 
 
@@ -101,7 +61,7 @@ TENSORRT = Entry(
     },
     preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
     files=(".onnx", ".plan", ".engine"),
-    quantizes=True,
+    quantizes=("int8", "fp8"),
     engine=True,
     layers="own",
     fuses=True,
@@ -113,7 +73,8 @@ LOWERINGS: dict[str, Entry] = {
         module="mixprof.lowerings.eager",
         requires=("torch",),
         install="pip install torch",
-        options={"sdpa": ("math", "flash", "efficient", "cudnn"), "graph": ("on",)},
+        options={"sdpa": ("math", "flash", "efficient", "cudnn"), "graph": ("on",), **steps.OPTIONS},
+        trains=True,
         layers="operators",
         inference_mode=True,
         layouts=LAYOUTS,
@@ -123,7 +84,14 @@ LOWERINGS: dict[str, Entry] = {
         module="mixprof.lowerings.compiled",
         requires=("torch",),
         install="pip install torch",
-        options={"default": (), "max-autotune": (), "reduce-overhead": (), "max-autotune-no-cudagraphs": ()},
+        options={
+            "default": (),
+            "max-autotune": (),
+            "reduce-overhead": (),
+            "max-autotune-no-cudagraphs": (),
+            **steps.COMPILED,
+        },
+        trains=True,
         preload=("torch", "torch._dynamo", "torch._inductor.compile_fx"),
         compiles=True,
         layouts=LAYOUTS,
@@ -150,7 +118,7 @@ LOWERINGS: dict[str, Entry] = {
         options={"opt": ("disable", "basic", "extended", "all"), "fallback": ("cpu",)},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
-        quantizes=True,
+        quantizes=("int8",),
         chooses=True,
         build_s=5.0,
     ),
@@ -165,7 +133,7 @@ LOWERINGS: dict[str, Entry] = {
         },
         preload=("torch", "torch.onnx", "onnxscript", "openvino"),
         files=(".onnx",),
-        quantizes=True,
+        quantizes=("int8",),
         layers="own",
         fuses=True,
         form="onnxruntime",
@@ -243,10 +211,8 @@ def missing(name: str) -> str | None:
         reason = f"lowering '{name}': {', '.join(absent)} is not installed: {entry.install}"
         if "onnxruntime" in absent and entry is not LOWERINGS["onnxruntime"]:
             reason += f" and {LOWERINGS['onnxruntime'].install}"
-        others = [other for other, its in LOWERINGS.items() if entry.engine and its.engine and _is_there(its)]
-        return reason + "".join(
-            f"; {one} is installed here, and is another lowering: --lowerings {one}" for one in others
-        )
+        engines = [one for one, its in LOWERINGS.items() if entry.engine and its.engine and _is_there(its)]
+        return reason + "".join(f"; {one} is installed, another lowering: --lowerings {one}" for one in engines)
     compilers = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
     if entry.compiles and not any(compiler and shutil.which(compiler) for compiler in compilers):
         return f"lowering '{name}': there is no C++ compiler: apt-get install g++"
@@ -259,15 +225,29 @@ def _is_there(entry: Entry) -> bool:
 
 def lower(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], target: Target) -> Lowered:
     """Lower a module, float32 and contiguous on the CPU, for a target. Builds here, never inside a sample."""
-    if target.dtype == "int8" and not entry_of(name).quantizes:
-        able = [other for other, entry in LOWERINGS.items() if entry.quantizes]
-        raise Unsupported(f"lowering '{name}': runs no int8: use --lowerings {' or '.join(able)}")
-    lowered: Lowered = importlib.import_module(entry_of(name).module).lower(module, inputs, target)
+    _refuse_unquantized(name, target.dtype)
+    path = entry_of(name).module if target.step == STEP else "mixprof.lowerings.training"
+    lowered: Lowered = importlib.import_module(path).lower(module, inputs, target)
     return lowered
 
 
+def _refuse_unquantized(name: str, dtype: str) -> None:
+    """Unsupported for a dtype of quantized graphs that a lowering does not take."""
+    if dtype in QUANTIZED and dtype not in entry_of(name).quantizes:
+        able = [other for other, entry in LOWERINGS.items() if dtype in entry.quantizes]
+        raise Unsupported(f"lowering '{name}': runs no {dtype}: use --lowerings {' or '.join(able)}")
+
+
 def lower_file(name: str, path: Path, inputs: tuple[torch.Tensor, ...], target: Target) -> Lowered:
-    """Lower a file that the lowering takes. inputs: those of an ONNX graph in its order and element types."""
+    """Lower a file that the lowering takes. inputs: those of an ONNX graph in its order and element types.
+
+    For int8 and fp8 a float32 graph is quantized first.
+    """
+    if target.dtype in QUANTIZED:
+        from mixprof.lowerings.quantize import quantized
+
+        _refuse_unquantized(name, target.dtype)
+        path = quantized(path, inputs, target)
     lowered: Lowered = importlib.import_module(entry_of(name).module).lower_file(path, inputs, target)
     return lowered
 

@@ -57,7 +57,9 @@ class Gpu:
     def words(self) -> str:
         """The same for equal figures: a digest of all, and those that MIXPROF_SIM changed."""
         changed = [
-            f"{each.name}={value}" for each in fields(self) if (value := getattr(self, each.name)) != each.default
+            f"{figure.name}={value}"
+            for figure in fields(self)
+            if (value := getattr(self, figure.name)) != figure.default
         ]
         return " ".join(["sim:0", digest(asdict(self)), *changed])
 
@@ -85,7 +87,7 @@ class Truth:
 def configured(environment: str | None = None) -> Gpu:
     """The figures of sim:0, with what MIXPROF_SIM changes of them. UsageError for what they have not."""
     text = os.environ.get(SETTINGS, "") if environment is None else environment
-    kinds: dict[str, Any] = {each.name: type(each.default) for each in fields(Gpu)}
+    kinds: dict[str, Any] = {figure.name: type(figure.default) for figure in fields(Gpu)}
     values: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
@@ -108,19 +110,19 @@ def kernel(gpu: Gpu, *, kind: str, flops: int, moved_bytes: int, wide: bool) -> 
 def graph(gpu: Gpu, kernels: Sequence[Kernel]) -> list[Kernel]:
     """The kernels as one CUDA graph: one launch of the host."""
     return [
-        Kernel(each.hot_us + gpu.node_us, each.cold_us + gpu.node_us, launches=int(index == 0))
-        for index, each in enumerate(kernels)
+        Kernel(launched.hot_us + gpu.node_us, launched.cold_us + gpu.node_us, launches=int(index == 0))
+        for index, launched in enumerate(kernels)
     ]
 
 
 def truth(gpu: Gpu, kernels: Sequence[Kernel], *, cold: bool = False) -> Truth:
     """What a forward of these kernels takes. Under a power cap at the mean clock that it leaves."""
-    durations = [(each.cold_us if cold else each.hot_us) / gpu.power_cap for each in kernels]
+    durations = [(launched.cold_us if cold else launched.hot_us) / gpu.power_cap for launched in kernels]
     host_us = done_us = 0.0
-    for each, duration in zip(kernels, durations, strict=True):
-        host_us += each.launches * gpu.launch_us
+    for launched, duration in zip(kernels, durations, strict=True):
+        host_us += launched.launches * gpu.launch_us
         done_us = max(done_us, host_us + gpu.latency_us) + duration
-    launches = sum(each.launches for each in kernels)
+    launches = sum(launched.launches for launched in kernels)
     return Truth(
         gpu_ms=sum(durations) / 1e3,
         enqueue_ms=host_us / 1e3,

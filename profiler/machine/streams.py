@@ -62,10 +62,12 @@ def host_sampler(forward: Call, repeats: int, device: Device, before: Call | Non
     return take
 
 
-def enqueue_sampler(forward: Call, device: Device, repeats: int = 1) -> Callable[[], float]:
+def enqueue_sampler(forward: Call, device: Device, repeats: int = 1, before: Call | None = None) -> Callable[[], float]:
     """A sample of the host time to enqueue a forward, in milliseconds per forward; the queue is empty before it."""
 
     def take() -> float:
+        if before is not None:
+            before()
         device.synchronize()
         start = device.clock()
         for _ in range(repeats):
@@ -114,8 +116,9 @@ def _gate(device: Device, ms: float) -> object:
 
 def queue_of(forward: Call, device: Device, before: Call | None = None) -> Queue:
     """The queue that suits a forward: blocks of at least a millisecond, of one forward where something is before it."""
-    enqueue_ms = min(enqueue_sampler(forward, device)() for _ in range(ENQUEUES))
-    launches = places(forward, device)
+    both = forward if before is None else lambda: (before(), forward())
+    enqueue_ms = min(enqueue_sampler(both, device)() for _ in range(ENQUEUES))
+    launches = places(both, device)
     if launches is None or launches + BESIDE > device.queue:
         repeats = 1 if before else forwards_per_sample(forward, device)
         return Queue(repeats, BLOCKS, launches)

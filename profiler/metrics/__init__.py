@@ -15,6 +15,8 @@ from mixprof.machine.devices import Device
 if TYPE_CHECKING:
     import torch
 
+    from mixprof.metrics.gradients import Right
+
 Figure = float | int | str | None
 
 
@@ -30,6 +32,7 @@ class Subject:
     formulation: tuple[str, ...] = ()
     weights_bytes: int | None = None
     differentiates: bool = False  # its forward takes gradients: inference mode is not for it
+    right: Right | None = None  # of a training step: what it must compute
 
     @property
     def device(self) -> Device:
@@ -37,8 +40,10 @@ class Subject:
 
     @property
     def forward(self) -> Callable[[], object]:
-        assert self.lowered.forward is not None, "built only: there is nothing to run"
-        return self.lowered.forward
+        """What is timed, with what it needs ahead of it."""
+        forward, before = self.lowered.forward, self.lowered.before
+        assert forward is not None, "built only: there is nothing to run"
+        return forward if before is None else lambda: (before(), forward())
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from mixprof.data.case import QUANTIZED
+
 # Largest max|y - r| / max|r| that passes: several times what right lowerings of whole networks
 # show (float16 8e-4, bfloat16 7e-3 at most), and below what a wrong variant shows (another
 # image's kernels, a missing bias, an unmasked shift, transposed taps: 0.1 and more).
-TOLERANCES = {"float32": 1e-4, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2, "int8": 0.5}
+TOLERANCES = {"float32": 1e-4, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2, "int8": 0.5, "fp8": 0.5}
+TOLERANCES |= {f"amp_{name}": TOLERANCES[name] for name in ("float16", "bfloat16")}
 # Of a user's model, whose weights stay as they came: so many times what plain PyTorch loses in the case's dtype against
 # float64 on the same weights and inputs, and no less than some roundings of that dtype.
 PLAIN_ROOM = 3.0
-PLAIN_FLOORS = {"float32": 1e-4, "tf32": 2e-3, "float16": 2e-3, "bfloat16": 1e-2, "int8": 0.5}  # int8: see `quantized`
+PLAIN_FLOORS = {"float32": 1e-4, "tf32": 2e-3, "float16": 2e-3, "bfloat16": 1e-2, **dict.fromkeys(QUANTIZED, 0.5)}
+PLAIN_FLOORS |= {f"amp_{name}": PLAIN_FLOORS[name] for name in ("float16", "bfloat16")}  # of an anchor
 LARGEST = 0.5  # of any tolerance: beyond it an output says nothing
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
@@ -41,9 +45,9 @@ def initialize(module: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> None
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for each in module.modules():
-            _fill(each, generator)
-        handles = [each.register_forward_hook(_unit_scale()) for each in module.modules() if _is_weighted(each)]
+        for part in module.modules():
+            _fill(part, generator)
+        handles = [part.register_forward_hook(_unit_scale()) for part in module.modules() if _is_weighted(part)]
         try:
             module(*inputs)
         finally:
@@ -55,7 +59,7 @@ def _is_weighted(module: nn.Module) -> bool:
     """A layer without layers of its own whose output is a product with its parameters."""
     is_leaf = next(module.children(), None) is None
     own = list(module.parameters(recurse=False))
-    return is_leaf and any(each.dim() > 1 for each in own) and not isinstance(module, (nn.Embedding, *NORMS))
+    return is_leaf and any(part.dim() > 1 for part in own) and not isinstance(module, (nn.Embedding, *NORMS))
 
 
 def _fill(module: nn.Module, generator: torch.Generator) -> None:

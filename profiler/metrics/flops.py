@@ -1,4 +1,4 @@
-"""Multiply-accumulates of one forward, counted on the aten operators that it dispatches.
+"""Multiply-accumulates of one forward, or of one with its backward, counted on the aten operators that it dispatches.
 
 An operator that `operator_costs` does not know is named in `Counts.uncounted_ops`, and the counts are then "at least".
 What leaves the dispatcher (a kernel launched by an extension's own binding, NumPy) cannot be seen; a product spelled
@@ -18,7 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mixprof.metrics.operator_costs import FORMULAS, is_fusable, is_light, macs_of, runs_on
-from mixprof.metrics.traffic import SOFTMAXES, Operator, Traffic
+from mixprof.metrics.traffic import BACKWARD, SOFTMAX_BACKWARD, SOFTMAXES, Operator, Traffic
+
+PATH = "mixprof.path"  # in an autograd node's metadata: the module whose forward made it
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,12 @@ class Counts:
     """Cost of one forward, batch included. Counts are exact if `uncounted_ops` is empty, else a lower bound."""
 
     macs: int
-    macs_by_op: dict[str, int]  # "aten.addmm" -> MACs, largest first; operators that cost nothing are absent
+    macs_by_op: dict[str, int]  # "aten.addmm", "backward aten.mm" -> MACs, largest first; none that cost nothing
     uncounted_ops: tuple[str, ...]  # neither known to be light nor in FORMULAS, sorted
     operators: tuple[Operator, ...] = field(default=(), compare=False)  # those that multiply and accumulate, in order
     sizes: frozenset[int] = field(default=frozenset(), compare=False)  # lengths of axes that occurred
     vector_macs: int = field(default=0, compare=False)  # of the MACs, those that a matrix unit cannot do: runs_on()
+    backward_macs: int = field(default=0, compare=False)  # of the MACs, those of a backward
 
     @property
     def min_bytes(self) -> int:
@@ -48,24 +51,26 @@ def count(forward: Callable[..., object], *inputs: object, within: nn.Module | N
 
     within: the module whose paths operators are told by, where that is not `forward` itself.
     """
-    with _entered_modules(within or forward) as entered, _Count(entered, tensors_of(inputs)) as mode:
+    with entered_modules(within or forward) as entered, _Count(entered, tensors_of(inputs)) as mode:
         forward(*inputs)
     macs_by_op = {op: macs for op, macs in mode.macs.most_common() if macs}
-    uncounted, sizes = tuple(sorted(mode.uncounted)), frozenset(mode.sizes)
-    return Counts(sum(macs_by_op.values()), macs_by_op, uncounted, mode.traffic.operators, sizes, mode.vector_macs)
+    backward = sum(macs for op, macs in macs_by_op.items() if op.startswith(BACKWARD))
+    uncounted, sizes, operators = tuple(sorted(mode.uncounted)), frozenset(mode.sizes), mode.traffic.operators
+    return Counts(sum(macs_by_op.values()), macs_by_op, uncounted, operators, sizes, mode.vector_macs, backward)
 
 
 @contextlib.contextmanager
-def _entered_modules(forward: Callable[..., object]) -> Iterator[list[str]]:
+def entered_modules(forward: Callable[..., object]) -> Iterator[list[str]]:
     """The paths of the modules whose forward has begun and not ended, the outermost ("") first."""
     paths = {id(part): path for path, part in forward.named_modules()} if isinstance(forward, nn.Module) else {}
     entered = [""]
 
     def enter(module: nn.Module, args: Any) -> None:
+        _sign(args, entered[-1])
         entered.append(paths.get(id(module), entered[-1]))
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        entered.pop()
+        _sign(output, entered.pop())
 
     hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
     try:
@@ -73,6 +78,16 @@ def _entered_modules(forward: Callable[..., object]) -> Iterator[list[str]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _sign(made: Any, path: str) -> None:
+    """Note a module's path on the autograd nodes that these tensors came from, as far as they have none yet."""
+    nodes: list[Any] = [tensor.grad_fn for tensor in tensors_of(made)]
+    while nodes:
+        node = nodes.pop()
+        if node is not None and PATH not in node.metadata:
+            node.metadata[PATH] = path
+            nodes += [before for before, _ in node.next_functions]
 
 
 class _Count(TorchDispatchMode):
@@ -109,9 +124,13 @@ class _Count(TorchDispatchMode):
         macs = macs_of(name, args, result, kwargs)
         self.sizes.update(*(tensor.shape for tensor in (*given, *made)))
         if macs is not None:
-            self.macs[name] += macs
+            node: Any = torch._C._current_autograd_node()  # None in a forward
+            module = self._entered[-1] or ("" if node is None else node.metadata.get(PATH, ""))
+            self.macs[name if node is None else BACKWARD + name] += macs
             self.vector_macs += macs if runs_on(name, args) == "vector" else 0
-            self.traffic.multiplied(name, self._entered[-1], macs, given, made)
+            self.traffic.multiplied(name, module, macs, given, made, backward=node is not None)
+        elif name == SOFTMAX_BACKWARD:
+            self.traffic.softmax_backward(given[0], given[1], result)
         elif name in SOFTMAXES or is_fusable(func):
             shape_only = name.endswith("_like") or name.startswith("aten.new_")  # no values are read
             self.traffic.fused(name, given, made, mutates=mutates, shape_only=shape_only)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from mixprof.data.launch import Queued, Samples
 from mixprof.lowerings import Lowered
 from mixprof.machine import nvml, streams
 from mixprof.machine.devices import Device
+from mixprof.models.step import Step
 from mixprof.sampling import Budget, Series, sample
 
 ENQUEUE_SAMPLES = 30
+PARTS = 30  # steps whose parts are timed
 CONTROLS = 40  # samples of a cold case behind a spin in the place of the flush
 Before = Callable[[], object] | None
 
@@ -36,13 +39,24 @@ def measure(lowered: Lowered, device: Device, mode: str, budget: Budget) -> Time
     """Time a lowered forward. A CPU has `host_ms` only; in mode "cold" each forward finds empty caches."""
     assert lowered.forward is not None, "built only: there is nothing to run"
     forward, compiled = lowered.forward, lowered.compilations()
-    before = device.flusher() if mode == "cold" else None
-    times = (_on_gpu if device.queue else _on_cpu)(forward, device, before, budget)
+    flush = device.flusher() if mode == "cold" else None
+    before = ahead(lowered.before, flush)
+    if device.queue:
+        times = _on_gpu(forward, device, before, budget, flush if lowered.before is None else None)
+    else:
+        times = _on_cpu(forward, device, before, budget)
     recompiles = lowered.compilations() - compiled
     if not recompiles:
         return times
     reason = f"{recompiles} recompilation(s) among the samples: every launch must see one static shape"
     return replace(times, recompiles=recompiles, unsteady=reason)
+
+
+def ahead(of_step: Before, flush: Before) -> Before:
+    """What runs untimed before each forward: what that needs, then the flush."""
+    if of_step is None or flush is None:
+        return of_step or flush
+    return lambda: (of_step(), flush())
 
 
 def _on_cpu(forward: Callable[[], object], device: Device, before: Before, budget: Budget) -> Times:
@@ -51,7 +65,7 @@ def _on_cpu(forward: Callable[[], object], device: Device, before: Before, budge
     return Times(None, None, Samples(series.kept, repeats), series.dropped, 0, _unsteady(series))
 
 
-def _on_gpu(forward: Callable[[], object], device: Device, before: Before, budget: Budget) -> Times:
+def _on_gpu(forward: Callable[[], object], device: Device, before: Before, budget: Budget, flush: Before) -> Times:
     read = device.reader()
     readings: list[nvml.Reading] = []
 
@@ -65,7 +79,7 @@ def _on_gpu(forward: Callable[[], object], device: Device, before: Before, budge
     except streams.GateOpened:
         queue = replace(queue, gated=False)
         series = sample(streams.gpu_sampler(forward, queue, device, before, look), device.clock, budget)
-    enqueue = streams.enqueue_sampler(forward, device)
+    enqueue = streams.enqueue_sampler(forward, device, before=before)
     enqueue_ms = Samples(tuple(enqueue() for _ in range(ENQUEUE_SAMPLES)), 1)
     host = sample(streams.host_sampler(forward, 1, device, before), device.clock, budget)
     return Times(
@@ -78,8 +92,36 @@ def _on_gpu(forward: Callable[[], object], device: Device, before: Before, budge
         nvml.verdict(readings),
         {**nvml.summary(readings), "by_queue": _by_queue(readings)},
         Queued(queue.launches, queue.gated),
-        None if before is None else _control(forward, queue, device, before),
+        None if flush is None else _control(forward, queue, device, flush),
     )
+
+
+def parts(step: Step, device: Device) -> dict[str, Samples]:
+    """The time of each part of a training step, in milliseconds, over some steps: of the device where it has a queue.
+
+    Between two parts of a host stands a synchronise, between those of a device an event.
+    """
+    calls, times = step.parts, {name: list[float]() for name in step.parts}
+    for _ in range(PARTS):
+        taken = (_parts_on_gpu if device.queue else _parts_on_cpu)(calls, device)
+        for name, ms in taken.items():
+            times[name].append(ms)
+    return {name: Samples(tuple(each), 1) for name, each in times.items()}
+
+
+def _parts_on_cpu(calls: dict[str, Callable[[], None]], device: Device) -> dict[str, float]:
+    return {name: streams.host_ms(call, 1, device) for name, call in calls.items()}
+
+
+def _parts_on_gpu(calls: dict[str, Callable[[], None]], device: Device) -> dict[str, float]:
+    """Behind one another without a gate: where the host is slower than the device, its gaps are in them."""
+    device.synchronize()
+    marks = {"": device.event()}
+    for name, call in calls.items():
+        call()
+        marks[name] = device.event()
+    device.synchronize()
+    return {name: device.elapsed_ms(*pair) for name, pair in zip(calls, pairwise(marks.values()), strict=True)}
 
 
 def _by_queue(readings: list[nvml.Reading]) -> dict[str, list[int | None]]:

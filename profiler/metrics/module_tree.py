@@ -84,12 +84,12 @@ def timed(branches: Iterable[Branch], forwards: Iterable[Iterable[Operator]]) ->
 
 def _within(path: str, values: Mapping[str, float]) -> float:
     """The sum over a module and those within."""
-    return sum(value for each, value in values.items() if not path or each == path or each.startswith(f"{path}."))
+    return sum(value for name, value in values.items() if not path or name == path or name.startswith(f"{path}."))
 
 
 def _role(parts: Mapping[str, nn.Module], path: str) -> str:
     """What a module of ours is for, by itself and those around it."""
     names = path.split(".") if path else []
     around = ["", *(".".join(names[: count + 1]) for count in range(len(names)))]
-    stack = [(each, type(parts[each]).__name__, type(parts[each]).__module__) for each in around]
+    stack = [(path, type(parts[path]).__name__, type(parts[path]).__module__) for path in around]
     return role_of(stack, "", "matrix")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mixprof.metrics.fused_costs import FUSED, attention
+from mixprof.models.kernels.triton import costs as triton
 
 Shape = Sequence[int]
 TILE = 8  # channels of a group from which on a grouped convolution can fill a matrix unit
@@ -20,14 +21,16 @@ TILE = 8  # channels of a group from which on a grouped convolution can fill a m
 def runs_on(name: str, args: Any) -> str:
     """The unit, "matrix" or "vector", that an operator multiplies on.
 
-    "vector": convolutions with fewer channels a group than a matrix unit's tile has, products with one row or column.
+    "vector": convolutions with fewer channels a group than a matrix unit's tile has, products of vectors.
     """
     if "conv" in name:
         x, weight = args[1:3] if "backward" in name else args[:2]
         return "vector" if weight.shape[1] < min(TILE, x.shape[1]) else "matrix"
-    if name in ("aten.bmm", "aten.mm") and (args[0].shape[-2] == 1 or args[1].shape[-1] == 1):
+    if name in ("aten.bmm", "aten.mm") and 1 in (*args[0].shape[-2:], args[1].shape[-1]):
         return "vector"
-    return "vector" if name in ("aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
+    if name.startswith("mixprof_triton.depthwise"):
+        return "vector"
+    return "vector" if name in (SCAN, "aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
 
 
 def macs_of(name: str, args: Any, result: Any, keywords: Mapping[str, Any] | None = None) -> int | None:
@@ -134,7 +137,13 @@ def _heads_first(shape: Shape) -> Shape:
     return batch, heads, length, width
 
 
-REGISTERED: dict[str, Callable[..., int]] = {}  # of operators of users' own: see `registered`
+def _selective_scan(*_: object, out_shape: Shape) -> int:
+    """mixprof.models.scan: a state and its readout for each value."""
+    return 2 * prod(out_shape)
+
+
+SCAN = "mixprof.selective_scan"
+REGISTERED: dict[str, Callable[..., int]] = {SCAN: _selective_scan}  # and those of users' own: see `registered`
 _OPERATORS: dict[Callable[..., int | None], str] = {  # of each formula
     _matrix_product: "mm bmm mv dot vdot _int_mm _scaled_mm",
     _added_matrix_product: "addmm _addmm_activation addmv baddbmm addbmm",
@@ -158,7 +167,7 @@ _OPERATORS: dict[Callable[..., int | None], str] = {  # of each formula
     _efficient_forward: "_efficient_attention_forward",
     **FUSED,
 }
-FORMULAS = {f"aten.{name}": formula for formula, names in _OPERATORS.items() for name in names.split()}
+FORMULAS = {f"aten.{name}": formula for formula, names in _OPERATORS.items() for name in names.split()} | triton.MACS
 
 _LIGHT_BY_KIND = {
     "copies and factories": """

@@ -6,6 +6,8 @@ Its operands and its result, each tensor once. What lies between such operators 
   scaled, cast) costs no more than what it was made of, and nothing where it was made of numbers (a mask);
 - weights and what is broadcast to an operator's result afterwards (a bias, a scale) are among its operands;
 - a product, a softmax of it and a product of that (attention) are one operator: the scores never leave the chip;
+- so are the four products of its backward, which can make the scores again from what the forward read;
+- what is only folded back into a map afterwards (the gradient of unfolded neighbours) costs no more than that map;
 - indices cost nothing: a kernel can compute them.
 """
 
@@ -20,6 +22,9 @@ from torch import Tensor
 
 ATTENTION = "attention"  # the name of a product, a softmax and a product that count as one operator
 SOFTMAXES = frozenset({"aten._softmax", "aten._safe_softmax", "aten._masked_softmax"})
+SOFTMAX_BACKWARD = "aten._softmax_backward_data"
+FOLDS = frozenset({"aten.col2im", "aten.index_put", "aten._unsafe_index_put"})  # many values into few, added up
+BACKWARD = "backward "  # before the names of a backward's operators
 INDEXED = frozenset(
     f"aten.{name}"
     for name in ("index", "_unsafe_index", "index_select", "gather", "embedding", "take", "masked_fill", "where")
@@ -51,6 +56,8 @@ class _Draft:
     macs: int
     reads: dict[Part, int]
     writes: dict[Part, int]
+    twin: int | None = None  # of an attention: the operator that is its backward
+    joined: bool = False  # it has become part of another
 
 
 @dataclass
@@ -77,30 +84,61 @@ class Traffic:
 
     @property
     def operators(self) -> tuple[Operator, ...]:
-        parts = [(*draft.reads.values(), *draft.writes.values()) for draft in self._drafts]
-        return tuple(Operator(d.name, d.module, d.macs, sizes) for d, sizes in zip(self._drafts, parts, strict=True))
+        drafts = [draft for draft in self._drafts if not draft.joined]
+        parts = [(*draft.reads.values(), *draft.writes.values()) for draft in drafts]
+        return tuple(Operator(d.name, d.module, d.macs, sizes) for d, sizes in zip(drafts, parts, strict=True))
 
-    def multiplied(self, name: str, module: str, macs: int, given: Sequence[Tensor], made: Sequence[Tensor]) -> None:
+    def multiplied(
+        self, name: str, module: str, macs: int, given: Sequence[Tensor], made: Sequence[Tensor], *, backward: bool
+    ) -> None:
         """An operator that multiplies and accumulates turned `given` into `made`."""
         if "attention" in name and "backward" not in name:
             name, made = ATTENTION, made[:1]  # what follows is kept for a backward
         origins = (self._origin(tensor) for tensor in given)
-        number = next((origin.product for origin in origins if origin.softmaxed), None)  # of what made the scores
+        number = scores = next((origin.product for origin in origins if origin.softmaxed), None)
         if number is None:
-            number = len(self._drafts)
-            self._drafts.append(_Draft(name, module, 0, {}, {}))
+            number = self._begun(BACKWARD + name if backward else name, module)
+        elif backward:
+            number = self._twin(number)
         elif self._drafts[number].name != ATTENTION:
             self._drafts[number].name, self._drafts[number].writes = ATTENTION, {}
         draft = self._drafts[number]
         draft.macs += macs
         for tensor in given:
             origin = self._origin(tensor)
-            if not (origin.softmaxed and origin.product == number):
+            if not (origin.softmaxed and origin.product == scores):
                 draft.reads.update(self._reading(tensor))
         for tensor in made:
             origin = self._anew(tensor)
             origin.product = number
             draft.writes.update(origin.parts)
+
+    def _begun(self, name: str, module: str) -> int:
+        self._drafts.append(_Draft(name, module, 0, {}, {}))
+        return len(self._drafts) - 1
+
+    def _twin(self, number: int) -> int:
+        """The backward of an attention, which reads what its forward read; of one that is a backward, itself."""
+        draft = self._drafts[number]
+        if draft.name.startswith(BACKWARD):
+            return number
+        if draft.twin is None:
+            draft.twin = self._begun(BACKWARD + ATTENTION, draft.module)
+            self._drafts[draft.twin].reads.update(draft.reads)
+        return draft.twin
+
+    def softmax_backward(self, gradient: Tensor, output: Tensor, made: Tensor) -> None:
+        """The gradient of scores: it joins the product that made it to the attention's backward."""
+        product, of_gradient = self._origin(output).product, self._origin(gradient).product
+        if product is None or of_gradient is None or not self._origin(output).softmaxed:
+            return self.opaque([gradient, output], [made], mutates=False)
+        number, other = self._twin(product), self._drafts[of_gradient]
+        self._drafts[number].reads.update(other.reads)
+        self._drafts[number].macs += other.macs
+        other.joined = True
+        derived = self._anew(made)
+        derived.product, derived.softmaxed = number, True
+        return None
 
     def fused(
         self, name: str, given: Sequence[Tensor], made: Sequence[Tensor], *, mutates: bool, shape_only: bool
@@ -108,11 +146,24 @@ class Traffic:
         """An operator that moves or computes element by element, or a softmax, turned `given` into `made`."""
         if name in INDEXED:
             given = [tensor for tensor in given if tensor.is_floating_point() or tensor.is_complex()]
+        if name in FOLDS:
+            return self._fold(max(given, key=Tensor.numel), made[0])
         sources = [] if shape_only else given
         storages = {_key(tensor) for tensor in given}
         for tensor in made:
             if mutates or _key(tensor) not in storages:  # else a view
                 self._derive(name, tensor, sources)
+        return None
+
+    def _fold(self, source: Tensor, made: Tensor) -> None:
+        """Let the operators that made the source write what is left of it, where that is less."""
+        parts, folded = self._origin(source).parts, self._anew(made)
+        writers = [draft for draft in self._drafts if parts.keys() & draft.writes.keys()]
+        if not writers or _held(made) >= sum(parts.values()):
+            return
+        for draft in writers:
+            draft.writes = {part: size for part, size in draft.writes.items() if part not in parts}
+        writers[-1].writes.update(folded.parts)
 
     def _derive(self, name: str, tensor: Tensor, sources: Sequence[Tensor]) -> None:
         origins = [self._origin(source) for source in sources]

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixprof import lowerings
-from mixprof.data.case import Case, is_simulated
+from mixprof.data.case import STEP, Case, is_simulated
 from mixprof.data.errors import UsageError
+from mixprof.lowerings import steps
 from mixprof.plan import files
 from mixprof.plan.given import Fed, sizes_of
 from mixprof.plan.settings import SIDES, USUAL_LOWERING, Axes, usual_dtype, usual_layouts
@@ -29,6 +30,11 @@ class Source:
     inputs_file: str | None = None  # the .npz that these come from
     inputs_sha256: str | None = None
     facts: dict[str, Any] = field(default_factory=dict, compare=False)  # of a registered model: see models.facts
+
+    @property
+    def holds_no_gradient(self) -> bool:
+        """Whether it is no module of a factory's, which alone can be trained."""
+        return self.kind in ("file", "call") or "sha256" in self.arguments
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,13 @@ def plan_case(case: Case, source: Source, *, layout_is_default: bool = True) -> 
 
 
 def _why_impossible(case: Case, source: Source) -> str | None:
+    if case.step != STEP and source.holds_no_gradient:
+        return f"{case.model}: got --steps {case.step}, expected inference: a file or a function takes no gradient here"
+    if case.step != STEP and is_simulated(case.device):
+        return f"{case.device} simulates a forward alone: use --steps inference"
+    entry, options = lowerings.parse(case.lowering)
+    if reason := steps.why_not(case.step, case.dtype, case.lowering, options, trains=entry.trains):
+        return reason
     if source.artifact is not None:
         return files.why_impossible(source.artifact, case)
     if source.inputs:
@@ -90,7 +103,7 @@ def _why_impossible(case: Case, source: Source) -> str | None:
 def _why_not_given(case: Case, source: Source) -> str | None:
     """Why a case's batch or resolution is not that of the inputs that the user gives."""
     batch, resolution = sizes_of(source.inputs)
-    words = " ".join(each.words for each in source.inputs)
+    words = " ".join(tensor.words for tensor in source.inputs)
     if case.batch != batch:
         return f"got batch {case.batch}, which the inputs {words} fix at {batch}: leave out the axis, or give others"
     if resolution is not None and case.resolution != resolution:
@@ -105,22 +118,24 @@ def _cases_of(axes: Axes, model: str, source: Source, machine: Sequence[str], on
         yield from _cases_of_file(axes, model, source.artifact, machine)
         return
     if source.kind == "call":  # no module, which could be lowered or moved: every axis collapses
-        yield Case(model, "eager", "cpu", "float32", "contiguous", "hot", 1, (1, 1), None, None)
+        for step in axes.steps:
+            yield Case(model, "eager", "cpu", "float32", "contiguous", "hot", 1, (1, 1), None, None, step)
         return
     side = SIDES["mixer" if source.kind == "mixer" else "network"]
     batch, sides = sizes_of(source.inputs) if source.inputs else (1, None)
     batches, resolutions = axes.batches or (batch,), axes.resolutions or (sides or (side, side),)
     windows: tuple[int | None, ...] = axes.windows if "window" in source.accepts else (None,)
     channels: tuple[int | None, ...] = axes.channels if "channels" in source.accepts else (None,)
-    for lowering, device in itertools.product(axes.lowerings or (USUAL_LOWERING,), axes.devices or (machine[-1],)):
-        dtypes = axes.dtypes or (usual_dtype(device),)
+    where = itertools.product(axes.lowerings or (USUAL_LOWERING,), axes.devices or (machine[-1],), axes.steps)
+    for lowering, device, step in where:
+        dtypes = axes.dtypes or (usual_dtype(device, step),)
         # A graph runtime chooses its own memory layout: the axis would repeat one experiment.
         layouts = axes.layouts or usual_layouts(device)
         one = not lowerings.entry_of(lowering).layouts or (one_layout and axes.layouts is None)
         layouts = layouts[:1] if one else layouts
         product = itertools.product(dtypes, layouts, axes.modes, batches, resolutions, windows, channels)
         for dtype, layout, mode, batch, resolution, window, width in product:
-            yield Case(model, lowering, device, dtype, layout, mode, batch, resolution, window, width)
+            yield Case(model, lowering, device, dtype, layout, mode, batch, resolution, window, width, step)
 
 
 def _cases_of_file(axes: Axes, model: str, artifact: files.Artifact, machine: Sequence[str]) -> Iterable[Case]:
@@ -130,5 +145,5 @@ def _cases_of_file(axes: Axes, model: str, artifact: files.Artifact, machine: Se
     resolutions = files.resolutions_of(artifact, axes.resolutions)
     for lowering, device in itertools.product(names, axes.devices or (machine[-1],)):
         dtypes = files.dtypes_of(artifact, axes.dtypes, usual_dtype(device))
-        for dtype, mode, batch, resolution in itertools.product(dtypes, axes.modes, batches, resolutions):
-            yield Case(model, lowering, device, dtype, "contiguous", mode, batch, resolution, None, None)
+        for dtype, mode, step, batch, side in itertools.product(dtypes, axes.modes, axes.steps, batches, resolutions):
+            yield Case(model, lowering, device, dtype, "contiguous", mode, batch, side, None, None, step)

@@ -11,7 +11,7 @@ its batch, and [1, second axis] as its resolution: a sequence of positions, one 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mixprof.data.case import Case
+from mixprof.data.case import QUANTIZED, Case
 from mixprof.data.errors import UsageError
 from mixprof.plan.given import PICTURES, Fed
 from mixprof.plan.pictures import Axes, Input, Size, of_pictures
@@ -52,7 +52,7 @@ class Given:
     @property
     def sizes(self) -> dict[str, tuple[int, ...]]:
         """The sizes of every input that has some, by name."""
-        return {**self.shapes, **{each.name: each.given for each in self.fed}}
+        return {**self.shapes, **{tensor.name: tensor.given for tensor in self.fed}}
 
 
 def is_file(name: str) -> bool:
@@ -61,12 +61,12 @@ def is_file(name: str) -> bool:
 
 def check_dtypes(artifact: Artifact, fed: Iterable[Fed]) -> None:
     """UsageError for an input of another element type than the graph has."""
-    own = {each.name: each.dtype for each in artifact.inputs}
-    for each in fed:
-        if own.get(each.name, UNKNOWN) not in (UNKNOWN, each.dtype):
+    own = {tensor.name: tensor.dtype for tensor in artifact.inputs}
+    for tensor in fed:
+        if own.get(tensor.name, UNKNOWN) not in (UNKNOWN, tensor.dtype):
             raise UsageError(
-                f"--input: got {each.dtype} for input '{each.name}', which is {own[each.name]} in {artifact.path}: "
-                f"give {each.name}:{_words(each.given)}:{own[each.name]}"
+                f"--input: got {tensor.dtype} for input '{tensor.name}', which is {own[tensor.name]} in "
+                f"{artifact.path}: give {tensor.name}:{_words(tensor.given)}:{own[tensor.name]}"
             )
 
 
@@ -76,31 +76,31 @@ def with_shapes(artifact: Artifact, shapes: Mapping[str, tuple[int, ...]]) -> Ar
     An input that an .npz already gave a shape keeps it, and must not be given another.
     """
     inputs = []
-    for each in artifact.inputs:
-        shape = shapes.get(each.name, each.given)
+    for tensor in artifact.inputs:
+        shape = shapes.get(tensor.name, tensor.given)
         if shape is not None:
-            _check_shape(artifact.path, each, shape)
-            if each.given not in (None, shape):
+            _check_shape(artifact.path, tensor, shape)
+            if tensor.given not in (None, shape):
                 raise UsageError(
-                    f"{artifact.path}: got {_words(shape)} with --shape for input '{each.name}', whose array in "
-                    f"{artifact.inputs_file} is {_words(each.given or ())}, expected the same: leave out --shape"
+                    f"{artifact.path}: got {_words(shape)} with --shape for input '{tensor.name}', whose array in "
+                    f"{artifact.inputs_file} is {_words(tensor.given or ())}, expected the same: leave out --shape"
                 )
-        inputs.append(replace(each, given=shape))
+        inputs.append(replace(tensor, given=shape))
     shaped = replace(artifact, inputs=tuple(inputs))
     _names(shaped)
     return shaped
 
 
-def _check_shape(path: str, each: Input, shape: tuple[int, ...]) -> None:
-    if len(shape) != len(each.declared):
+def _check_shape(path: str, tensor: Input, shape: tuple[int, ...]) -> None:
+    if len(shape) != len(tensor.declared):
         raise UsageError(
-            f"{path}: got {_words(shape)} for input '{each.name}', expected {len(each.declared)} axes as the graph "
-            f"has: {_words(each.declared)}"
+            f"{path}: got {_words(shape)} for input '{tensor.name}', expected {len(tensor.declared)} axes as the graph "
+            f"has: {_words(tensor.declared)}"
         )
-    for axis, (size, declared) in enumerate(zip(shape, each.declared, strict=True)):
+    for axis, (size, declared) in enumerate(zip(shape, tensor.declared, strict=True)):
         if isinstance(declared, int) and declared != size:
             raise UsageError(
-                f"{path}: got {size} for axis {axis} of input '{each.name}', which the graph fixes at {declared}: "
+                f"{path}: got {size} for axis {axis} of input '{tensor.name}', which the graph fixes at {declared}: "
                 "give that, or export the graph with this axis free"
             )
 
@@ -112,14 +112,14 @@ def _words(sizes: Iterable[Size]) -> str:
 def _names(artifact: Artifact) -> dict[str, int]:
     """The size of each named axis, as given; UsageError where one name is given two sizes."""
     names: dict[str, tuple[int, str]] = {}
-    for each in artifact.inputs:
-        for size, declared in zip(each.given or (), each.declared, strict=False):
+    for tensor in artifact.inputs:
+        for size, declared in zip(tensor.given or (), tensor.declared, strict=False):
             if not isinstance(declared, str):
                 continue
-            known, where = names.setdefault(declared, (size, each.name))
+            known, where = names.setdefault(declared, (size, tensor.name))
             if known != size:
                 raise UsageError(
-                    f"{artifact.path}: got {size} for axis '{declared}' of input '{each.name}' and {known} in "
+                    f"{artifact.path}: got {size} for axis '{declared}' of input '{tensor.name}' and {known} in "
                     f"'{where}', expected one size: the graph says that they are the same axis"
                 )
     return {name: size for name, (size, _) in names.items()}
@@ -127,9 +127,12 @@ def _names(artifact: Artifact) -> dict[str, int]:
 
 def lead(artifact: Artifact) -> tuple[Input, Axes]:
     """The input that batch and resolution are read from, and its axes of these."""
-    for each in artifact.inputs:
-        if each.dtype in (*PICTURES, UNKNOWN) and (axes := of_pictures(each, each.given or each.declared)) is not None:
-            return each, axes
+    for tensor in artifact.inputs:
+        if (
+            tensor.dtype in (*PICTURES, UNKNOWN)
+            and (axes := of_pictures(tensor, tensor.given or tensor.declared)) is not None
+        ):
+            return tensor, axes
     first = artifact.inputs[0]
     rank = len(first.declared)
     return first, Axes(batch=0 if rank else None, width=1 if rank > 1 else None)
@@ -137,16 +140,16 @@ def lead(artifact: Artifact) -> tuple[Input, Axes]:
 
 def own_sizes(artifact: Artifact) -> tuple[int | None, int | None, int | None]:
     """Batch, height and width by the graph, --shape and --inputs; None for one that they leave free."""
-    each, axes = lead(artifact)
+    tensor, axes = lead(artifact)
     names = _names(artifact)
     batch, height, width = (
-        1 if axis is None else _size(each, axis, names) for axis in (axes.batch, axes.height, axes.width)
+        1 if axis is None else _size(tensor, axis, names) for axis in (axes.batch, axes.height, axes.width)
     )
     return batch, height, width
 
 
-def _size(each: Input, axis: int, names: Mapping[str, int]) -> int | None:
-    size = each.given[axis] if each.given is not None else each.declared[axis]
+def _size(tensor: Input, axis: int, names: Mapping[str, int]) -> int | None:
+    size = tensor.given[axis] if tensor.given is not None else tensor.declared[axis]
     return names.get(size) if isinstance(size, str) else size
 
 
@@ -163,23 +166,23 @@ def shapes_of(artifact: Artifact, batch: int, resolution: tuple[int, int]) -> di
         if isinstance(declared, str):
             names.setdefault(declared, size)
     shapes = {}
-    for each in artifact.inputs:
-        sizes = [_size(each, axis, names) for axis in range(len(each.declared))]
-        if each is first:
+    for tensor in artifact.inputs:
+        sizes = [_size(tensor, axis, names) for axis in range(len(tensor.declared))]
+        if tensor is first:
             sizes = [filling.get(axis) if size is None else size for axis, size in enumerate(sizes)]
         if None in sizes:
-            raise _free(artifact, each, sizes)
-        shapes[each.name] = tuple(size for size in sizes if size is not None)
+            raise _free(artifact, tensor, sizes)
+        shapes[tensor.name] = tuple(size for size in sizes if size is not None)
     return shapes
 
 
-def _free(artifact: Artifact, each: Input, sizes: Sequence[int | None]) -> UsageError:
-    free = [f"{axis} ({each.declared[axis] or 'without a name'})" for axis, size in enumerate(sizes) if size is None]
+def _free(artifact: Artifact, tensor: Input, sizes: Sequence[int | None]) -> UsageError:
+    free = [f"{axis} ({tensor.declared[axis] or 'without a name'})" for axis, size in enumerate(sizes) if size is None]
     usual = (1, 3, 224, 224) if len(sizes) == 4 else (1,) * len(sizes)
     like = "x".join(str(size or other) for size, other in zip(sizes, usual, strict=True))
     return UsageError(
-        f"{artifact.path}: got no size for axis {', '.join(free)} of input '{each.name}', which the graph leaves free, "
-        f"expected one for each: --shape {each.name}:{like}"
+        f"{artifact.path}: got no size for axis {', '.join(free)} of input '{tensor.name}', which the graph leaves "
+        f"free, expected one for each: --shape {tensor.name}:{like}"
     )
 
 
@@ -200,9 +203,9 @@ def resolutions_of(artifact: Artifact, asked: tuple[tuple[int, int], ...] | None
 
 
 def _unsized(artifact: Artifact) -> UsageError:
-    each, _ = lead(artifact)
+    tensor, _ = lead(artifact)
     names = _names(artifact)
-    error = _free(artifact, each, [_size(each, axis, names) for axis in range(len(each.declared))])
+    error = _free(artifact, tensor, [_size(tensor, axis, names) for axis in range(len(tensor.declared))])
     return UsageError(f"{error}, or the axes for batch and resolution")
 
 
@@ -227,8 +230,10 @@ def why_impossible(artifact: Artifact, case: Case) -> str | None:
             f"got lowering '{case.lowering}' for a file, whose engine is built for the case's own shapes: use '{name}'"
         )
     own = artifact.dtype
-    if own is not None and case.dtype != own and (own, case.dtype) != ("float32", "tf32"):
-        return f"got dtype {case.dtype} for a graph in {own}: export it in {case.dtype}, or leave out --dtypes"
+    from_float32 = own == "float32" and case.dtype in ("tf32", *QUANTIZED)
+    wanted_dtype = "float32" if case.dtype in QUANTIZED else case.dtype
+    if own is not None and case.dtype != own and not from_float32:
+        return f"got dtype {case.dtype} for a graph in {own}: export it in {wanted_dtype}, or leave out --dtypes"
     asked = (case.batch, *case.resolution)
     for word, size, wanted in zip(("batch", "height", "width"), own_sizes(artifact), asked, strict=True):
         if size not in (None, wanted):

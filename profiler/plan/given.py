@@ -62,8 +62,8 @@ def channels_last(sizes: Sequence[object]) -> bool:
 
 def sizes_of(inputs: Sequence[Fed]) -> tuple[int, tuple[int, int] | None]:
     """The batch that inputs have, and the height and width of the first pictures among them; None without any."""
-    for each in inputs:
-        if len(each.given) == 4 and each.dtype in PICTURES:
-            height, width = each.given[1:3] if channels_last(each.given) else each.given[2:]
-            return each.given[0], (height, width)
+    for tensor in inputs:
+        if len(tensor.given) == 4 and tensor.dtype in PICTURES:
+            height, width = tensor.given[1:3] if channels_last(tensor.given) else tensor.given[2:]
+            return tensor.given[0], (height, width)
     return (inputs[0].given or (1,))[0], None

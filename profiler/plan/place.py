@@ -78,7 +78,7 @@ def _job(engine: str, text: str | None) -> Mapping[str, str]:
     """ "partition=gpu,gres=gpu:1" as what it says. UsageError for a key that the engine's jobs have not."""
     values: dict[str, str] = {}
     for part in text.split(",") if text else ():
-        key, equals, value = (each.strip() for each in part.partition("="))
+        key, equals, value = (text.strip() for text in part.partition("="))
         known = JOBS[engine]
         if key not in known or not equals or not value or (key in WHOLE and not re.fullmatch(r"[1-9]\d*", value)):
             examples = ", ".join(f"{name}={example}" for name, example in known.items())

@@ -7,8 +7,9 @@ follow from the fields of `Axes` and `Measure`.
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
+from mixprof.data.case import QUANTIZED, STEP, STEPS
 from mixprof.data.errors import UsageError
-from mixprof.lowerings import LOWERINGS
+from mixprof.lowerings import LOWERINGS, steps
 from mixprof.plan.values import (
     BYTES,
     DEGREES,
@@ -27,7 +28,6 @@ Scope = Literal["any", "launches"]  # which commands have it: all that time, or 
 Default = TypeVar("Default")
 
 DTYPES = ("float32", "tf32", "float16", "bfloat16")
-QUANTIZED = "int8"  # from a calibration, by lowerings that run it
 LAYOUTS = ("contiguous", "channels_last")
 USUAL_LOWERING = "eager"
 USUAL_LAYOUT = "channels_last"
@@ -37,11 +37,15 @@ QUICK, USUAL, PUBLICATION = 1, 3, 8  # launches
 
 def usual_layouts(device: str) -> tuple[str, ...]:
     """On a GPU both, the usual one first: which is better there depends on the kernels that each gets."""
-    return (USUAL_LAYOUT,) if device == "cpu" else (USUAL_LAYOUT, *(each for each in LAYOUTS if each != USUAL_LAYOUT))
+    return (
+        (USUAL_LAYOUT,)
+        if device == "cpu"
+        else (USUAL_LAYOUT, *(layout for layout in LAYOUTS if layout != USUAL_LAYOUT))
+    )
 
 
-def usual_dtype(device: str) -> str:
-    return "float32" if device == "cpu" else "float16"
+def usual_dtype(device: str, step: str = STEP) -> str:
+    return "float32" if device == "cpu" else "float16" if step == STEP else "amp_float16"
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,8 @@ class Axes:
     devices: tuple[str, ...] | None = setting(None, DEVICE, "where it runs", "the first CUDA device, else cpu")
     dtypes: tuple[str, ...] | None = setting(
         None,
-        one_of(*DTYPES, QUANTIZED),
-        "element type; float32 leaves TF32 off",
+        one_of(*DTYPES, *steps.MIXED, *QUANTIZED),
+        "element type; float32 leaves TF32 off; amp_* to train",
         f"{usual_dtype('cpu')} on a CPU, {usual_dtype('cuda:0')} on CUDA",
     )
     layouts: tuple[str, ...] | None = setting(
@@ -98,6 +102,7 @@ class Axes:
         f"{USUAL_LAYOUT}, or contiguous where a module cannot take it; on a GPU both",
     )
     modes: tuple[str, ...] = setting(("hot",), one_of("hot", "cold"), "cold flushes caches before each sample")
+    steps: tuple[str, ...] = setting((STEP,), one_of(*STEPS), "a forward alone, or a training step or a part of it")
     batches: tuple[int, ...] | None = setting(None, whole_number(1), "images in one forward", "1")
     resolutions: tuple[tuple[int, int], ...] | None = setting(
         None,
@@ -152,8 +157,8 @@ class Measure:
     calibration: str | None = setting(
         None,
         NAME,
-        "what int8 is calibrated on: FILE.npz, a folder of images, or random",
-        "none: int8 needs it",
+        "what int8 and fp8 are calibrated on: FILE.npz, a folder of images, or random",
+        "none: they need it",
         "launches",
     )
     max_memory: int | None = setting(

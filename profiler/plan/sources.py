@@ -128,8 +128,8 @@ def of_file(name: str, given: files.Given, inspected: dict[str, Any]) -> Source:
     read = {part: inspected[part] for part in ("sha256", "dtype", "inputs", "inputs_sha256")}
     if name.endswith(files.ENGINES) and given.inputs is None:
         read["inputs"] = [
-            {"name": each, "dtype": files.UNKNOWN, "declared": shape, "given": shape, "values": ""}
-            for each, shape in given.sizes.items()
+            {"name": tensor, "dtype": files.UNKNOWN, "declared": shape, "given": shape, "values": ""}
+            for tensor, shape in given.sizes.items()
         ]
         if not given.sizes:
             raise UsageError(

@@ -1,9 +1,10 @@
-"""What one forward of one model costs, counted on the `meta` device; and its formulas."""
+"""What one forward or training step of one model costs, counted on the `meta` device; and its formulas."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from mixprof.data.case import STEP
 from mixprof.data.errors import UsageError
 from mixprof.plan.axes import expand
 from mixprof.plan.files import Given
@@ -18,14 +19,17 @@ SINGLE = {"resolution": "resolutions", "batch": "batches", "window": "windows", 
 
 @dataclass(frozen=True)
 class Counted:
-    """One forward's costs, its batch included."""
+    """The costs of one step, its batch included."""
 
     model: str
+    step: str  # "inference", "forward", "backward" or "train"
     params: int | None  # None: a function has none that can be told
     macs: int
     flops: int
     macs_by_op: dict[str, int]
-    min_bytes: int | None  # operands and results of what multiplies and accumulates, each once
+    backward_macs: int | None  # of the MACs; None but of "backward" and "train"
+    min_bytes: int | None  # operands and results of what multiplies and accumulates, each once; an update's with it
+    optimizer_bytes: int | None  # of these, those of AdamW's update; None but of "train"
     uncounted_ops: list[str]  # operators that no formula covers: the counts are then "at least"
     tree: Sequence[Mapping[str, Any]] | None = None  # by module, if asked for: `metrics.module_tree.Branch`
     counted_on: str | None = None  # "meta", "fake" tensors or, for code that looks at values, "cpu"; None: of a file
@@ -46,25 +50,29 @@ def axes_of(model: str, single: dict[str, object], where: str) -> Axes:
     return Axes(models=(model,), devices=("cpu",), **parsed)
 
 
-def count(axes: Axes, registry: Registry, given: Given, *, tree: bool = False) -> tuple[str, Counted]:
-    """The label of the one case and its costs, by module, too, with a tree.
+def count(axes: Axes, registry: Registry, given: Given, *, tree: bool = False, step: str = STEP) -> tuple[str, Counted]:
+    """The label of the one case and the costs of its step, by module, too, with a tree.
 
     UsageError where it cannot be built or counted.
     """
     with session(Measure(), registry, given) as asked:
         entry = expand([axes], asked.describe, ["cpu"])[0]
         refuse_unused(asked.given, [entry])
-        counts = asked.count(entry.case, entry.source, tree=tree)
+        if step != STEP and (entry.source.artifact is not None or entry.source.kind == "call"):
+            raise UsageError(f"got '{entry.case.model}' with --step {step}, expected a module, which has gradients")
+        case = replace(entry.case, step=step)
+        counts = asked.count(case, entry.source, tree=tree)
     if tree and counts.status == "ok" and counts.tree is None:
         raise UsageError(f"got '{entry.case.model}' with --tree, expected a model that is made of modules")
     if counts.status != "ok":
         raise UsageError(counts.reason)
-    same = {name: getattr(counts, name) for name in ("params", "macs", "flops", "min_bytes", "tree", "counted_on")}
+    names = ("params", "macs", "flops", "backward_macs", "min_bytes", "optimizer_bytes", "tree", "counted_on")
+    same = {name: getattr(counts, name) for name in names}
     by_op, uncounted = counts.macs_by_op or {}, list(counts.uncounted_ops or ())
-    return entry.case.label(), Counted(entry.case.model, macs_by_op=by_op, uncounted_ops=uncounted, **same)
+    return case.label(), Counted(case.model, step, macs_by_op=by_op, uncounted_ops=uncounted, **same)
 
 
-def formulas(model: str, registry: Registry, given: Given) -> Formulas:
+def formulas(model: str, registry: Registry, given: Given, step: str = STEP) -> Formulas:
     """A model's exact costs in its sizes. UsageError where none was proven."""
     with session(Measure(), registry, given) as asked:
         source = asked.describe(model)
@@ -73,7 +81,7 @@ def formulas(model: str, registry: Registry, given: Given) -> Formulas:
                 f"got '{model}' with --symbolic, expected a model that is built for each size: a file has its own; "
                 "count it without --symbolic"
             )
-        proven, reason = asked.formulas(source)
+        proven, reason = asked.formulas(source, step)
     if proven is None:
         raise UsageError(f"{model}: {reason}; count single cases without --symbolic")
     return proven

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from mixprof import lowerings
-from mixprof.data.case import Case
+from mixprof.data.case import QUANTIZED, STEP, Case
 from mixprof.data.choices import Choices
 from mixprof.data.files import write_whole
 from mixprof.data.json import Json, decode, to_builtins
@@ -16,7 +16,7 @@ from mixprof.data.messages import Counted
 from mixprof.machine import cpu_contention
 from mixprof.machine.testbed import total_memory_bytes
 from mixprof.plan.axes import Planned
-from mixprof.plan.settings import QUANTIZED, Measure
+from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, source_request
 
 
@@ -61,7 +61,9 @@ def choices_of(server: Server, entry: Planned, settings: Json) -> Json | None:
     """
     case = entry.case
     chooses = lowerings.entry_of(case.lowering).chooses and entry.source.specialize is not None
-    if not chooses or settings["formulations"] != "measured" or case.dtype == QUANTIZED:  # whose file all engines share
+    if (
+        case.step != STEP or not chooses or settings["formulations"] != "measured" or case.dtype in QUANTIZED
+    ):  # whose file all engines share
         return None
     reference = reference_of(server, case)
     path = reference.with_name(f"{case.key}.choices.json")
@@ -70,7 +72,7 @@ def choices_of(server: Server, entry: Planned, settings: Json) -> Json | None:
         values = server.run("choose", settings["timeout"], **request).values
         if values["status"] != "ok":
             values = {"reason": f"{values['status']}: {values['reason']}"}
-        kept = {each.name: values[each.name] for each in fields(Choices) if each.name in values}
+        kept = {declared.name: values[declared.name] for declared in fields(Choices) if declared.name in values}
         write_whole(path, json.dumps(kept).encode())
     chosen: Json = json.loads(path.read_bytes())
     return chosen
@@ -143,7 +145,7 @@ def _count(server: Server, path: Path, request: Json, timeout_s: float) -> Count
 
 def _kept(counted: Counted) -> Counts | None:
     """The counts of a launch; None where counting failed."""
-    names = [each.name for each in fields(Counts)]
+    names = [declared.name for declared in fields(Counts)]
     return Counts(**{name: getattr(counted, name) for name in names}) if counted.status == "ok" else None
 
 

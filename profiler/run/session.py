@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from mixprof import lowerings
-from mixprof.data.case import Case
+from mixprof.data.case import STEP, Case
 from mixprof.data.errors import NotTrusted, UsageError
+from mixprof.data.git import checked_out
 from mixprof.data.json import Json, decode, digest
 from mixprof.data.manifest import Content, Environment, Manifest, Sweep
 from mixprof.data.messages import Counted, Machine
@@ -97,14 +98,14 @@ class Session:
             print(f"mixprof: processes of others compute on {shared}: times there are not its own", file=sys.stderr)
         return machine
 
-    def formulas(self, source: Source) -> tuple[Formulas | None, str | None]:
-        """The exact costs of a model for every case, or the reason why there are none."""
+    def formulas(self, source: Source, step: str = STEP) -> tuple[Formulas | None, str | None]:
+        """The exact costs of a model's step for every case, or the reason why there are none."""
         request = source_request(source)
 
         def ask(old: Json | None) -> Json:
-            return self.server.run("derive", ASK_TIMEOUT_S, source=request, formulas=old).values
+            return self.server.run("derive", ASK_TIMEOUT_S, source=request, formulas=old, step=step).values
 
-        return shelf.find(source, ask)
+        return shelf.find(source, ask, step)
 
     def count(self, case: Case, source: Source, *, tree: bool = False) -> Counted:
         """The costs of a case, or the reason why there are none. tree: by module, too."""
@@ -190,6 +191,7 @@ def manifest_of(
         models={entry.case.model: {"kind": entry.source.kind, **entry.source.facts} for entry in planned},
         lowerings=lowerings.facts(),
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        commit=checked_out(),
     )
 
 

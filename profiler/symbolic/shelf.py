@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mixprof.data import cache
+from mixprof.data.case import STEP
 from mixprof.data.files import write_whole
 from mixprof.data.json import digest
 from mixprof.plan.axes import Source
@@ -23,7 +24,8 @@ from mixprof.symbolic.formula import Formula
 
 SHIPPED = Path(__file__).with_name("registered.json")
 PACKAGE = Path(__file__).parents[1]
-SOURCES = ("models/*.py", "models/mixers/*.py", "metrics/flops.py", "metrics/operator_costs.py", "metrics/traffic.py")
+COUNTERS = ("flops", "fused_costs", "operator_costs", "step_costs", "traffic")
+SOURCES = ("models/*.py", "models/mixers/*.py", *(f"metrics/{name}.py" for name in COUNTERS))
 FORM = 2  # of the JSON below
 Fields = dict[str, Any]  # JSON: formulas, a file of them, a worker's answer
 Ask = Callable[[Fields | None], Fields]  # formulas that may be out of date -> a worker's answer
@@ -37,9 +39,11 @@ def from_json(fields: Fields) -> Formulas:
     return Formulas(**{name: Formula.from_json(fields[name]) for name in COSTS}, proven=fields["proven"])
 
 
-def key(source: Source) -> str | None:
-    """The name that a model's formulas are stored under; None for those that are not."""
-    return source.arguments["name"] if source.factory == "mixprof.models:build" and not source.user else None
+def key(source: Source, step: str = STEP) -> str | None:
+    """The name that the formulas of a model's step are stored under; None for those that are not."""
+    if source.factory != "mixprof.models:build" or source.user:
+        return None
+    return source.arguments["name"] + ("" if step == STEP else f" {step}")
 
 
 @functools.cache
@@ -58,9 +62,9 @@ def shipped() -> Fields:
     return stored
 
 
-def find(source: Source, ask: Ask) -> tuple[Formulas | None, str | None]:
-    """A model's formulas, or the reason why it has none. ask: has a worker check or derive them."""
-    name = key(source)
+def find(source: Source, ask: Ask, step: str = STEP) -> tuple[Formulas | None, str | None]:
+    """The formulas of a model's step, or the reason why it has none. ask: has a worker check or derive them."""
+    name = key(source, step)
     stored, is_current = (None, False) if name is None else _stored(name)
     if stored is not None and is_current:
         return from_json(stored), None

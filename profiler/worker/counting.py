@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mixprof import lowerings
-from mixprof.data.case import Case
+from mixprof.data.case import QUANTIZED, STEP, Case
 from mixprof.data.errors import Unsupported, one_line
 from mixprof.lowerings import cast
 from mixprof.machine.process import torch_dtype
-from mixprof.metrics import flops, memory_plan, module_tree
+from mixprof.metrics import flops, memory_plan, module_tree, step_costs
 from mixprof.metrics.operators import trace
 from mixprof.worker import feeds, modules
 from mixprof.worker.modules import Built
@@ -66,7 +66,8 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "macs": counts.macs,
         "flops": counts.flops,
         "macs_by_op": counts.macs_by_op,
-        "min_bytes": None if case.dtype == "int8" else counts.min_bytes,
+        "min_bytes": None if case.dtype in QUANTIZED else counts.min_bytes,
+        **_of_step(case, counted),
         "uncounted_ops": list(counts.uncounted_ops),
         "matrix_macs": counts.macs - counts.vector_macs,
         "vector_macs": counts.vector_macs,
@@ -76,6 +77,13 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "counted_on": counted.where,
         **_tree(source, counted, bool(request.get("tree"))),
     }
+
+
+def _of_step(case: Case, counted: Forward) -> dict[str, Any]:
+    if case.step not in ("backward", "train"):
+        return {}
+    updates = [each.min_bytes for each in counted.counts.operators if each.name == step_costs.UPDATE]
+    return {"backward_macs": counted.counts.backward_macs, "optimizer_bytes": sum(updates) or None}
 
 
 def _tree(source: Mapping[str, Any], counted: Forward, wanted: bool) -> dict[str, Any]:
@@ -136,40 +144,55 @@ def _counted(source: Mapping[str, Any], case: Case) -> Forward:
             raise
         first = error
     built = modules.build(source, case)
-    inputs = list(built.example.tensors)
-    module = built.example.bind(built.module)
-    with torch.no_grad():
+    inputs = _differentiable(source, case, list(built.example.tensors))
+    module = built.example.bind(_prepared(case, built.module))
+    with torch.set_grad_enabled(case.step != STEP):
         try:
             with FakeTensorMode(allow_non_fake_inputs=True):
                 fake = memory_plan.fake_module(module, "cpu")
                 faked = memory_plan.fake(inputs, "cpu")
-                return _forward(built.module, (module, inputs), (fake, faked), "fake")
+                return _forward(case.step, built.module, (module, inputs), (fake, faked), "fake")
         except Exception:  # what it looks at has no value there
             pass
         try:
-            return _forward(built.module, (module, inputs), (module, inputs), "cpu")
+            return _forward(case.step, built.module, (module, inputs), (module, inputs), "cpu")
         except Exception as error:  # of the user's own code: any
             reason = feeds.explain(built.module, built.example, error) or one_line(error)
             raise Unsupported(f"{case.model}: {reason}") from first
 
 
 def _forward(
-    own: nn.Module, bound: tuple[nn.Module, list[Tensor]], run: tuple[Callable[..., object], list[Tensor]], where: str
+    step: str,
+    own: nn.Module,
+    bound: tuple[nn.Module, list[Tensor]],
+    run: tuple[Callable[..., object], list[Tensor]],
+    where: str,
 ) -> Forward:
     """Count what runs in the place of a bound module and its inputs."""
     function, inputs = run
     with module_tree.outputs(own) as kept:
-        counts = flops.count(function, *inputs, within=own)
+        counts = step_costs.count(step, function, inputs, own)
     return Forward(*bound, counts, where, own, kept)
 
 
 def _on_meta(source: Mapping[str, Any], case: Case) -> Forward:
     dtype = torch_dtype(case.dtype)
     built = on_meta(source, case)
-    inputs = [cast(tensor.to("meta"), dtype) for tensor in built.example.tensors]
-    module = built.example.bind(built.module.to(dtype))
-    with torch.inference_mode():
-        return _forward(built.module, (module, inputs), (module, inputs), "meta")
+    inputs = _differentiable(source, case, [cast(tensor.to("meta"), dtype) for tensor in built.example.tensors])
+    module = built.example.bind(_prepared(case, built.module.to(dtype)))
+    with torch.inference_mode(case.step == STEP):
+        return _forward(case.step, built.module, (module, inputs), (module, inputs), "meta")
+
+
+def _prepared(case: Case, module: nn.Module) -> nn.Module:
+    return module if case.step == STEP else step_costs.prepare(module)
+
+
+def _differentiable(source: Mapping[str, Any], case: Case, inputs: list[Tensor]) -> list[Tensor]:
+    """The inputs of a training step: a mixer's require a gradient, since it stands within a network."""
+    if case.step == STEP or source["kind"] != "mixer":
+        return inputs
+    return [tensor.detach().requires_grad_(tensor.is_floating_point()) for tensor in inputs]
 
 
 def _may_run(source: Mapping[str, Any]) -> bool:
@@ -188,7 +211,7 @@ def _of_call(counts: flops.Counts) -> dict[str, Any]:
 
 
 def derive(request: dict[str, Any]) -> dict[str, Any]:
-    """Exact formulas of a model's MACs, parameters and minimal bytes, or the reason why it has none.
+    """Exact formulas of the MACs, parameters and minimal bytes of a model's step, or the reason why it has none.
 
     Formulas in the request are those of other sources: they are returned where they still hold.
     """
@@ -204,7 +227,7 @@ def derive(request: dict[str, Any]) -> dict[str, Any]:
         "smallest": 1 if source["kind"] == "mixer" else SMALLEST_IMAGE,
     }
     old = request.get("formulas")
-    observe: Callable[[Point], Observed] = partial(_observe, source)
+    observe: Callable[[Point], Observed] = partial(_observe, source, request.get("step", STEP))
     try:
         if old is not None and symbolic.holds(shelf.from_json(old), observe, **axes):
             return {"status": "ok", "formulas": old}
@@ -214,21 +237,19 @@ def derive(request: dict[str, Any]) -> dict[str, Any]:
     return {"status": "ok", "formulas": shelf.to_json(formulas)}
 
 
-def _observe(source: Mapping[str, Any], point: Point) -> Observed:
-    """The counts of a model at a point, in float32 on `meta`."""
+def _observe(source: Mapping[str, Any], step: str, point: Point) -> Observed:
+    """The counts of a model's step at a point, in float32 on `meta`."""
     from mixprof.symbolic.derive import Impossible, Observed
 
-    sides = (point.height, point.width)
-    case = Case("", "eager", "cpu", "float32", "contiguous", "hot", point.batch, sides, point.window, point.channels)
+    sides, sizes = (point.height, point.width), (point.window, point.channels)
+    case = Case("", "eager", "cpu", "float32", "contiguous", "hot", point.batch, sides, *sizes, step)
     try:
-        built = on_meta(source, case)
-        module = built.example.bind(built.module)
-        with torch.inference_mode():
-            counts = flops.count(module, *(tensor.to("meta") for tensor in built.example.tensors))
+        counted = _on_meta(source, case)
     except Exception as error:  # of the user's own code: any
         raise Impossible(one_line(error)) from error
+    counts = counted.counts
     operators = tuple((operator.name, operator.module, operator.macs, operator.parts) for operator in counts.operators)
-    params = {name: parameter.numel() for name, parameter in module.named_parameters()}
+    params = {name: parameter.numel() for name, parameter in counted.module.named_parameters()}
     return Observed(operators, params, counts.sizes, counts.uncounted_ops)
 
 

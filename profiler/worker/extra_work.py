@@ -19,14 +19,16 @@ SAMPLES = 15
 UNIT_US = 3.0  # of a simulated kernel
 
 
-def slowed(forward: Callable[[], object], share: float, device: Device) -> Callable[[], object]:
+def slowed(
+    forward: Callable[[], object], share: float, device: Device, before: Callable[[], object] | None = None
+) -> Callable[[], object]:
     """The forward, and after it so many small matrix products that it takes `share` longer in the mean.
 
     What is owed adds up over forwards, so a product that is longer than the share of one forward runs at every
     second one. On CUDA the products go to torch's own stream: never run on a GPU yet.
     """
     product = device.work(UNIT_US) if isinstance(device, Simulated) else _product(device)
-    owed_each = share * _typical_ms(forward, device)
+    owed_each = share * _typical_ms(forward, device, before)
     unit_ms = _typical_ms(product, device)
     owed_ms = 0.0
 
@@ -50,10 +52,11 @@ def _product(device: Device) -> Callable[[], object]:
     return lambda: torch.mm(left, left, out=out)
 
 
-def _typical_ms(forward: Callable[[], object], device: Device) -> float:
+def _typical_ms(forward: Callable[[], object], device: Device, before: Callable[[], object] | None = None) -> float:
     """The median time of one call, over samples of at least a millisecond."""
     if device.queue:
-        take = streams.gpu_sampler(forward, streams.queue_of(forward, device), device)
+        take = streams.gpu_sampler(forward, streams.queue_of(forward, device, before), device, before)
     else:
-        take = streams.host_sampler(forward, streams.forwards_per_sample(forward, device), device)
+        repeats = 1 if before else streams.forwards_per_sample(forward, device)
+        take = streams.host_sampler(forward, repeats, device, before)
     return statistics.median(take() for _ in range(SAMPLES))

@@ -58,7 +58,7 @@ def _groups(files: dict[str, str]) -> list[list[str]]:
     """The first module of each package in each folder, by the topmost name of the package that has a file."""
     library = sysconfig.get_path("stdlib") + os.sep
     groups: dict[tuple[str, str], list[str]] = {}
-    for name in sorted(files, key=lambda each: (each.count("."), each)):
+    for name in sorted(files, key=lambda name: (name.count("."), name)):
         file = files[name]
         if (
             name.partition(".")[0] in OURS
@@ -75,9 +75,9 @@ def _groups(files: dict[str, str]) -> list[list[str]]:
 
 def _files() -> dict[str, str]:
     """The file of each module that has one: neither built in nor a namespace."""
-    modules = {name: each for name, each in list(sys.modules.items()) if isinstance(each, ModuleType)}
+    modules = {name: module for name, module in list(sys.modules.items()) if isinstance(module, ModuleType)}
     # Not `module.__file__`: a module that is loaded when it is first looked at would be loaded.
-    files = {name: object.__getattribute__(each, "__dict__").get("__file__") for name, each in modules.items()}
+    files = {name: object.__getattribute__(module, "__dict__").get("__file__") for name, module in modules.items()}
     return {
         name: os.path.abspath(file)
         for name, file in files.items()

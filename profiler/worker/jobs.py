@@ -7,7 +7,7 @@ from typing import Any
 
 from mixprof.data.json import to_builtins
 from mixprof.machine import cuda_driver, nvml, process, simulation, testbed, torch_cuda
-from mixprof.worker import choosing, counting, feeds, graphs, launch, modules, reference, resident
+from mixprof.worker import choosing, counting, feeds, graphs, launch, modules, reference, resident, serving
 
 Job = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -65,4 +65,5 @@ JOBS: dict[str, Job] = {
     "prepare": _of_either(reference.prepare, graphs.prepare),
     "launch": launch.launch,
     "resident": resident.resident,
+    "serve": serving.serve,
 }

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 
 from mixprof import lowerings, metrics, sampling
-from mixprof.data.case import ANCHORS, Case, is_simulated
+from mixprof.data.case import ANCHORS, QUANTIZED, STEP, Case, is_simulated
 from mixprof.data.choices import Choices
-from mixprof.data.errors import Unavailable, Unsupported, is_out_of_memory, one_line
+from mixprof.data.errors import Unsupported
 from mixprof.data.json import digest
 from mixprof.data.launch import Launch, LaunchEnvironment, Status
-from mixprof.lowerings import Lowered, Target
+from mixprof.lowerings import Target
 from mixprof.machine import cpu_contention, cuda_driver, flags, process, testbed, thermal
 from mixprof.metrics import Subject, latency
 from mixprof.metrics.memory import weights_bytes
 from mixprof.metrics.operators import Watch
 from mixprof.models import specialization
-from mixprof.worker import breakdown, calibration, graphs, modules, pin, ran, simulated
+from mixprof.worker import breakdown, calibration, graphs, layouts, modules, pin, ran, simulated, training
 from mixprof.worker.reference import Reference
 
 
@@ -41,8 +41,9 @@ class Ready:
     def running(self) -> Any:
         """The mode that its forwards run in; what it holds on the device is free afterwards."""
         entry = lowerings.entry_of(self.subject.case.lowering)
-        inference = entry.inference_mode and not self.subject.differentiates
-        with torch.inference_mode(inference), torch.no_grad():
+        trains = self.subject.case.step != STEP
+        inference = entry.inference_mode and not self.subject.differentiates and not trains
+        with torch.inference_mode(inference), torch.set_grad_enabled(trains):
             try:
                 yield self.subject
             finally:
@@ -80,7 +81,8 @@ def _file(request: Mapping[str, Any], reference: Reference, target: Target, case
         raise Unsupported("a file: sim:0 simulates modules alone, of which it sees every operator")
     lowered = graphs.lower(request, reference, replace(target, images=True))
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
-    return Subject(case, lowered, expected, reference.tolerance, weights_bytes=reference.weights_bytes)
+    bytes_of_weights = None if case.dtype in QUANTIZED else reference.weights_bytes
+    return Subject(case, lowered, expected, reference.tolerance, weights_bytes=bytes_of_weights)
 
 
 def _module(
@@ -92,23 +94,28 @@ def _module(
     pin.prepare(case, target.threads)  # again: what was imported may have set flags, threads or the current device
     modules.load_state(built.module, reference.state)
     choices = Choices(**request.get("choices") or {})
-    module = modules.specialize(source, built.module, case.lowering, choices.formulations)
+    module = built.module
+    if case.step == STEP:  # training needs its batch norms, and changes what would be computed ahead
+        module = modules.specialize(source, module, case.lowering, choices.formulations, case.device)
     module = lowerings.convert(module, process.torch_dtype(case.dtype))
-    bytes_of_weights = None if case.dtype == "int8" else weights_bytes(module)  # of which some are bytes then
-    bound, target = built.example.bind(module), replace(target, images=built.example.images)
+    bytes_of_weights = None if case.dtype in QUANTIZED else weights_bytes(module)  # of which some are bytes then
+    target = training.target_of(replace(target, images=built.example.images), case, module, reference.right)
+    bound = built.example.bind(module)
     may_fall_back = bool(request.get("layout_is_default"))
     inputs = tuple(reference.inputs)
     if is_simulated(case.device):
         lowered = simulated.lower(case, bound, inputs, target, request.get("noise", ""))
     else:
-        lowered = _lowered(case, bound, inputs, target, may_fall_back)
+        lowered = layouts.lower(case, bound, inputs, target, may_fall_back)
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
     subject = Subject(
         case, lowered, expected, reference.tolerance, reference.of_ends, _formulations(source, module), bytes_of_weights
     )
-    subject = replace(subject, differentiates=reference.differentiates)
+    subject = replace(subject, differentiates=reference.differentiates, right=reference.right)
     if may_fall_back and lowered.device is None and "layout" not in lowered.proof and _reads_strides(subject, source):
-        lowered = _contiguous(case, bound, tuple(reference.inputs), target, "its outputs are right in contiguous alone")
+        lowered = layouts.contiguous(
+            case, bound, tuple(reference.inputs), target, "its outputs are right in contiguous alone"
+        )
         subject = replace(subject, lowered=lowered)
     noted = {**choices.proof(), **({} if reference.note is None else {"reference": reference.note})}
     if noted:
@@ -129,52 +136,6 @@ def _reads_strides(subject: Subject, source: Mapping[str, Any]) -> bool:
     if source["specialize"] is not None or not layouts or subject.case.layout == "contiguous":
         return False
     return check(subject).status == "inaccurate"
-
-
-def _lowered(
-    case: Case, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], target: Target, may_fall_back: bool
-) -> Lowered:
-    """Lower in the case's layout; a default one that does not suit becomes contiguous, and the proof says so."""
-    try:
-        return lowerings.lower(case.lowering, module, inputs, target)
-    except (Unavailable, Unsupported):
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        failure = error
-    if case.layout == "contiguous" or not lowerings.entry_of(case.lowering).layouts:
-        raise _refused(case, failure) from failure
-    lowered = _contiguous(case, module, inputs, target, one_line(failure)[:200])
-    if not may_fall_back:
-        raise Unsupported(
-            f"{case.model} does not run in channels_last ({one_line(failure)}): use --layouts contiguous, or .reshape "
-            "in place of .view in its forward"
-        ) from failure
-    return lowered
-
-
-def _contiguous(
-    case: Case, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], target: Target, reason: str
-) -> Lowered:
-    """Lower in the contiguous layout, and say so in the proof."""
-    torch._dynamo.reset()
-    try:
-        lowered = lowerings.lower(case.lowering, module, inputs, replace(target, layout="contiguous"))
-    except Exception as error:
-        raise _refused(case, error) from error
-    return replace(lowered, proof={**lowered.proof, "layout": "contiguous", "layout_reason": reason})
-
-
-def _refused(case: Case, error: Exception) -> Exception:
-    """An error of a module that ran for its reference, in float32 and eager mode, and does not run so lowered."""
-    if is_out_of_memory(error):
-        return error
-    if lowerings.entry_of(case.lowering).fuses:
-        return Unsupported(f"lowering '{case.lowering}': {one_line(error)}")
-    if case.dtype not in ("float32", "tf32"):
-        return Unsupported(f"{case.model} does not run in {case.dtype} ({one_line(error)}): use --dtypes float32")
-    return error
 
 
 def launch(request: dict[str, Any]) -> dict[str, Any]:
@@ -240,6 +201,8 @@ def _built(subject: Subject) -> Launch:
 
 def check(subject: Subject) -> Launch:
     """The launch so far: "ok" with its error, or "inaccurate"."""
+    if subject.lowered.training is not None:
+        return training.check(subject, _started(subject))
     subject, error = calibration.judge(subject)
     tolerance = subject.tolerance
     started = replace(_started(subject), relative_error=error if error != float("inf") else None)
@@ -267,6 +230,8 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
     cooled_s = None if headroom is None else thermal.cool(subject.device, headroom)
     before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     times = latency.measure(subject.lowered, subject.device, case.mode, _budget(case, settings))
+    step = subject.lowered.training if case.step == "train" else None
+    parts = None if step is None else latency.parts(step, subject.device)
     after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     taken: dict[str, Any] = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
     own = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}
@@ -282,6 +247,7 @@ def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> L
         host_ms=times.host_ms,
         control_ms=times.control_ms,
         queued=times.queued,
+        parts=parts,
         **own,
         metrics={name: value for name, value in taken.items() if name not in own},
         environment=LaunchEnvironment(

@@ -42,6 +42,7 @@ class Built:
 
     module: nn.Module
     example: Example
+    trained: tuple[str, ...] = ()  # names of the parameters that its factory leaves to be trained
 
 
 def resolve(source: Mapping[str, Any]) -> Callable[..., Any]:
@@ -142,11 +143,13 @@ def build(source: Mapping[str, Any], case: Case, device: str = "cpu") -> Built:
             raise
         raise Unsupported(f"{case.model}: {error}: give it as {case.model}:name=value") from error
     module, example = _as_module(made, case)
+    trained = tuple(name for name, each in module.named_parameters() if each.requires_grad)
+    _evaluating(module)
     lazy = any(is_lazy(parameter) for parameter in module.parameters())
     example = example or feeds.example_of(module, source, case, "cpu" if lazy else device)
     if lazy:
         _first_forward(module, example, case)
-    return Built(module, example)
+    return Built(module, example, trained)
 
 
 def _as_module(made: object, case: Case) -> tuple[nn.Module, Example | None]:
@@ -170,7 +173,6 @@ def _as_module(made: object, case: Case) -> tuple[nn.Module, Example | None]:
             f"{case.model}: got {type(made).__name__} from its factory, expected a torch.nn.Module: return one, or "
             "name a function of no arguments as call:package.module:function"
         )
-    _evaluating(made)
     return made, example
 
 
@@ -213,15 +215,22 @@ def to_meta(module: nn.Module) -> nn.Module:
 
 
 def specialize(
-    source: Mapping[str, Any], module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None
+    source: Mapping[str, Any],
+    module: nn.Module,
+    lowering: str,
+    formulations: Mapping[str, str] | None = None,
+    device: str | None = None,
 ) -> nn.Module:
-    """The module in its form for a lowering, if its source knows one. formulations: of its parts, by their paths."""
+    """The module in its form for a lowering, if its source knows one. formulations: of its parts, by their paths.
+
+    device: where it will run; None for nowhere. Unsupported where it cannot have that form there.
+    """
     if source["specialize"] is None:
         return module
     name, _, attribute = source["specialize"].partition(":")
     arrange: Callable[..., nn.Module] = getattr(importlib.import_module(name), attribute)
     try:
-        return arrange(module, lowerings.form_of(lowering), formulations)
+        return arrange(module, lowerings.form_of(lowering), formulations, device)
     except ValueError as error:
         raise Unsupported(f"lowering '{lowering}': {error}") from error
 

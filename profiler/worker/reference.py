@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixprof.data.case import Case
+from mixprof.data.case import STEP, Case
 from mixprof.data.errors import Unsupported, is_out_of_memory, one_line
 from mixprof.lowerings import aot, cast, convert
 from mixprof.lowerings.trees import tensors_of
 from mixprof.machine.process import torch_dtype
 from mixprof.metrics import accuracy
-from mixprof.worker import feeds, modules
+from mixprof.metrics.gradients import Right
+from mixprof.worker import feeds, modules, training
 from mixprof.worker.trees import Example, ends
 
 INDEPENDENT = 1e-6  # relative error of an image by itself, in float64, up to which others have no part in it
@@ -37,15 +38,19 @@ class Reference:
     of_ends: bool = False  # of the first and the last image alone
     weights_bytes: int | None = None  # of a file
     differentiates: bool = False  # the forward takes gradients, so inference mode is not for it
+    right: Right | None = None  # of a training step, in the place of outputs
 
     def write(self, path: Path) -> None:
         temporary = path.with_name(path.name + ".tmp")
-        torch.save({name: getattr(self, name) for name in self.__dataclass_fields__}, temporary)
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        torch.save({**values, "right": self.right and vars(self.right)}, temporary)
         os.replace(temporary, path)
 
     @classmethod
     def read(cls, path: Path) -> Reference:
-        return cls(**torch.load(path, weights_only=True, mmap=True))
+        values = torch.load(path, weights_only=True, mmap=True)
+        right = values.pop("right", None)
+        return cls(**values, right=right and Right(**right))
 
 
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +68,9 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     try:
         if isinstance(module, aot.Packaged):
             reference = Reference({}, [], None, accuracy.TOLERANCES[case.dtype], NO_REFERENCE)
+        elif case.step != STEP:
+            right = training.right_of(example.bind(module), inputs, case, source["kind"] == "mixer", built.trained)
+            reference = Reference({}, [], None, accuracy.TOLERANCES[case.dtype], right=right)
         else:
             reference = _reference(module, example, inputs, source, case)
     except Exception as error:

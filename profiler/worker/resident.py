@@ -11,7 +11,7 @@ from mixprof import sampling
 from mixprof.data.launch import Launch
 from mixprof.machine import cpu_contention, flags, streams, thermal
 from mixprof.machine.devices import Device
-from mixprof.metrics import Subject
+from mixprof.metrics import Subject, latency
 from mixprof.worker import extra_work, launch, pin
 
 WARM_UP = sampling.Budget(min_work_s=0.2, window_s=0.05, drift=0.05, steady_cap_s=2.0)
@@ -36,14 +36,15 @@ def resident(request: dict[str, Any]) -> dict[str, Any]:
 def _serve(subject: Subject, request: dict[str, Any]) -> str | None:
     """Take samples on request until the other side is done; without any, why they would not be of the case."""
     flags.apply(values := pin.flags_of(subject.case, request["measure"]["threads"]))
-    forward, device = subject.forward, subject.device
+    forward, device = subject.lowered.forward, subject.device
+    assert forward is not None
     if share := request.get("extra_work"):  # a slow-down that is known: `mixprof calibrate`
-        forward = extra_work.slowed(forward, share, device)
-    flush = device.flusher() if subject.case.mode == "cold" else None
+        forward = extra_work.slowed(forward, share, device, subject.lowered.before)
+    flush = latency.ahead(subject.lowered.before, device.flusher() if subject.case.mode == "cold" else None)
     if headroom := request["measure"].get("thermal_headroom"):
         thermal.cool(device, headroom)
     sampler, queue = _sampler(forward, device, flush)
-    enqueue = streams.enqueue_sampler(forward, device, queue.forwards)
+    enqueue = streams.enqueue_sampler(forward, device, queue.forwards, subject.lowered.before)
     settle(sampler(), device)
     if changed := pin.changed_flags(values):
         return changed

@@ -12,6 +12,7 @@ from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.answers.exponents import exponents
 from mixprof.reports.answers.ratios import Pair, gains, pairs, ratios
 from mixprof.reports.answers.slices import places
+from mixprof.reports.answers.training import turns
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Answers:
     layouts: pd.DataFrame  # the cases in another layout than channels_last, with `gain` over the same case in that
     exchanges: pd.DataFrame
     exponents: pd.DataFrame
+    turns: pd.DataFrame  # of verdicts, between inference and steps of training
     crossovers: pd.DataFrame
     comparable: bool  # whether any two models were measured at two places or more of one axis
     rooflines: pd.DataFrame  # the cases that have a place under a roof
@@ -56,6 +58,7 @@ def answers(frame: pd.DataFrame) -> Answers:
         layouts=layouts(cases),
         exchanges=exchanges(cases),
         exponents=exponents(cases),
+        turns=turns(cases),
         crossovers=crossovers(cases),
         comparable=next(pairings(comparable(cases)), None) is not None,
         rooflines=cases[under_roofs],
@@ -72,12 +75,17 @@ def layouts(cases: pd.DataFrame) -> pd.DataFrame:
     return gained[gained["gain"].notna() & ~gained["model"].isin(ANCHORS)]
 
 
+def _run_gains(cases: pd.DataFrame) -> list[pd.DataFrame]:
+    """How many times as fast each case is as in the first run of its testbed; nothing where no testbed has two runs."""
+    beds = [rows for _, rows in cases.groupby("testbed", sort=False) if rows["run"].nunique() > 1]
+    gained = [gains(rows, "run", rows["run"].iloc[0]) for rows in beds]
+    return [pd.concat(gained).reindex(cases.index).add_prefix("run_")] if gained else []
+
+
 def with_derived(frame: pd.DataFrame) -> pd.DataFrame:
     """The cases with what figures need beside what was measured: places, gains, speeds, published accuracy."""
     cases = frame.reset_index(drop=True)
-    derived = [cases, gains(cases, "lowering", "eager")]
-    if cases["run"].nunique() > 1:
-        derived.append(gains(cases, "run", cases["run"].iloc[0]).add_prefix("run_"))
+    derived = [cases, gains(cases, "lowering", "eager"), *_run_gains(cases)]
     images = 1000 * cases["batch"].astype(float)
     pace = cases["host_bound"].map({True: "host-bound", False: "device-bound"})
     return pd.concat(derived, axis=1).assign(

@@ -9,7 +9,7 @@ import pandas as pd
 from mixprof.data.case import ANCHORS
 from mixprof.reports.peaks import RATES
 
-SETTING = ["run", "model", "lowering", "device", "dtype", "batch", "resolution", "window", "channels"]
+SETTING = ["run", "model", "lowering", "device", "dtype", "step", "batch", "resolution", "window", "channels"]
 MIXER = "mixer"
 FLOPS = 2  # a multiply-accumulate is as many
 AMOUNTS = {"ms": "time", "macs": "MACs", "bytes": "bytes moved"}

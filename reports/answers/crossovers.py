@@ -27,7 +27,7 @@ TOGETHER = ["run", "kind", "lowering"]
 COLUMNS = [
     "first",  # faster below the place
     "second",  # faster beyond it
-    *("run", "kind", "lowering", "device", "dtype", "layout", "mode"),
+    *("run", "kind", "lowering", "device", "dtype", "layout", "mode", "step"),
     *("channels", "resolution", "batch", "window"),  # held fixed; missing for the axis itself
     *("axis", "place", "low", "high"),  # 95 %
     *("below", "beyond"),  # the decided points on either side of it

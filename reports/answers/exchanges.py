@@ -6,7 +6,7 @@ from mixprof.reports.answers.ratios import beside
 from mixprof.reports.latencies import points, ratio
 from mixprof.reports.statistics import FIRST_OVER_SECOND, contrast, half_width
 
-SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution"]
+SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "step", "batch", "resolution"]
 COUNTED = ("params", "macs", "allocator_peak_bytes")
 COLUMNS = [
     *(*SAME, "window", "network", "own", "other", "status", "own_ms", "other_ms"),

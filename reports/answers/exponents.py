@@ -20,7 +20,7 @@ METRICS = {  # what is measured, and the exact count that says how it should gro
 AXES = ("resolution", "batch", "window")
 WHO = ["run", "kind", "model", "lowering"]
 COLUMNS = [
-    *("run", "kind", "model", "lowering", "device", "dtype", "layout", "mode"),
+    *("run", "kind", "model", "lowering", "device", "dtype", "layout", "mode", "step"),
     *("channels", "resolution", "batch", "window"),  # held fixed; missing for the axis itself
     *("metric", "axis", "slope", "low", "high"),  # 95 %
     "breakpoint",  # a side, a batch or a window: below it the cost is flat or shallow; missing without such a part

@@ -9,9 +9,9 @@ import pandas as pd
 from mixprof.reports.latencies import RATIO, ratio
 
 IDENTITY = ["run", "model", "lowering", "device", "dtype", "layout", "mode", "batch", "height", "width", "window"]
-IDENTITY += ["channels"]
+IDENTITY += ["channels", "step"]
 SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution", "height", "width", "window"]
-SAME += ["channels", "kind"]
+SAME += ["channels", "kind", "step"]
 OF_SIDE = ("attainable_ms", "attainable_share", "plain")  # of a case: what each side of a ratio brings along
 
 METHOD = (

@@ -28,7 +28,7 @@ def next_cases(frame: pd.DataFrame) -> list[Case]:
 def case_of(row: pd.Series) -> Case:
     """The case that a row of the frame is about."""
     return Case(
-        **{name: str(row[name]) for name in ("model", "lowering", "device", "dtype", "layout", "mode")},
+        **{name: str(row[name]) for name in ("model", "lowering", "device", "dtype", "layout", "mode", "step")},
         batch=int(row["batch"]),
         resolution=(int(row["height"]), int(row["width"])),
         window=None if pd.isna(row["window"]) else int(row["window"]),

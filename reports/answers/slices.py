@@ -1,14 +1,17 @@
 """Which cases share a figure: along one axis, every other setting is fixed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-FIXED = ("device", "dtype", "layout", "mode", "channels", "resolution", "batch", "window")
-USUAL = {"batch": 1, "window": 7, "channels": 96, "mode": "hot"}
+from mixprof.data.case import STEP
+
+FIXED = ("device", "dtype", "layout", "mode", "step", "channels", "resolution", "batch", "window")
+STEPS = (STEP, "forward", "backward", "train")
+USUAL = {"batch": 1, "window": 7, "channels": 96, "mode": "hot", "step": STEP}
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,29 @@ class Slice:
 
     def label(self) -> str:
         """Return the fixed settings in words: "cpu, float32, ..., 56x56, batch 1"."""
-        return ", ".join(in_words(name, value) for name, value in self.fixed.items() if value is not None)
+        return all_in_words(self.fixed)
+
+
+def all_in_words(setting: Mapping[Any, Any]) -> str:
+    """Settings as people write them; those that are missing are left out, and so is a step of inference."""
+    return ", ".join(
+        in_words(name, value)
+        for name, value in setting.items()
+        if not pd.isna(value) and (name, value) != ("step", STEP)
+    )
+
+
+def step_column(rows: pd.DataFrame) -> list[str]:
+    """["step"] for a table of these rows where any is of another step than inference, else nothing."""
+    return ["step"] if (rows["step"] != STEP).any() else []
 
 
 def in_words(name: str, value: Any) -> str:
     """One setting as people write it."""
     if name == "resolution":
         return str(value) if "x" in str(value) else f"{value}x{value}"
+    if name == "step":
+        return {"train": "training step", STEP: STEP}.get(value, f"{value} in training")
     return {"batch": f"batch {value}", "window": f"window {value}", "channels": f"{value} channels"}.get(
         name, str(value)
     )
@@ -49,6 +68,22 @@ def ranked_slices(frame: pd.DataFrame, axis: str) -> list[Slice]:
 def settings(frame: pd.DataFrame) -> list[Slice]:
     """The rows of one setting, models and lowerings aside, for every setting there is; in the same order."""
     return sorted(_slices(frame, ""), key=_merit, reverse=True)
+
+
+def by_step(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
+    """Yield kind of model, what goes behind a file's name and behind a title, and rows, for each kind and step.
+
+    Nothing goes behind those of inference, which come first.
+    """
+    for kind, rows in frame.groupby("kind"):
+        for step in sorted(rows["step"].unique(), key=step_order):
+            named = ("", "") if step == STEP else (f"_{step}", f", {in_words('step', step)}")
+            yield str(kind), *named, rows[rows["step"] == step]
+
+
+def step_order(step: str) -> int:
+    """A sort key: inference first, then as a training step goes."""
+    return STEPS.index(step)
 
 
 def _merit(candidate: Slice) -> tuple[float, ...]:

@@ -47,7 +47,7 @@ def roofline(answers: Answers) -> Iterator[Chart]:
     left = rows["intensity"].min() / MARGIN
     shown = [
         Panel(names, [*_clouds(part), *_roofs(part, left)])
-        for names, part in panels(rows, ("run", "device", "dtype", "lowering"))
+        for names, part in panels(rows, ("run", "device", "dtype", "step", "lowering"))
     ]
     view = View("every measured case", shown, ROOFLINE_NOTE)
     yield Chart("roofline", "Roofline", Axis("FLOPs per byte"), Axis("GFLOP/s"), [view])

@@ -11,7 +11,7 @@ import pandas as pd
 from mixprof.data.parsing import parse_resolution
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.ratios import Pair, ratios
-from mixprof.reports.answers.slices import FIXED, in_words, places
+from mixprof.reports.answers.slices import FIXED, all_in_words, places
 from mixprof.reports.charts.curves import AXES
 from mixprof.reports.charts.spec import Axis, Chart, Panel, Trace, View, panels
 
@@ -63,13 +63,12 @@ def _marks(crossings: pd.DataFrame, fixed: dict[str, Any], axes: tuple[str, str]
 
 
 def _view(rows: pd.DataFrame, marks: pd.DataFrame, axes: tuple[str, str], fixed: dict[str, Any]) -> View:
-    label = ", ".join(in_words(name, value) for name, value in fixed.items() if not pd.isna(value))
     shown = [
         Panel(names, [*_dots(part, axes), *_spans(marks[marks[["run", "lowering"]].eq(where).all(axis=1)], axes)])
         for names, part in panels(rows)
         for where in [part[["run", "lowering"]].iloc[0]]
     ]
-    return View(label, shown, NOTE)
+    return View(all_in_words(fixed), shown, NOTE)
 
 
 def _dots(rows: pd.DataFrame, axes: tuple[str, str]) -> Iterator[Trace]:

@@ -9,7 +9,7 @@ import pandas as pd
 from mixprof.data.case import ANCHORS
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.ratios import Pair
-from mixprof.reports.answers.slices import Slice, lowering_order, places, ranked_slices, settings
+from mixprof.reports.answers.slices import Slice, by_step, lowering_order, places, ranked_slices, settings
 from mixprof.reports.charts.spec import Axis, Chart, Panel, Trace, View, panels
 
 INTERVALS = {
@@ -42,6 +42,16 @@ MEASURED = (
     Quantity("memory", "allocator_peak_bytes", "Peak memory", "allocator peak (MiB)", 2**20),
     Quantity("flops", "flops", "FLOPs", "GFLOPs per forward", 1e9, measured=False),
 )
+RATIO_BOUNDS = ("backward_over_forward_low", "backward_over_forward_high")
+OF_TRAINING = Quantity(
+    "backward_over_forward",
+    "backward_over_forward",
+    "Backward over forward",
+    "times the forward",
+    1,
+    True,
+    *RATIO_BOUNDS,
+)
 RUN_BOUNDS = ("run_gain_low", "run_gain_high")
 GAINS = (
     Quantity("gain", "gain", "Speed-up over eager", "times as fast as eager", low="gain_low", high="gain_high"),
@@ -51,16 +61,17 @@ GAINS = (
 
 def curves(answers: Answers) -> Iterator[Chart]:
     """A chart for each kind of model, axis and quantity that has two places."""
-    quantities = [quantity for quantity in (*MEASURED, *GAINS) if quantity.column in answers.cases]
-    for kind, rows in answers.cases[~answers.cases["model"].isin(ANCHORS)].groupby("kind"):
+    quantities = [quantity for quantity in (*MEASURED, OF_TRAINING, *GAINS) if quantity.column in answers.cases]
+    for kind, suffix, step, rows in by_step(answers.cases[~answers.cases["model"].isin(ANCHORS)]):
         for axis, titles in AXES.items():
             slices = ranked_slices(rows, axis)
             for quantity in quantities:
                 views = [view for chosen in slices if (view := _view(chosen, axis, quantity))]
                 if views:
                     name, title = f"{quantity.name}_{axis}_{kind}s", f"{quantity.title} against {axis}, {kind}s"
-                    x, y, static = Axis(titles[str(kind)]), Axis(quantity.unit), quantity in MEASURED
-                    yield Chart(name, title, x, y, views, quantity.name if static else "", axis, static)
+                    x, y, static = Axis(titles[kind]), Axis(quantity.unit), quantity not in GAINS
+                    slope = quantity.name if quantity in MEASURED else ""
+                    yield Chart(name + suffix, title + step, x, y, views, slope, axis, static)
 
 
 def _view(chosen: Slice, axis: str, quantity: Quantity) -> View | None:
@@ -151,10 +162,10 @@ def _ratio_view(pair: Pair, chosen: Slice, axis: str) -> View:
 def gains(answers: Answers) -> Iterator[Chart]:
     """Speed-up over eager, a mark a model and lowering, a panel a run; at each setting with another lowering."""
     cases = answers.cases
-    for kind, rows in cases[~cases["model"].isin(ANCHORS) & cases["gain"].notna()].groupby("kind"):
+    for kind, suffix, step, rows in by_step(cases[~cases["model"].isin(ANCHORS) & cases["gain"].notna()]):
         views = [_gain_view(chosen) for chosen in settings(rows)]
-        title, y = f"Speed-up of each lowering over eager, {kind}s", Axis("times as fast as eager")
-        yield Chart(f"gain_{kind}s", title, Axis("", "category"), y, views)
+        title, y = f"Speed-up of each lowering over eager, {kind}s{step}", Axis("times as fast as eager")
+        yield Chart(f"gain_{kind}s{suffix}", title, Axis("", "category"), y, views)
 
 
 def _gain_view(chosen: Slice) -> View:

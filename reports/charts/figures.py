@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mixprof.reports.answers import Answers, answers
+from mixprof.reports.answers.slices import by_step
 from mixprof.reports.charts import fleet, heatmaps, slopes
 from mixprof.reports.charts.breakdown import breakdown
 from mixprof.reports.charts.clouds import accuracy, roofline
@@ -17,8 +18,9 @@ from mixprof.reports.charts.curves import curves, gains, ratio_curves
 from mixprof.reports.charts.draw import draw, finish
 from mixprof.reports.charts.spec import Chart
 from mixprof.reports.charts.style import SETTINGS, Styles, save, styles_of
+from mixprof.reports.charts.training import step_memory, step_split
 
-ON_PAGE = (ratio_curves, curves, gains, crossover_maps, roofline, breakdown, accuracy)
+ON_PAGE = (ratio_curves, curves, gains, crossover_maps, roofline, breakdown, step_split, step_memory, accuracy)
 
 
 def charts(answers: Answers) -> list[Chart]:
@@ -55,10 +57,12 @@ def _drawn(answers: Answers, charts: Sequence[Chart]) -> Iterator[tuple[str, Fig
         if chart.static:
             yield chart.name, _first_view(chart, answers, styles)
     for pair, compared in answers.ratios.items():
-        if figure := heatmaps.draw(compared, pair):
-            yield f"speedup_{pair.attention}_over_{pair.convolution}", figure
-        if figure := fleet.draw(compared, pair):
-            yield f"testbeds_{pair.attention}_over_{pair.convolution}", figure
+        for _, suffix, step, rows in by_step(compared):
+            names = f"{pair.attention}_over_{pair.convolution}{suffix}"
+            if figure := heatmaps.draw(rows, pair):
+                yield f"speedup_{names}", figure
+            if figure := fleet.draw(rows, pair, step):
+                yield f"testbeds_{names}", figure
 
 
 def _first_view(chart: Chart, answers: Answers, styles: Styles) -> Figure:

@@ -14,8 +14,8 @@ CELL = (0.5, 0.34)  # inches
 WIDEST = 40  # settings of a map
 
 
-def draw(compared: pd.DataFrame, pair: Pair) -> Figure | None:
-    """A line a testbed, a column a setting; None for one testbed. compared: the pair's ratios, setting by setting."""
+def draw(compared: pd.DataFrame, pair: Pair, step: str = "") -> Figure | None:
+    """A line a testbed, a column a setting; None for one testbed. compared: the pair's ratios of one step."""
     rows = compared[compared["ratio"].notna()]
     runs = list(rows["run"].unique())
     if len(runs) < 2:
@@ -39,5 +39,5 @@ def draw(compared: pd.DataFrame, pair: Pair) -> Figure | None:
         panel.text(*place, cell_text(row), ha="center", va="center", fontsize=7, color=ink(image, row["ratio"]))
     left = f"; the first {WIDEST} of {labels.nunique()} settings" if labels.nunique() > WIDEST else ""
     note = f"above 1 convolution is faster, (undecided) in brackets{left}"
-    caption(figure, f"Latency of {pair.attention} over {pair.convolution}, by testbed", note)
+    caption(figure, f"Latency of {pair.attention} over {pair.convolution}, by testbed{step}", note)
     return figure

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mixprof.reports.answers.ratios import Pair
-from mixprof.reports.answers.slices import in_words, lowering_order, places
+from mixprof.reports.answers.slices import all_in_words, in_words, lowering_order, places
 from mixprof.reports.charts.style import caption, columns_for, grow, label_axes, panel_grid, wrapped
 
-FIXED = ["device", "dtype", "layout", "mode", "channels"]
+FIXED = ["device", "dtype", "layout", "mode", "step", "channels"]
 CELL = (0.42, 0.32)  # inches
 COLOURS = "PuOr_r"  # diverging, told apart by colour-blind people
 OTHER_AXIS = {"mixer": ("window", "batch"), "network": ("batch", "window")}  # the map's rows, and what splits panels
@@ -42,7 +42,7 @@ def draw(compared: pd.DataFrame, pair: Pair) -> Figure | None:
         panel.set_title(_panel_title(names, rows, split))
     label_axes(axes, abreast, "resolution", axis)
     _colour_bar(figure, axes, image, int(4 * CELL[1] * len(places_y) * math.ceil(len(panels) / abreast)))
-    fixed = ", ".join(in_words(name, rows[name].iloc[0]) for name in FIXED if not pd.isna(rows[name].iloc[0]))
+    fixed = all_in_words(rows.iloc[0][FIXED].to_dict())
     caption(figure, f"Latency of {pair.attention} over {pair.convolution}", f"{pair.fairness}; {fixed}")
     cells = len(panels) * len(places_x) * len(places_y)
     note = wrapped(figure, _note(rows, blank=cells > len(rows)))

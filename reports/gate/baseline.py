@@ -12,9 +12,10 @@ from urllib.parse import quote, unquote
 from mixprof.data.case import Case
 from mixprof.data.errors import NotTrusted, UsageError
 from mixprof.data.json import digest
+from mixprof.data.pairs import Timed
 from mixprof.reports.gate.comparable import compare
 from mixprof.reports.gate.history import Level, level
-from mixprof.reports.gate.stored import EXACT, Kept, Stored
+from mixprof.reports.gate.stored import EXACT, Kept, Stored, timed_of
 from mixprof.reports.gate.verdicts import THRESHOLD
 
 SCHEMA = 1
@@ -30,13 +31,13 @@ class Baseline:
 
     name: str
     newest: Stored  # its cases are those that are expected, its exact metrics those that gate
-    levels: Mapping[Case, Level]
+    levels: Mapping[Timed, Level]
     notes: Sequence[str] = ()
 
 
 def of_runs(name: str, runs: Sequence[Stored], notes: Sequence[str] = ()) -> Baseline:
     """The baseline of comparable runs, oldest first."""
-    levels: dict[Case, Level] = {}
+    levels: dict[Timed, Level] = {}
     steps: dict[str, list[float]] = {}  # by the date of the first run after a change
     for case in runs[-1].cases:
         series = [(run.created, run.cases[case].log_ratio, run.cases[case]) for run in runs if case in run.cases]
@@ -81,8 +82,10 @@ def as_text(baseline: Baseline) -> str:
 
 
 def _line(kept: Kept, level: Level | None) -> str:
-    height, width = kept.case.resolution
-    fields = {**kept.case.to_json(), "resolution": f"{height}x{width}", "status": kept.status}
+    case, time = kept.timed
+    height, width = case.resolution
+    fields: dict[str, Any] = {**case.to_json(), "resolution": f"{height}x{width}", "status": kept.status}
+    fields |= {"time": time} if time else {}
     fields |= {name: kept.exact.get(name) for name in EXACT}
     fields |= {"log_ratio": level and f"{level.center:.5f}", "spread": level and f"{level.spread:.5f}"}
     fields |= {"launches": kept.launches, "runs": level.runs if level else 0}
@@ -100,7 +103,7 @@ def _sealed(line: str) -> str:
 def read(path: Path) -> Baseline:
     """A text baseline. UsageError, with file and line, for what `mixprof baseline` did not write."""
     facts: dict[str, Any] = {}
-    cases: dict[Case, tuple[Kept, Level | None]] = {}
+    cases: dict[Timed, tuple[Kept, Level | None]] = {}
     lines = _lines(path)
     for number, line in enumerate([*lines, ""] if not lines or not lines[-1].startswith("end ") else lines, 1):
         try:
@@ -134,16 +137,16 @@ def _opened(line: str, number: int) -> str:
     return text
 
 
-def _take(line: str, facts: dict[str, Any], cases: dict[Case, tuple[Kept, Level | None]]) -> None:
+def _take(line: str, facts: dict[str, Any], cases: dict[Timed, tuple[Kept, Level | None]]) -> None:
     """Add a line to what was read. ValueError when it cannot be there."""
     name, _, rest = line.partition(" ")
     if "end" in facts:
         raise ValueError("a line after the end")
     if name == "case":
         kept, case_level = _case(rest)
-        if kept.case in cases:
+        if kept.timed in cases:
             raise ValueError("this case a second time")
-        cases[kept.case] = kept, case_level
+        cases[kept.timed] = kept, case_level
     elif name in facts:
         raise ValueError(f"{name} a second time")
     else:
@@ -162,11 +165,19 @@ def _case(text: str) -> tuple[Kept, Level | None]:
     exact = {name: int(read[name]) for name in EXACT if read[name] is not None}
     ratio, spread = (None if read[name] is None else float(read[name]) for name in ("log_ratio", "spread"))
     runs = int(read["runs"])
-    kept = Kept(case, read["status"], None, exact, ratio, spread if runs == 1 else None, int(read["launches"]))
+    kept = Kept(
+        timed_of(case, read.get("time") or ""),
+        read["status"],
+        None,
+        exact,
+        ratio,
+        spread if runs == 1 else None,
+        int(read["launches"]),
+    )
     return kept, None if ratio is None or spread is None else Level(ratio, spread, runs)
 
 
-def _assembled(path: Path, facts: Mapping[str, Any], cases: Mapping[Case, tuple[Kept, Level | None]]) -> Baseline:
+def _assembled(path: Path, facts: Mapping[str, Any], cases: Mapping[Timed, tuple[Kept, Level | None]]) -> Baseline:
     parts: dict[str, dict[str, Any]] = {"testbed": {}, "version": {}}
     for name, value in facts.items():
         part, dot, rest = name.partition(".")

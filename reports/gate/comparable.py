@@ -34,20 +34,22 @@ def compare(base: Stored, head: Stored, under_test: Collection[str] = ()) -> Com
     untold |= {name for name, value in base.testbed.items() if value == UNKNOWN}
     return Compared(
         different=(
-            *(_words(*each) for each in machine if each[0] not in untold),
-            *(_words(*each) for each in versions if each[0] not in under_test),
+            *(_words(*difference) for difference in machine if difference[0] not in untold),
+            *(_words(*difference) for difference in versions if difference[0] not in under_test),
         ),
         unknown=tuple(_words(name, base.testbed.get(name), head.testbed.get(name)) for name in sorted(untold)),
-        declared=tuple(_words(*each) for each in versions if each[0] in under_test),
+        declared=tuple(_words(*difference) for difference in versions if difference[0] in under_test),
         informing=tuple(
-            _words(*each) for each in _differing(base.informing, head.informing) if each[0] in base.informing
+            _words(*difference)
+            for difference in _differing(base.informing, head.informing)
+            if difference[0] in base.informing
         ),
     )
 
 
 def declared(text: str | None, versions: Iterable[str]) -> frozenset[str]:
     """ "torch,onnxruntime" -> their names. UsageError for a name that no run has."""
-    names, known = [each.strip() for each in (text or "").split(",") if each.strip()], sorted(set(versions))
+    names, known = [name.strip() for name in (text or "").split(",") if name.strip()], sorted(set(versions))
     for name in names:
         if name not in known:
             raise UsageError(f"--under-test: got '{name}', expected some of {', '.join(known)}, separated by commas")

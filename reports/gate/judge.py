@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixprof.data.case import Case
+from mixprof.data.case import STEP, Case
 from mixprof.data.pairs import Difference, Measured, Paired, Timed
 from mixprof.reports.gate import times, verdicts
 from mixprof.reports.gate.outcome import Judged, Outcome, Policy, counted, exact_words
@@ -166,8 +166,9 @@ def _other_formulations(pairs: Sequence[Paired]) -> list[str]:
 
 
 def _families(pairs: Collection[Paired]) -> dict[str, list[Paired]]:
-    """The cases of each model and lowering."""
+    """The cases of each model, lowering and step."""
     families: dict[str, list[Paired]] = {}
     for pair in pairs:
-        families.setdefault(f"{pair.base.model} {pair.base.lowering}", []).append(pair)
+        step = "" if pair.base.step == STEP else f" {pair.base.step}"
+        families.setdefault(f"{pair.base.model} {pair.base.lowering}{step}", []).append(pair)
     return families

@@ -117,16 +117,16 @@ def exit_code(outcome: Outcome, policy: Policy) -> int:
         return REGRESSED
     if "incomparable" in verdicts and not policy.passes("incomparable"):
         return NOT_COMPARABLE
-    of_cases = {each.verdict for each in outcome.cases if each.waived is None}
+    of_cases = {judged.verdict for judged in outcome.cases if judged.waived is None}
     return INCONCLUSIVE if "inconclusive" in of_cases and not policy.passes("inconclusive") else 0
 
 
 def in_words(outcome: Outcome, code: int) -> str:
     """The job in one sentence."""
-    counts = [(each, sum(judged.verdict == each for judged in outcome.cases)) for each in
+    counts = [(verdict, sum(judged.verdict == verdict for judged in outcome.cases)) for verdict in
               ("regressed", "missing", "incomparable", "inconclusive", "improved", "same")]  # fmt: skip
     verdicts = ", ".join(f"{count} {name}" for name, count in counts if count) or "no case"
-    waived = sum(each.waived is not None for each in outcome.cases)
+    waived = sum(judged.waived is not None for judged in outcome.cases)
     verdicts += f" ({waived} waived)" if waived else ""
     verdicts += f", in {outcome.spent_s:.0f} s" if outcome.kind == "ab" else ""
     could = "" if outcome.detectable is None else f"; a slow-down of {outcome.detectable:.1%} would have been found"

@@ -20,14 +20,14 @@ def refuse_unused_patterns(policy: Policy, names: Sequence[str]) -> None:
 
 def waived(policy: Policy, today: datetime.date) -> dict[str, str]:
     """The names that a waiver lets pass today, each with its reason."""
-    return {each.case: each.reason for each in policy.waivers if each.counts(today)}
+    return {waiver.case: waiver.reason for waiver in policy.waivers if waiver.counts(today)}
 
 
 def apply(outcome: Outcome, policy: Policy, today: datetime.date) -> Outcome:
     """Apply a policy to an outcome. Nothing that was measured is changed, a verdict at most for the worse."""
     passing = waived(policy, today)
-    cases = [_waive(_limited(each, policy.limits), passing) for each in outcome.cases]
-    families = [_waive(each, passing) for each in outcome.families]
+    cases = [_waive(_limited(judged, policy.limits), passing) for judged in outcome.cases]
+    families = [_waive(judged, passing) for judged in outcome.families]
     grid = _waive(outcome.grid, passing) if outcome.grid else None
     applied = replace(outcome, cases=cases, families=families, grid=grid)
     verdicts = {judged.name: judged.verdict for judged in applied.judged}

@@ -1,6 +1,7 @@
 """What is kept of a run to compare later ones with: exact metrics, and log ratios of times to the anchor's."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -12,6 +13,10 @@ import pandas as pd
 
 from mixprof.data.case import ANCHORS, Case
 from mixprof.data.errors import UsageError
+from mixprof.data.git import Commit
+from mixprof.data.histories import File, History
+from mixprof.data.json import decode, to_builtins
+from mixprof.data.pairs import HOST, Timed
 from mixprof.data.record import Record
 from mixprof.data.run_folder import read_manifest
 from mixprof.data.testbed import SOFTWARE, flatten, hardware, testbed_key
@@ -24,21 +29,26 @@ from mixprof.reports.timed import samples_of
 SCHEMA = 1
 DATE = "%Y-%m-%dT%H:%M:%S%z"
 EXACT = ("params", "macs", "predicted_peak_bytes", "graph_breaks", "recompiles", "kernels")  # more of them is worse
-HOST_MODE = " host"  # behind the mode of what `host_case` makes
+HOST_MODE = " host"  # behind the mode of a host's time in files that are older than its own field
 MACHINE_FAULTS = ("unstable", "throttled")  # statuses that blame the machine and not the code
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One case of a run. What was not measured is None, or absent from `exact`."""
+    """One time of a case of a run. What was not measured is None, or absent from `exact`."""
 
-    case: Case
+    timed: Timed
     status: str
     reason: str | None = None
     exact: Mapping[str, int] = field(default_factory=dict)
     log_ratio: float | None = None  # log(T / T_anchor_v1), the mean over launches
     spread: float | None = None  # its standard deviation from launch to launch
     launches: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, the case's time only where that is not the latency."""
+        fields = {name: value for name, value in asdict(self).items() if name != "timed"}
+        return {**fields, "case": self.timed.case.to_json(), **({"time": self.timed.time} if self.timed.time else {})}
 
     @property
     def error(self) -> float:
@@ -54,7 +64,8 @@ class Stored:
     testbed: Mapping[str, Any]  # the machine and how it is set
     versions: Mapping[str, Any]  # of software, that of the testbed included
     informing: Mapping[str, Any]  # what may explain a difference and forbids no comparison
-    cases: Mapping[Case, Kept]  # without the anchor's
+    cases: Mapping[Timed, Kept]  # without the anchor's
+    commit: Commit | None = None
 
     @property
     def key(self) -> str:
@@ -65,19 +76,34 @@ class Stored:
         return datetime.strptime(self.created, DATE)
 
     def to_json(self) -> dict[str, Any]:
-        cases = [{**asdict(kept), "case": kept.case.to_json()} for kept in self.cases.values()]
+        cases = [kept.to_json() for kept in self.cases.values()]
         parts = {name: getattr(self, name) for name in ("created", "testbed", "versions", "informing")}
-        return {"schema": SCHEMA, **parts, "cases": cases}
+        commit = {"commit": to_builtins(self.commit)} if self.commit else {}  # a run without keeps its hash
+        return {"schema": SCHEMA, **parts, **commit, "cases": cases}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Stored":
         """ValueError, KeyError or TypeError for what is none."""
         if fields["schema"] != SCHEMA:
             raise ValueError(f"schema {fields['schema']}, expected {SCHEMA}")
-        kept = [Kept(**{**each, "case": Case.from_json(each["case"])}) for each in fields["cases"]]
+        kept = [_read(each) for each in fields["cases"]]
         parts = {name: fields[name] for name in ("created", "testbed", "versions", "informing")}
         datetime.strptime(parts["created"], DATE)
-        return cls(**parts, cases={each.case: each for each in kept})
+        commit = decode(fields["commit"], Commit) if fields.get("commit") else None
+        if commit and not re.fullmatch("[0-9a-f]{7,64}", commit.hash):
+            raise ValueError(f"commit '{commit.hash}'")
+        return cls(**parts, cases={each.timed: each for each in kept}, commit=commit)
+
+
+def _read(fields: Mapping[str, Any]) -> Kept:
+    rest = {name: value for name, value in fields.items() if name not in ("case", "time")}
+    return Kept(timed_of(Case.from_json(fields["case"]), fields.get("time", "")), **rest)
+
+
+def timed_of(case: Case, time: str) -> Timed:
+    """The key of a stored case. Older files have the host's time as a case of its own mode."""
+    is_old = case.mode.endswith(HOST_MODE)
+    return Timed(replace(case, mode=case.mode.removesuffix(HOST_MODE)), HOST if is_old else time)
 
 
 def of_run(run: Path) -> Stored:
@@ -99,7 +125,18 @@ def of_run(run: Path) -> Stored:
     software = {name: testbed[name] for name in SOFTWARE if name in testbed}
     informing = flatten(manifest.environment.informing)
     versions = {**manifest.versions, **software}
-    return Stored(created, hardware(testbed), versions, informing, {each.case: each for each in kept})
+    return Stored(created, hardware(testbed), versions, informing, {each.timed: each for each in kept}, manifest.commit)
+
+
+def of_file(history: History, file: File) -> Stored:
+    """A run of a history. UsageError for what this mixprof did not write."""
+    try:
+        return Stored.from_json(history.read(file))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"got '{file.path}', which another mixprof wrote ({error}), expected schema {SCHEMA}: "
+            "begin a new history, or use the mixprof that wrote it"
+        ) from None
 
 
 def times_of_run(run: Path) -> dict[Case | None, dict[str, Time]]:
@@ -130,12 +167,7 @@ def _kept(record: Record, ratio: tuple[float | None, float | None]) -> Kept:
     exact = {name: value for name, value in sources.items() if value is not None}
     value, error = ratio
     spread = None if error is None else error * math.sqrt(len(record.launches))
-    return Kept(record.case, record.status, record.reason, exact, value, spread, len(record.launches))
-
-
-def host_case(case: Case) -> Case:
-    """The time to enqueue a case's forwards as a case of its own: a baseline and a history keep it like any other."""
-    return replace(case, mode=f"{case.mode}{HOST_MODE}")
+    return Kept(Timed(record.case), record.status, record.reason, exact, value, spread, len(record.launches))
 
 
 def _setting(case: Case) -> tuple[str, str, str]:
@@ -155,7 +187,7 @@ def _of_host(record: Record, anchor: Record | None) -> Kept | None:
     value = float(np.mean(both[0]) - np.mean(both[1]))
     error = math.sqrt(sum(np.var(logs, ddof=1) / len(logs) for logs in both)) if min(map(len, both)) > 1 else None
     spread = None if error is None else error * math.sqrt(len(both[0]))
-    return Kept(host_case(record.case), "ok", None, {}, value, spread, len(both[0]))
+    return Kept(Timed(record.case, HOST), "ok", None, {}, value, spread, len(both[0]))
 
 
 def _log_ratios(frame: pd.DataFrame) -> list[tuple[float | None, float | None]]:

@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 from matplotlib.colors import to_hex
 
 from mixprof.reports.answers import Answers
+from mixprof.reports.answers.slices import all_in_words
 from mixprof.reports.charts.spec import Chart
 from mixprof.reports.charts.style import file_stem, styles_of
 from mixprof.reports.text.markdown import Part, Section, Table
@@ -48,7 +49,8 @@ class Column:
 
 
 TABLE = (
-    *(Column(name, name) for name in ("run", "model", "lowering", "device", "dtype", "layout", "mode", "batch")),
+    *(Column(name, name) for name in ("run", "model", "lowering", "device", "dtype", "layout", "mode")),
+    *(Column(name, name) for name in ("step", "batch")),
     Column("resolution", "resolution", sort="side"),
     *(Column(name, name) for name in ("window", "channels", "status")),
     Column("latency_ms", "latency (ms)", low="latency_low_ms", high="latency_high_ms"),
@@ -63,7 +65,7 @@ TABLE = (
     Column("attainable_share", "% of attainable", 0.01),
     Column("relative_error", "relative error"),
 )
-ONCE = ("run", "device", "dtype", "layout", "mode", "launches")  # a column only where it varies
+ONCE = ("run", "device", "dtype", "layout", "mode", "step", "launches")  # a column only where it varies
 
 
 def page(answers: Answers, manifests: Manifests, charts: Sequence[Chart], files: Sequence[str] = ()) -> str:
@@ -130,8 +132,8 @@ def data(answers: Answers, charts: Sequence[Chart], files: Sequence[str] = ()) -
 
 def _constants(cases: pd.DataFrame) -> str:
     """Name the settings that are equal in all cases, for which the table has no column."""
-    equal = [str(cases[name].iloc[0]) for name in ONCE[1:-1] if cases[name].nunique() == 1]
-    return f"All of these: {', '.join(equal)}." if equal else ""
+    equal = {name: cases[name].iloc[0] for name in ONCE[1:-1] if cases[name].nunique() == 1}
+    return f"All of these: {text}." if (text := all_in_words(equal)) else ""
 
 
 def _column(column: pd.Series) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.breakdown import SETTING
-from mixprof.reports.answers.slices import in_words
+from mixprof.reports.answers.slices import in_words, step_column
 from mixprof.reports.frame import ROLES
 from mixprof.reports.text.markdown import ORDER, Part, Section, Table, bullets, number, of_floor, section, words
 
@@ -63,7 +63,7 @@ def proof_of_lowering(answers: Answers) -> list[Section]:
 
 
 def _table(rows: pd.DataFrame, several_runs: bool, cells: Callable[[pd.Series], dict[str, str]]) -> Table:
-    names = ["lowering", *["run"] * several_runs, *SETTINGS]
+    names = ["lowering", *["run"] * several_runs, *step_column(rows), *SETTINGS]
     ordered = rows.sort_values(ORDER)
     lines = (
         {**{name: words(row[name]) for name in names}, **cells(row), "of floor": of_floor(row["attainable_share"])}
@@ -112,6 +112,7 @@ def breakdown(answers: Answers) -> list[Section]:
         cells.append({
             "case": ", ".join(in_words(name, case[name]) for name in ("model", "batch", "resolution")),
             "lowering": str(case["lowering"]),
+            **{name: str(case[name]) for name in step_column(answers.breakdown)},
             "window": number(case["window"]),
             "stage": number(case["stage"]),
             **{f"{role} (ms)": _part(by_role, role) for role in ROLES},

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from mixprof.data.case import STEP
 from mixprof.data.fleet import testbed_name
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.fleet import SETTING, Standing, standings
@@ -17,7 +18,8 @@ METHOD = (
     "Each testbed has a verdict of its own, from ratios within it: the model that is faster in more of the settings "
     "that are decided there (95 % interval without 1). Nothing is averaged over testbeds."
 )
-LINE = ["model", "lowering", "device", "dtype", "layout", "mode", "channels", "resolution", "batch", "window", "axis"]
+LINE = ["model", "lowering", "device", "dtype", "layout", "mode", "step"]
+LINE += ["channels", "resolution", "batch", "window", "axis"]
 NAMED = ("model", "first", "second", "axis")  # columns of every such table
 CROSSING = ["first", "second", *LINE[1:]]
 
@@ -43,12 +45,17 @@ def _row(run: str, compared: list[list[Standing]], cases: pd.DataFrame) -> dict[
     """A testbed with its cases, and for each two models the verdict there."""
     mine = cases[cases["run"] == run]
     verdicts = {
-        f"{by_run[0].over} or {by_run[0].under}": next(
+        f"{by_run[0].over} or {by_run[0].under}{_in(by_run[0])}": next(
             (_verdict(one) for one in by_run if one.run == run), "not compared"
         )
         for by_run in compared
     }
     return {"testbed": run, "cases ok": f"{(mine['status'] == 'ok').sum()} of {len(mine)}", **verdicts}
+
+
+def _in(standing: Standing) -> str:
+    """ ", training step"; nothing of inference."""
+    return "" if standing.step == STEP else f", {in_words('step', standing.step)}"
 
 
 def _verdict(standing: Standing) -> str:
@@ -62,7 +69,8 @@ def _agreement(by_run: list[Standing]) -> str:
     over = by_run[0].over
     same = [one for one in by_run if one.winner == over]
     others = [f"on {cell(one.run)} {cell(one.winner or 'neither')}" for one in by_run if one.winner != over]
-    text = f"**{cell(over)} over {cell(by_run[0].under)}**: same winner on {len(same)} of {len(by_run)} testbeds"
+    text = f"**{cell(over)} over {cell(by_run[0].under)}**{_in(by_run[0])}: "
+    text += f"same winner on {len(same)} of {len(by_run)} testbeds"
     return "; ".join([text, *others]) + "."
 
 
@@ -71,7 +79,8 @@ def claim(standing: Standing) -> str:
     rows, over = standing.rows, standing.over
     varying = [name for name in SETTING if rows[name].nunique(dropna=False) > 1]
     text = (
-        f"**{cell(over)} over {cell(standing.under)}** on {cell(standing.run)}: {standing.count(over)} of {len(rows)} "
+        f"**{cell(over)} over {cell(standing.under)}**{_in(standing)} on {cell(standing.run)}: "
+        f"{standing.count(over)} of {len(rows)} "
     )
     parts = [f"{text}settings, decided in {standing.decided}"]
     for word, part in (("not in", rows[rows["faster"] == standing.under]), ("open in", rows[~_decided(standing)])):

@@ -112,7 +112,7 @@ def crossings(answers: Answers) -> list[Section]:
         return section("Crossovers", "No two models swap places along any axis beyond doubt.", CROSSOVER_METHOD)
     rows = rows.assign(order=rows["lowering"].map(lowering_order))
     ordered = rows.sort_values(["axis", "first", "second", "order"], kind="stable")
-    shown = [name for name in ("run", "device", "dtype", "layout", "mode") if _differs(rows[name])]
+    shown = [name for name in ("run", "device", "dtype", "layout", "mode", "step") if _differs(rows[name])]
     cells = tuple(_crossing_cells(row, shown) for _, row in ordered.iterrows())
     return section("Crossovers", CROSSOVER_METHOD, Table(cells))
 

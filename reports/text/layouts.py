@@ -3,8 +3,11 @@
 import pandas as pd
 
 from mixprof.reports.answers import Answers
+from mixprof.reports.answers.slices import all_in_words
 from mixprof.reports.text.markdown import ORDER, Section, Table, bounded, of_floor, section
-from mixprof.reports.text.verdict import setting
+from mixprof.reports.text.verdict import PLACE
+
+WHERE = ["dtype", "lowering", "device", "step", *PLACE]
 
 
 def layouts(answers: Answers) -> list[Section]:
@@ -21,7 +24,7 @@ def _line(row: pd.Series, with_run: bool) -> dict[str, str]:
     return {
         **({"run": row["run"]} if with_run else {}),
         "model": row["model"],
-        "where": ", ".join([row["dtype"], row["lowering"], row["device"], setting(row)]),
+        "where": all_in_words(row[WHERE].to_dict()),
         "faster": f"{row['layout']} over channels_last" if ahead else f"channels_last over {row['layout']}",
         "times": times,
         "of floor": of_floor(row["attainable_share"]),

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window", "channels"]  # of cases in a table
+ORDER = ["run", "lowering", "dtype", "model", "height", "width", "batch", "window"]  # of cases in a table
+ORDER += ["channels", "step"]
 SPECIAL = r"([\\|<*`~$]|(?<![^\W_])_|_(?![^\W_]))"  # an underscore within a word is harmless
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import pandas as pd
 
 from mixprof.reports.answers import Answers
-from mixprof.reports.answers.slices import lowering_order
+from mixprof.reports.answers.slices import all_in_words, lowering_order
 from mixprof.reports.text.engines import built_only
 from mixprof.reports.text.markdown import ORDER, Part, Section, Table, number, of_floor, section, words
 
-RARELY_VARIED = ("device", "layout", "mode")
+RARELY_VARIED = ("device", "layout", "mode", "step")
 MEBIBYTE, BILLION = 2**20, 1e9
 
 
@@ -86,8 +86,8 @@ def varying(rows: pd.DataFrame) -> list[str]:
 
 def constants(rows: pd.DataFrame) -> list[str]:
     """One sentence with what `varying` leaves out."""
-    same = [rows[name].iloc[0] for name in RARELY_VARIED if rows[name].nunique() == 1]
-    return [f"All of these: {', '.join(same)}."] if same else []
+    same = {name: rows[name].iloc[0] for name in RARELY_VARIED if rows[name].nunique() == 1}
+    return [f"All of these: {text}."] if (text := all_in_words(same)) else []
 
 
 def failures(answers: Answers) -> list[Section]:

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from mixprof.reports.answers import Answers
-from mixprof.reports.answers.slices import in_words
+from mixprof.reports.answers.slices import in_words, step_column
 from mixprof.reports.text.markdown import Section, Table, bounded, number, of_floor, section, words
 
 COUNTS = {"params": ("parameters (M)", 1e6), "macs": ("MACs (M)", 1e6), "allocator_peak_bytes": ("peak (MiB)", 2**20)}
@@ -23,9 +23,9 @@ def mixer_exchange(answers: Answers) -> list[Section]:
     rows = answers.exchanges
     if rows.empty:
         return []
-    rows = rows.sort_values(["run", "network", "lowering", "device", "dtype", "resolution", "batch", "other"])
+    rows = rows.sort_values(["run", "network", "lowering", "device", "dtype", "step", "resolution", "batch", "other"])
     note = NOTE + ONE_LAUNCH * bool((rows["interval"] == "within-launch").any())
-    names = [*["run"] * answers.several_runs, "lowering", "device", "dtype", "batch"]
+    names = [*["run"] * answers.several_runs, "lowering", "device", "dtype", *step_column(rows), "batch"]
     return section("The mixer exchanged", note, Table(tuple(_cells(row, names) for _, row in rows.iterrows())))
 
 

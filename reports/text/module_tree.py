@@ -10,7 +10,7 @@ Branch = Mapping[str, Any]  # as a worker has written it: see `metrics.module_tr
 def pruned(branches: Sequence[Branch], depth: int | None) -> list[Branch]:
     """The branches down to a depth; the whole has depth 0."""
     most = DEPTH if depth is None else depth
-    return [each for each in branches if depth_of(each) <= most]
+    return [branch for branch in branches if depth_of(branch) <= most]
 
 
 def depth_of(branch: Branch) -> int:
@@ -19,12 +19,12 @@ def depth_of(branch: Branch) -> int:
 
 def as_text(branches: Sequence[Branch]) -> str:
     """A table; milliseconds in it where they were measured."""
-    timed = any(each["ms"] is not None for each in branches)
+    timed = any(branch["ms"] is not None for branch in branches)
     rows = [("module", "type", "parameters", "MACs", "bytes of outputs", "role", *(["ms"] if timed else []))]
-    for each in branches:
-        name = "  " * depth_of(each) + (each["path"].rsplit(".", 1)[-1] or "(whole)")
-        numbers = [f"{each[key]:,}" for key in ("params", "macs", "activation_bytes")]
-        rows.append((name, each["type"], *numbers, each["role"], *([f"{each['ms']:.3f}"] if timed else [])))
+    for branch in branches:
+        name = "  " * depth_of(branch) + (branch["path"].rsplit(".", 1)[-1] or "(whole)")
+        numbers = [f"{branch[key]:,}" for key in ("params", "macs", "activation_bytes")]
+        rows.append((name, branch["type"], *numbers, branch["role"], *([f"{branch['ms']:.3f}"] if timed else [])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     left = (0, 1, 5)  # texts
     return "\n".join(

@@ -10,7 +10,8 @@ from mixprof.reports.answers import Answers
 from mixprof.reports.frame import ANCHORS
 from mixprof.reports.text.markdown import ORDER, Section, Table, number, section, words
 
-SETTING = ("lowering", "device", "dtype", "layout", "mode", "model", "batch", "resolution", "window", "channels")
+SETTING = ["lowering", "device", "dtype", "layout", "mode", "step", "model"]
+SETTING += ["batch", "resolution", "window", "channels"]
 MEBIBYTE = 2**20
 RAN_NOTE = (
     "From one forward under torch.profiler after all timing: kernels of a GPU, of a CPU operators. Words follow from "

@@ -4,7 +4,7 @@ import pandas as pd
 
 from mixprof.data.case import ANCHORS
 from mixprof.reports.answers import Answers
-from mixprof.reports.answers.slices import in_words
+from mixprof.reports.answers.slices import in_words, step_column
 from mixprof.reports.peaks import KEYS, RATES
 from mixprof.reports.text.markdown import Section, Table, bullets, number, section, words
 from mixprof.reports.text.measurements import ORDER
@@ -27,7 +27,7 @@ def roofline(answers: Answers) -> list[Section]:
     shares = rows["attainable_share"]
     bound = ", ".join(f"{count} bound by {name}" for name, count in rows["bound"].value_counts().items())
     first = f"{len(rows)} cases: {bound}; they reach {shares.min():.0%} to {shares.max():.0%} of what is attainable. "
-    names = [*["run"] * answers.several_runs, "lowering", "device", "dtype", "model", "batch"]
+    names = [*["run"] * answers.several_runs, "lowering", "device", "dtype", *step_column(rows), "model", "batch"]
     cells = tuple(_cells(row, names) for _, row in rows.sort_values(ORDER).iterrows())
     return section("Roofline", first + ROOFLINE_NOTE, _roofs(answers.cases), Table(cells))
 
@@ -67,13 +67,13 @@ def predicted_memory(answers: Answers) -> list[Section]:
     ratios = (cases["predicted_peak_bytes"] / cases["allocator_peak_bytes"]).astype(float)
     near = int(((ratios - 1).abs() <= MISS).sum())
     first = f"{near} of {len(cases)} within {MISS:.0%}, ratios {ratios.min():.3f} to {ratios.max():.3f}."
-    cells = tuple(_predicted(case, ratios[place]) for place, case in cases.iterrows())
+    cells = tuple(_predicted(case, ratios[place], step_column(cases)) for place, case in cases.iterrows())
     return section("Predicted memory (eager, allocator peak)", first, Table(cells))
 
 
-def _predicted(case: pd.Series, ratio: float) -> dict[str, str]:
+def _predicted(case: pd.Series, ratio: float, step: list[str]) -> dict[str, str]:
     return {
-        **{name: words(case[name]) for name in ("model", "dtype", "batch", "resolution", "window")},
+        **{name: words(case[name]) for name in ("model", "dtype", *step, "batch", "resolution", "window")},
         "predicted (MiB)": number(case["predicted_peak_bytes"], MEBIBYTE),
         "measured (MiB)": number(case["allocator_peak_bytes"], MEBIBYTE),
         "predicted / measured": f"{ratio:.3f}",

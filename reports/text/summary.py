@@ -16,6 +16,7 @@ from mixprof.reports.text.missing import not_measured
 from mixprof.reports.text.mixer_exchange import mixer_exchange
 from mixprof.reports.text.observed import what_ran, what_the_gpu_did
 from mixprof.reports.text.roofline import predicted_memory, roofline
+from mixprof.reports.text.training import training
 from mixprof.reports.text.verdict import every_ratio, verdict
 
 
@@ -28,7 +29,7 @@ def summary(answers: Answers, manifests: Manifests) -> str:
 
 
 def first(answers: Answers, manifests: Manifests) -> list[Section]:
-    """The sections that a reader wants first: the verdict, its limits, the mixers exchanged, the engines."""
+    """The sections that a reader wants first: the verdict, its limits, mixers exchanged, engines, training."""
     return [
         *verdict(answers),
         *not_measured(answers, manifests),
@@ -36,6 +37,7 @@ def first(answers: Answers, manifests: Manifests) -> list[Section]:
         *mixer_exchange(answers),
         *layouts(answers),
         *what_each_gives(answers),
+        *training(answers),
     ]
 
 

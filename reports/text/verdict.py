@@ -5,14 +5,15 @@ from typing import Any
 
 import pandas as pd
 
+from mixprof.data.case import STEP
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.ratios import Pair
-from mixprof.reports.answers.slices import USUAL, in_words
+from mixprof.reports.answers.slices import USUAL, in_words, step_column
 from mixprof.reports.text.markdown import Part, Section, Table, bounded, of_floor, section, words
 
-TOGETHER = ["run", "lowering", "device", "dtype", "layout", "mode"]  # settings of one line
+TOGETHER = ["run", "lowering", "device", "dtype", "layout", "mode", "step"]  # settings of one line
 PLACE = ["resolution", "batch", "window", "channels"]
-COMMON = {"layout": "channels_last", "mode": "hot"}  # which go without saying
+COMMON = {"layout": "channels_last", "mode": "hot", "step": STEP}  # which go without saying
 
 
 def verdict(answers: Answers) -> list[Section]:
@@ -34,7 +35,7 @@ def _line(pair: Pair, where: Mapping[str, Any], rows: pd.DataFrame, answers: Ans
     known = rows[rows["ratio"].notna()]
     best = _most_usual(known) if len(known) else None
     under = [where[name] for name in ("dtype", "lowering", "device")]
-    under += [where[name] for name, common in COMMON.items() if where[name] != common]
+    under += [in_words(name, where[name]) for name, common in COMMON.items() if where[name] != common]
     swaps = _swaps(pair, where, answers.crossovers)
     names = (pair.convolution, pair.attention)
     who = " and ".join(names[::-1]) if best is None else " over ".join(names if best["ratio"] >= 1 else names[::-1])
@@ -144,7 +145,7 @@ def every_ratio(answers: Answers) -> list[Section]:
     """The section with every ratio, a table per pair."""
     if answers.only_built:
         return []
-    names = [*["run"] * answers.several_runs, *TOGETHER[1:], "batch", "resolution", "window", "channels"]
+    names = [*["run"] * answers.several_runs, *TOGETHER[1:-1], *step_column(answers.cases), *PLACE]
     parts: list[Part] = []
     for pair, rows in answers.ratios.items():
         ordered = rows.sort_values([*TOGETHER, "height", "width", "batch", "window", "channels"])

@@ -42,6 +42,10 @@ SLOW = ("compile", "aot")  # a compiler builds every rival: the mixers of the de
 TIME_TARGETS = {"swin_t": 0.7, "dwnet_t": 0.7, "inhomogeneous_depthwise_conv": 0.05}  # in eager; elsewhere 1
 FLOOR_TARGETS = {"inhomogeneous_depthwise_conv": 1 / 1.5}  # share of the latency, in eager
 PLAIN = "plain_formulations:"
+COLUMNS = (
+    *("model", "lowering", "formulation", "ours ms", "plain ms", "time ratio", "95 %", "of floor", "over eager"),
+    *("memory ratio", "verdict"),
+)
 STOP_S = 20.0  # for a sweep to end after it was asked to
 
 
@@ -126,10 +130,6 @@ def row(name: str, frame: pd.DataFrame, eager: pd.Series | None) -> tuple[dict[s
     }, not missed
 
 
-COLUMNS = ("model", "lowering", "formulation", "ours ms", "plain ms", "time ratio", "95 %", "of floor", "over eager")
-COLUMNS += ("memory ratio", "verdict")
-
-
 def _missed(name: str, lowering: str, both: pd.Series, mine: pd.Series, eager: pd.Series | None) -> Iterator[str]:
     """The targets that a row misses beyond its interval."""
     low = both["ratio"] if pd.isna(both["ratio_low"]) else both["ratio_low"]
@@ -145,7 +145,8 @@ def _missed(name: str, lowering: str, both: pd.Series, mine: pd.Series, eager: p
 
 def compare(options: argparse.Namespace, names: list[str], folder: Path) -> int:
     """Print the table of ours against plain; 1 if a target was missed."""
-    end, lines, eager = time.monotonic() + 60 * options.minutes, [], {}
+    end, eager = time.monotonic() + 60 * options.minutes, dict[str, pd.Series]()
+    lines: list[tuple[dict[str, str], bool]] = []
     chosen = options.lowerings.split(",")
     for place, lowering in enumerate(chosen):
         some = [

@@ -106,6 +106,7 @@ def _manifest(manifests: list[Manifest]) -> Manifest:
         environment=replace(first.environment, informing=dict(map(json.loads, common))),
         artifacts=_joined([each.artifacts for each in manifests]),
         models=_joined([each.models or {} for each in manifests]),
+        commit=first.commit if all(each.commit == first.commit for each in manifests) else None,
         created=min((one.created for one in origins.values() if one.created), default=None),
         origins=origins,
     )

@@ -11,8 +11,10 @@ NANOSECONDS = 1e6  # in a millisecond; the unit of its measure `latency`
 
 def as_bencher(outcome: Outcome, policy: Policy) -> str:
     """For each case what is known of HEAD: latency, its change, and the counts in which the sides differ."""
-    by_case = {each.name[:NAME_LENGTH]: _measures(each) for each in outcome.cases}
-    return json.dumps({name: each for name, each in by_case.items() if each}, indent=1, allow_nan=False) + "\n"
+    by_case = {judged.name[:NAME_LENGTH]: _measures(judged) for judged in outcome.cases}
+    return (
+        json.dumps({name: measures for name, measures in by_case.items() if measures}, indent=1, allow_nan=False) + "\n"
+    )
 
 
 def _measures(judged: Judged) -> dict[str, dict[str, float]]:
@@ -29,5 +31,5 @@ def _measures(judged: Judged) -> dict[str, dict[str, float]]:
 def _metric(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, float]:
     """Nothing at all without a value: a number that is not finite is no JSON."""
     parts = {"value": value, "lower_value": low, "upper_value": high}
-    known = {name: each for name, each in parts.items() if each is not None and math.isfinite(each)}
+    known = {name: value for name, value in parts.items() if value is not None and math.isfinite(value)}
     return known if "value" in known else {}

@@ -13,7 +13,7 @@ from mixprof.reports.gate.times import Time
 
 def as_benchmark_action(outcome: Outcome, policy: Policy) -> str:
     """HEAD's times and the counts in which the sides differ. The action refuses an empty list."""
-    entries = [entry for each in outcome.cases for entry in _entries(each)]
+    entries = [entry for judged in outcome.cases for entry in _entries(judged)]
     return json.dumps(entries, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 

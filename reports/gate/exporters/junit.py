@@ -41,14 +41,14 @@ def _suite(root: ElementTree.Element, outcome: Outcome, name: str, members: Sequ
     for key, value in _properties(outcome, members):
         ElementTree.SubElement(properties, "property", name=_clean(key), value=_clean(value))
     counts = {"failure": 0, "error": 0, "skipped": 0}
-    for each in members:
+    for judged in members:
         case = ElementTree.SubElement(
-            suite, "testcase", name=_clean(each.name), classname=f"mixprof.{outcome.kind}.{name}", time="0"
+            suite, "testcase", name=_clean(judged.name), classname=f"mixprof.{outcome.kind}.{name}", time="0"
         )
-        kind = _kind(each, name, outcome, policy)
+        kind = _kind(judged, name, outcome, policy)
         if kind:
             counts[kind] += 1
-            _add(case, kind, each)
+            _add(case, kind, judged)
     ElementTree.SubElement(suite, "system-out").text = _clean("\n".join(outcome.notes)) if name == "cases" else ""
     ElementTree.SubElement(suite, "system-err")
     suite.attrib |= {
@@ -62,9 +62,9 @@ def _properties(outcome: Outcome, members: Sequence[Judged]) -> list[tuple[str, 
     pairs = [("base", outcome.base), ("head", outcome.head)]
     if outcome.detectable is not None:
         pairs.append(("smallest detectable change", repr(outcome.detectable)))
-    for each in members:
-        values = {"change": each.change, "low": each.low, "high": each.high, "rounds": each.rounds or None}
-        pairs += [(f"{each.name} {name}", repr(value)) for name, value in values.items() if value is not None]
+    for judged in members:
+        values = {"change": judged.change, "low": judged.low, "high": judged.high, "rounds": judged.rounds or None}
+        pairs += [(f"{judged.name} {name}", repr(value)) for name, value in values.items() if value is not None]
     return pairs
 
 

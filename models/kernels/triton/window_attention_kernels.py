@@ -1,0 +1,170 @@
+"""Kernels of attention within windows: partition, padding, shift and mask are arithmetic on where to load and store.
+
+Logits and sums are in float32, in float64 for float64.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def places_of(
+    window,
+    H: tl.constexpr, W: tl.constexpr, K: tl.constexpr, SHIFT_Y: tl.constexpr, SHIFT_X: tl.constexpr,
+    TOKENS: tl.constexpr,
+):  # fmt: skip
+    """Of each token of a window: its place in the map, whether it lies in it, and its region since the roll.
+
+    The map is padded to multiples of the window, then rolled by the shift, up and left.
+    """
+    HEIGHT: tl.constexpr = (H + K - 1) // K * K
+    WIDTH: tl.constexpr = (W + K - 1) // K * K
+    token = tl.arange(0, TOKENS)
+    rolled_y, rolled_x = window // (WIDTH // K) * K + token // K, window % (WIDTH // K) * K + token % K
+    region = token * 0
+    if SHIFT_Y > 0:
+        region += 3 * ((rolled_y >= HEIGHT - K).to(tl.int32) + (rolled_y >= HEIGHT - SHIFT_Y).to(tl.int32))
+    if SHIFT_X > 0:
+        region += (rolled_x >= WIDTH - K).to(tl.int32) + (rolled_x >= WIDTH - SHIFT_X).to(tl.int32)
+    y, x = (rolled_y + SHIFT_Y) % HEIGHT, (rolled_x + SHIFT_X) % WIDTH
+    return y * W + x, (token < K * K) & (y < H) & (x < W), region
+
+
+@triton.jit
+def load(start, padding, place, inside, lane, OFFSET: tl.constexpr, STRIDE: tl.constexpr, D: tl.constexpr):
+    """The values of a window's tokens, (tokens, D): those of the padding where a token lies outside of the map."""
+    mask = inside[:, None] & (lane < D)[None, :]
+    values = tl.load(start + OFFSET + place[:, None] * STRIDE + lane[None, :], mask=mask, other=0.0)
+    if padding is not None:
+        row = tl.load(padding + OFFSET + lane, mask=lane < D, other=0.0)
+        values = tl.where(inside[:, None], values, row[None, :])
+    return values
+
+
+@triton.jit
+def load_three(start, padding, place, inside, lane, C: tl.constexpr, D: tl.constexpr):
+    """A head's query, key and value, from where its query starts."""
+    return (
+        load(start, padding, place, inside, lane, 0, 3 * C, D),
+        load(start, padding, place, inside, lane, C, 3 * C, D),
+        load(start, padding, place, inside, lane, 2 * C, 3 * C, D),
+    )
+
+
+@triton.jit
+def store(start, values, place, inside, lane, STRIDE: tl.constexpr, D: tl.constexpr):
+    """Store the values of those tokens that lie in the map."""
+    mask = inside[:, None] & (lane < D)[None, :]
+    tl.store(start + place[:, None] * STRIDE + lane[None, :], values.to(start.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def over_padding(values, real, inside):
+    """The sum of a window's values, (D,), over the tokens that lie outside of the map."""
+    return tl.sum(tl.where((real & (inside == 0))[:, None], values, 0.0), axis=0)
+
+
+@triton.jit
+def probabilities(
+    query, key, bias, region, SCALE: tl.constexpr, K: tl.constexpr, BIAS_STRIDE: tl.constexpr, MASKED: tl.constexpr,
+    SHIFTED: tl.constexpr, PRECISION: tl.constexpr, TOKENS: tl.constexpr, SUM: tl.constexpr,
+):  # fmt: skip
+    """softmax(q k^T * SCALE + bias + mask), (tokens, tokens); 0 for keys beyond the window's."""
+    token = tl.arange(0, TOKENS)
+    real = (token < K * K)[:, None] & (token < K * K)[None, :]
+    logits = tl.dot(query, tl.trans(key), input_precision=PRECISION).to(SUM) * SCALE
+    logits += tl.load(bias + token[:, None] * BIAS_STRIDE + token[None, :], mask=real, other=0.0).to(SUM)
+    if SHIFTED:
+        logits += tl.where(region[:, None] != region[None, :], MASKED, 0.0)
+    logits = tl.where((token < K * K)[None, :], logits, float("-inf"))
+    weights = tl.exp(logits - tl.max(logits, axis=1)[:, None])
+    return weights / tl.sum(weights, axis=1)[:, None]
+
+
+@triton.jit
+def mixprof_window_attention_forward(
+    qkv, bias, padding, out,
+    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr, K: tl.constexpr,
+    SHIFT_Y: tl.constexpr, SHIFT_X: tl.constexpr, SCALE: tl.constexpr, MASKED: tl.constexpr,
+    HEAD_STRIDE: tl.constexpr, BIAS_STRIDE: tl.constexpr, PRECISION: tl.constexpr,
+    TOKENS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """One head of one window of one image."""
+    SUM: tl.constexpr = tl.float64 if qkv.dtype.element_ty == tl.float64 else tl.float32
+    window, head, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    place, inside, region = places_of(window, H, W, K, SHIFT_Y, SHIFT_X, TOKENS)
+    lane = tl.arange(0, WIDE)
+    if padding is not None:
+        padding += head * D
+    query, key, value = load_three(qkv + image * (H * W * 3 * C) + head * D, padding, place, inside, lane, C, D)
+    weights = probabilities(
+        query, key, bias + head * HEAD_STRIDE, region, SCALE, K, BIAS_STRIDE, MASKED, SHIFT_Y + SHIFT_X > 0,
+        PRECISION, TOKENS, SUM,
+    )  # fmt: skip
+    mixed = tl.dot(weights.to(value.dtype), value, input_precision=PRECISION)
+    store(out + image * (H * W * C) + head * D, mixed, place, inside, lane, C, D)
+
+
+@triton.jit
+def of_window(
+    query, key, value, weights, of_out, real, SCALE: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr
+):
+    """The gradients of one window's query, key, value and logits from that of its output; those of no token are 0."""
+    of_value = tl.dot(tl.trans(weights).to(value.dtype), of_out, input_precision=PRECISION)
+    of_weights = tl.dot(of_out, tl.trans(value), input_precision=PRECISION).to(SUM)
+    of_logits = weights * (of_weights - tl.sum(of_weights * weights, axis=1)[:, None])
+    of_logits = tl.where(real[:, None], of_logits, 0.0)
+    rounded = (of_logits * SCALE).to(query.dtype)
+    of_query = tl.dot(rounded, key, input_precision=PRECISION)
+    return of_query, tl.dot(tl.trans(rounded), query, input_precision=PRECISION), of_value, of_logits
+
+
+@triton.jit
+def mixprof_window_attention_backward(
+    qkv, bias, padding, gradient, of_qkv, of_bias, of_padding,
+    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr, K: tl.constexpr,
+    SHIFT_Y: tl.constexpr, SHIFT_X: tl.constexpr, SCALE: tl.constexpr, MASKED: tl.constexpr,
+    HEAD_STRIDE: tl.constexpr, BIAS_STRIDE: tl.constexpr, PRECISION: tl.constexpr,
+    TOKENS: tl.constexpr, WIDE: tl.constexpr, SPLITS: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """One head of a share of the windows of all N images; every position lies in one window, so none is added to.
+
+    of_bias: (SPLITS, heads, K*K, K*K) and of_padding: (SPLITS, 3 * C), the sums over a share.
+    """
+    SUM: tl.constexpr = tl.float64 if qkv.dtype.element_ty == tl.float64 else tl.float32
+    COUNT: tl.constexpr = ((H + K - 1) // K) * ((W + K - 1) // K)
+    split, head = tl.program_id(0), tl.program_id(1)
+    token, lane = tl.arange(0, TOKENS), tl.arange(0, WIDE)
+    real = token < K * K
+    bias += head * HEAD_STRIDE
+    if padding is not None:
+        padding += head * D
+    biases = tl.zeros((TOKENS, TOKENS), dtype=SUM)
+    pad_q, pad_k, pad_v = tl.zeros((WIDE,), SUM), tl.zeros((WIDE,), SUM), tl.zeros((WIDE,), SUM)
+    for number in range(split, N * COUNT, SPLITS):
+        image = tl.full((), number // COUNT, tl.int64)
+        place, inside, region = places_of(number % COUNT, H, W, K, SHIFT_Y, SHIFT_X, TOKENS)
+        start = image * (H * W * 3 * C) + head * D
+        query, key, value = load_three(qkv + start, padding, place, inside, lane, C, D)
+        of_out = load(gradient + image * (H * W * C) + head * D, None, place, inside, lane, 0, C, D)
+        weights = probabilities(
+            query, key, bias, region, SCALE, K, BIAS_STRIDE, MASKED, SHIFT_Y + SHIFT_X > 0, PRECISION, TOKENS, SUM
+        )
+        of_query, of_key, of_value, of_logits = of_window(
+            query, key, value, weights, of_out, real, SCALE, PRECISION, SUM
+        )
+        biases += of_logits
+        store(of_qkv + start, of_query, place, inside, lane, 3 * C, D)
+        store(of_qkv + start + C, of_key, place, inside, lane, 3 * C, D)
+        store(of_qkv + start + 2 * C, of_value, place, inside, lane, 3 * C, D)
+        if padding is not None:
+            pad_q += over_padding(of_query, real, inside)
+            pad_k += over_padding(of_key, real, inside)
+            pad_v += over_padding(of_value, real, inside)
+    of_bias += (split * (C // D) + head) * (K * K * K * K) + token[:, None] * (K * K) + token[None, :]
+    tl.store(of_bias, biases, mask=real[:, None] & real[None, :])
+    if padding is not None:
+        of_padding += split * 3 * C + head * D + lane
+        tl.store(of_padding, pad_q, mask=lane < D)
+        tl.store(of_padding + C, pad_k, mask=lane < D)
+        tl.store(of_padding + 2 * C, pad_v, mask=lane < D)

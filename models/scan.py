@@ -1,0 +1,86 @@
+"""h_t = decay_t h_{t-1} + drive_t along a sequence, h_0 = drive_0; equal in value.
+
+Decays, drives and h are (..., L, C). A loop over L would be L operators one after the other; both formulations compose
+neighbours instead, (a, b) then (c, d) being (c a, c b + d): exact, and few operators of fixed sizes for an exporter.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+CHUNK = 8  # positions that are composed one after the other, in all chunks at once
+
+
+def chunked(decay: Tensor, drive: Tensor) -> Tensor:
+    """Each chunk by itself, then the chunks' ends, then what every chunk takes over: few passes over the sequence."""
+    length = decay.shape[-2]
+    size = min(CHUNK, length)
+    decay, drive = (F.pad(part, (0, 0, 0, -length % size)).unflatten(-2, (-1, size)) for part in (decay, drive))
+    decays, states = [decay[..., 0, :]], [drive[..., 0, :]]  # (..., chunks, C) each
+    for place in range(1, size):
+        states.append(decay[..., place, :] * states[-1] + drive[..., place, :])
+        decays.append(decay[..., place, :] * decays[-1])
+    state = torch.stack(states, dim=-2)
+    if length > size:
+        before = F.pad(chunked(decays[-1], states[-1])[..., :-1, :], (0, 0, 1, 0))
+        state = state + torch.stack(decays, dim=-2) * before.unsqueeze(-2)
+    return state.flatten(-3, -2)[..., :length, :]
+
+
+def doubling(decay: Tensor, drive: Tensor) -> Tensor:
+    """Each position with the one 1, 2, 4, … before it: log2(L) passes over the sequence."""
+    reach = 1
+    while reach < decay.shape[-2]:
+        before = F.pad(drive[..., :-reach, :], (0, 0, reach, 0))
+        drive = drive + decay * before
+        decay = decay * F.pad(decay[..., :-reach, :], (0, 0, reach, 0))
+        reach *= 2
+    return drive
+
+
+FORMULATIONS = {"chunked": chunked, "doubling": doubling}
+
+
+def scan(formulation: str, u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor, readout: Tensor) -> Tensor:
+    """The selective scan of Mamba with a state of one value per channel (Gu and Dao, arXiv 2312.00752).
+
+    y = readout_t h_t, h_t = exp(-delta_t exp(rate)) h_{t-1} + delta_t entry_t u_t. u and delta (D, B, L, C), rate
+    (D, C), entry and readout (D, B, L, 1) for D directions; y is u's shape and dtype, the states are float32 or wider.
+    """
+    dtype = torch.promote_types(u.dtype, torch.float32)  # in 16 bits a decay near 1 would forget too soon or never
+    wide = delta.to(dtype)
+    decay = torch.exp(-wide * rate.to(dtype).exp()[:, None, None])
+    state = FORMULATIONS[formulation](decay, wide * entry * u)
+    return state.to(u.dtype) * readout
+
+
+@torch.library.custom_op("mixprof::selective_scan", mutates_args=())
+def selective_scan(u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor, readout: Tensor) -> Tensor:
+    """The scan as one operator, which counters see: pointwise products in any number would cost them nothing."""
+    return scan("chunked", u, delta, rate, entry, readout)
+
+
+@selective_scan.register_fake
+def _(u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor, readout: Tensor) -> Tensor:
+    return torch.empty_like(u, memory_format=torch.contiguous_format)
+
+
+def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: torch.autograd.Function, gradient: Tensor) -> tuple[Tensor, ...]:
+    inputs = [each.detach().requires_grad_() for each in ctx.saved_tensors]
+    with torch.enable_grad():
+        made = scan("chunked", *inputs)
+    return torch.autograd.grad(made, inputs, gradient)
+
+
+selective_scan.register_autograd(_backward, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.mixprof.selective_scan)
+def _flops(*shapes: tuple[int, ...], out_shape: tuple[int, ...], **settings: object) -> int:
+    """Two multiply-accumulates, of 2 FLOPs each, per value of y: the state's and the readout's."""
+    return 4 * torch.Size(out_shape).numel()
