@@ -52,7 +52,7 @@ def scan(formulation: str, u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor
     wide = delta.to(dtype)
     decay = torch.exp(-wide * rate.to(dtype).exp()[:, None, None])
     state = FORMULATIONS[formulation](decay, wide * entry * u)
-    return state.to(u.dtype) * readout
+    return (state * readout).to(u.dtype)
 
 
 @torch.library.custom_op("mixprof::selective_scan", mutates_args=())
