@@ -2,8 +2,8 @@
 
     python scripts/proofs/engines_against_tools.py [--quick] [--models swin_t,dwnet_t]
 
-Some four minutes on a quiet machine. For Swin-T at 224 pixels in float32 (--models for others): a launch of ours and a process of the
-tool take turns, A B then B A, each process measuring for some seconds: onnxruntime's session in a plain Python loop,
+Some four minutes on a quiet machine. For Swin-T at 224 pixels in float32 (--models for others): a launch of ours and a
+process of the tool take turns, A B then B A, each for some seconds: onnxruntime in a plain Python loop,
 OpenVINO's benchmark_app (a plain loop where it is not installed), a plain loop of the eager module. Prints a table in
 Markdown: the ratio ours / tool, a 95 % t interval over pairs of turns, and whether it is within 2 %.
 """
