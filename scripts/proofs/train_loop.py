@@ -45,7 +45,7 @@ class PlainDropPath(nn.Module):
 
 def plain_loop(images: Tensor) -> Callable[[], None]:
     """A step of the plain loop."""
-    model = build("swin_t", resolution=tuple(images.shape[2:])).train()
+    model = build("swin_t", resolution=images.shape[-1]).train()
     blocks = [each for each in model.modules() if isinstance(each, Residual)]
     for number, block in enumerate(blocks[1:], start=1):
         rate = 0.2 * number / (len(blocks) - 1)
@@ -65,7 +65,7 @@ def plain_loop(images: Tensor) -> Callable[[], None]:
 
 def our_step(images: Tensor) -> Callable[[], None]:
     """A whole step as a launch times it."""
-    model = build("swin_t", resolution=tuple(images.shape[2:]))
+    model = build("swin_t", resolution=images.shape[-1])
     return Step(model, model, (images,), Recipe(seed=1, classifies=True), tensors_of).train
 
 
