@@ -93,8 +93,6 @@ def test_steps_are_timed_with_their_parts_and_a_wrong_one_is_not(tmp_path):
     assert tuple(launch.parts) == PARTS
     assert launch.gradient_error < 1e-5
     assert launch.update_error < 1e-2
-    whole = sorted(launch.host_ms.samples)[0]
-    assert max(min(part.samples) for part in launch.parts.values()) < 2 * whole
     assert backward.launches[0].parts is None
     assert "NaN" in records["loss_of_nan", "train"].reason
     wrong = records["wrong_later", "train"]
