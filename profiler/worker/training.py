@@ -16,6 +16,8 @@ from mixprof.lowerings.training import recipe_of, step_of
 from mixprof.machine.process import torch_dtype
 from mixprof.metrics import Subject, accuracy, gradients
 from mixprof.metrics.gradients import Right
+from mixprof.models.aggregation import OWN_BACKWARD
+from mixprof.models.layers import Formulated
 from mixprof.models.step import Step
 from mixprof.models.training import Recipe
 from mixprof.worker import feeds
@@ -43,6 +45,9 @@ def right_of(module: nn.Module, inputs: list[Tensor], case: Case, within: bool, 
 
     module: published, its weights rounded to the case's dtype. Unsupported for what cannot be trained.
     """
+    for part in module.train().modules():
+        if isinstance(part, Formulated) and part.override is None and getattr(part, "formulation", "") == OWN_BACKWARD:
+            part.override = "matmul"  # autograd's own backward is what ours is held against
     wanted = recipe(case, trained, within=within)
     plain = replace(wanted, amp=None, by_stage=False, update=None)
     try:
