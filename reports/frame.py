@@ -215,9 +215,10 @@ def _proven(proof: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_integers(proof: Mapping[str, Any]) -> str | None:
-    if "integer_products" not in proof:
+    products = proof.get("integer_products") or proof.get("fp8_products")
+    if products is None:
         return None
-    count = sum(proof["integer_products"].values())
+    count = sum(products.values())
     return f"{count} of {count + len(proof['float_products'])}"
 
 

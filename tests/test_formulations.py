@@ -23,7 +23,9 @@ from mixprof.reports.gate.judge import Judge
 from mixprof.worker import choosing
 
 MIXERS = [name for name, entry in models.MODELS.items() if entry.kind == "mixer" and entry.formulations]
-FORMULATIONS = [(name, one) for name in MIXERS for one in models.MODELS[name].formulations]
+FORMULATIONS = [
+    (name, one) for name in MIXERS for one in models.MODELS[name].formulations if registry.can_run(one, "eager", "cpu")
+]
 
 
 def published_and_input(name: str, seed: int = 0) -> tuple[torch.nn.Module, torch.Tensor]:

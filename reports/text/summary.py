@@ -9,7 +9,7 @@ from mixprof.reports.text.engines import breakdown, built, proof_of_lowering
 from mixprof.reports.text.fleet import fleet
 from mixprof.reports.text.growth import crossings, growth
 from mixprof.reports.text.layouts import layouts
-from mixprof.reports.text.markdown import ORDER, Section, number, plain_table, words
+from mixprof.reports.text.markdown import ORDER, Section, number, of_floor, plain_table, words
 from mixprof.reports.text.measurements import SIMULATED, counts_in_words, failures, latency_text, measurements, varying
 from mixprof.reports.text.method import Manifests, environment, method
 from mixprof.reports.text.missing import not_measured
@@ -60,6 +60,7 @@ def short(run: str | Path) -> str:
         {
             **{name: words(row[name]) for name in dict.fromkeys(names)},
             "latency (ms)": latency_text(row),
+            "of floor": of_floor(row["attainable_share"]),
             "images/s": number(row["images_per_s"]),
             "status": row["status"] + (f": {row['reason']}" if row["reason"] else ""),
         }
