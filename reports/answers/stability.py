@@ -48,7 +48,8 @@ def _changing(groups: Sequence[pd.DataFrame]) -> Iterator[tuple[pd.Series, pd.Se
     """Of each group in which both models win the rows with the largest and the least ratio."""
     for group in groups:
         if group["faster"].nunique() > 1:
-            yield group.loc[group["ratio"].idxmax()], group.loc[group["ratio"].idxmin()]
+            ordered = group.sort_values("ratio", kind="stable")
+            yield ordered.iloc[-1], ordered.iloc[0]
 
 
 def stabilities(compared: Sequence[Sequence[Standing]]) -> list[Stability]:

@@ -20,8 +20,8 @@ METHOD = (
     "that are decided there (95 % interval without 1). Nothing is averaged over testbeds."
 )
 CHANGES = (
-    "Settings that differ in one axis alone, on one testbed, or in the testbed alone, where two or more are decided: in "
-    "how many of these both models win, and the two ratios furthest apart. Testbeds are counted, never averaged."
+    "Settings that differ in one axis alone, on one testbed, or in the testbed alone, where two or more are decided: "
+    "in how many of these both models win, and the two ratios furthest apart. Testbeds are counted, never averaged."
 )
 LINE = ["model", "lowering", "device", "dtype", "layout", "mode", "step"]
 LINE += ["channels", "resolution", "batch", "window", "axis"]
