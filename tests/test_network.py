@@ -21,7 +21,7 @@ from test_ray import overlapping
 
 TESTS = Path(__file__).parent
 OWN = ("unshare", "-rnm", "--pid", "--fork", "--kill-child", "--mount-proc")
-AXES = "--models depthwise_conv --resolutions 7 --channels 32 --batches 1,2,3,4,5,6 --devices cpu"
+AXES = "--models depthwise_conv --resolutions 7 --channels 32 --batches 1,2,3 --devices cpu"
 NODES = """
 set -e
 mount -t tmpfs none /run
@@ -48,7 +48,7 @@ done
 ip netns exec n1 $PYTHON -m mixprof sweep $AXES --quick --threads 1 --max-lost-cpu 1 --on ray://10.99.0.1:6379 \
   --out run 2> said.txt &
 driver=$!
-until [ "$(cat run/*/launches.jsonl 2> /dev/null | wc -l)" -ge 2 ]; do sleep 0.2; kill -0 $driver; done
+until [ "$(cat run/*/launches.jsonl 2> /dev/null | wc -l)" -ge 1 ]; do sleep 0.2; kill -0 $driver; done
 ip link set v2 down
 wait $driver
 """
@@ -81,9 +81,9 @@ def test_a_node_behind_a_cut_cable_takes_its_running_launch_alone(tmp_path):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:] + said[-3000:]
     (run,) = runs_in(tmp_path / "run")
     records, launches = run_folder.read_records(run), run_folder.read_launches(run)
-    assert sorted(record.case.batch for record in records) == [1, 1, 2, 3, 4, 5, 6]  # the anchor's is 1
+    assert sorted(record.case.batch for record in records) == [1, 1, 2, 3]  # the anchor's is 1
     assert {record.status for record in records} == {"ok"}
-    assert len(launches) == 7
+    assert len(launches) == 4
     assert overlapping(launches) == []
     assert sum(launch.environment.lost or 0 for _, launch in launches) == said.count("launched anew") == 1
-    assert {launch.environment.origin for _, launch in launches[-3:]} <= {launches[-1][1].environment.origin}
+    assert {launch.environment.origin for _, launch in launches[-2:]} <= {launches[-1][1].environment.origin}

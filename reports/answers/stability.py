@@ -27,12 +27,12 @@ class Stability:
 
 def stability(by_run: Sequence[Standing]) -> list[Stability]:
     """Every axis that varies, testbed by testbed, then the testbed itself. by_run: one pair in one step."""
-    found = [
+    axes = [
         _along(one, one.run, name, one.rows) for one in by_run for name in SETTING if one.rows[name].nunique(False) > 1
     ]
     together = pd.concat([one.rows for one in by_run])
-    found.append(_along(by_run[0], None, TESTBED, together))
-    return [one for one in found if one.groups]
+    axes.append(_along(by_run[0], None, TESTBED, together))
+    return [one for one in axes if one.groups]
 
 
 def _along(standing: Standing, run: str | None, axis: str, rows: pd.DataFrame) -> Stability:
