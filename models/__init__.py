@@ -77,9 +77,11 @@ def _load(path: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def specialize(module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None) -> nn.Module:
+def specialize(
+    module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None, device: str | None = None
+) -> nn.Module:
     """The same function arranged for a lowering, in place: see specialization.py."""
-    return _load("mixprof.models.specialization:specialize")(module, lowering, formulations)
+    return _load("mixprof.models.specialization:specialize")(module, lowering, formulations, device)
 
 
 def load_published(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

@@ -21,11 +21,13 @@ AGGREGATION_OF_LOWERING = {
     "tensorrt": "unfold_sum",
     "tensorrt_rtx": "unfold_sum",
 }
+OWN_BACKWARD = "shift_own_backward"  # in training: see aggregation_backward.py
 
 
-def choose(override: str | None, lowering: str | None) -> str:
+def choose(override: str | None, lowering: str | None, *, training: bool) -> str:
     """The formulation to run: the override, else what suits the lowering; without one, what counters know."""
-    return override or ("matmul" if lowering is None else AGGREGATION_OF_LOWERING[lowering])
+    published = OWN_BACKWARD if training else "matmul"
+    return override or (published if lowering is None else AGGREGATION_OF_LOWERING[lowering])
 
 
 def neighbours(x: Tensor, window: int, groups: int) -> Tensor:

@@ -55,7 +55,7 @@ def as_linear(conv: nn.Module) -> nn.Linear:
     return linear
 
 
-def permute_outputs(linear: nn.Linear, order: Tensor) -> None:
+def permute_outputs(linear: nn.Conv2d | nn.Linear, order: Tensor) -> None:
     """Output channel i becomes the former channel order[i]."""
     replace(linear, linear.weight[order], None if linear.bias is None else linear.bias[order])
 

@@ -17,10 +17,11 @@ AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "
 KERNELS = {"aggregation": (*AGGREGATION["aggregation"], CPP)}  # where the aggregation has one of its own
 FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION) | frozenset(SCAN)
 PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
+TRITON = "triton"  # positions are mixed in a Triton kernel of our own
 # Behind a formulation's name: its Linears run as the 1x1 convolutions that they are, or in a C++ kernel of our own.
 POINTWISE, CPP_LINEAR = "+1x1", "+cpp"
 LINEARS = ("", POINTWISE, CPP_LINEAR)
-CPP_LOWERINGS = ("eager", "compile")  # those in which an operator of our own can stand
+KERNEL_LOWERINGS = ("eager", "compile")  # those in which an operator of our own can stand
 # Formulations that are put together from general operators where nothing fuses them; any other is one kernel.
 PLAIN_ATTENTION = {
     "plain": "attention as two products around a softmax",
@@ -66,15 +67,16 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)  # fixed keywords of the factory
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # option -> its values
     mixing: str = ""  # the one way in which it mixes positions, where no option offers several
+    on_cuda: tuple[str, ...] = ()  # further ways to do so, kernels of ours: on CUDA devices alone
     plain: Mapping[str, str] = field(default_factory=dict)  # formulation without a kernel of its own -> in words
     published: Published | None = None
     compared_with: Mapping[str, str] = field(default_factory=dict)  # a convolution -> what differs between the two
 
     @property
     def mixings(self) -> tuple[str, ...]:
-        """The ways in which it mixes positions, equal in value: those of its option, or its one."""
+        """The ways in which it mixes positions, equal in value: those of its option, or its one; and on_cuda."""
         several = (values for option, values in self.options.items() if option in FORMULATION_OPTIONS)
-        return next(several, (self.mixing,) if self.mixing else ())
+        return (*next(several, (self.mixing,) if self.mixing else ()), *self.on_cuda)
 
     @property
     def formulations(self) -> tuple[str, ...]:
@@ -89,8 +91,15 @@ def formulations_of(mixings: Iterable[str], *, published: bool) -> tuple[str, ..
 
 
 def can_run(formulation: str, lowering: str, device: str) -> bool:
-    """Whether a formulation is one for this lowering and device: kernels in C++ are for a CPU in PyTorch."""
-    return CPP not in formulation.split("+") or (lowering in CPP_LOWERINGS and device == "cpu")
+    """Whether a formulation is one for this lowering and device: C++ is for a CPU, Triton for a CUDA device."""
+    parts = formulation.split("+")
+    here = (CPP not in parts or device == "cpu") and (TRITON not in parts or device.startswith("cuda"))
+    return here and can_hold(lowering, formulation)
+
+
+def can_hold(lowering: str, formulation: str) -> bool:
+    """Whether a formulation has no operator of our own, or the lowering is one of PyTorch."""
+    return lowering in KERNEL_LOWERINGS or not {CPP, TRITON} & set(formulation.split("+"))
 
 
 def _pyramid(
@@ -125,7 +134,7 @@ _DWNET_PAPER = "Han et al., ICLR 2022 (arXiv 2106.04263), table 2"
 MODELS: dict[str, Entry] = {
     "window_attention": Entry(
         "mixer", f"{_MIXERS}.window_attention:WindowAttention",
-        options={**ATTENTION, "shifted": ("true", "false")}, plain=PLAIN_ATTENTION,
+        options={**ATTENTION, "shifted": ("true", "false")}, on_cuda=(TRITON,), plain=PLAIN_ATTENTION,
         compared_with={"depthwise_conv": "the two mixers by themselves"},
     ),
     "global_attention": Entry(
@@ -141,13 +150,16 @@ MODELS: dict[str, Entry] = {
     ),
     "conv": Entry("mixer", f"{_MIXERS}.conv:Conv", odd=True),
     "pointwise_conv": Entry("mixer", f"{_MIXERS}.pointwise_conv:PointwiseConv", window=False, mixing="linear"),
-    "depthwise_conv": Entry("mixer", f"{_MIXERS}.depthwise_conv:DepthwiseConv", odd=True, mixing="conv"),
+    "depthwise_conv": Entry(
+        "mixer", f"{_MIXERS}.depthwise_conv:DepthwiseConv", odd=True, mixing="conv", on_cuda=(TRITON,)
+    ),
     "dynamic_depthwise_conv": Entry(
-        "mixer", f"{_MIXERS}.dynamic_depthwise_conv:DynamicDepthwiseConv", odd=True, mixing="grouped_conv"
+        "mixer", f"{_MIXERS}.dynamic_depthwise_conv:DynamicDepthwiseConv",
+        odd=True, mixing="grouped_conv", on_cuda=(TRITON,),
     ),
     "inhomogeneous_depthwise_conv": Entry(
         "mixer", f"{_MIXERS}.inhomogeneous_depthwise_conv:InhomogeneousDepthwiseConv",
-        odd=True, options=KERNELS, plain=PLAIN_AGGREGATION,
+        odd=True, options=KERNELS, on_cuda=(TRITON,), plain=PLAIN_AGGREGATION,
     ),
     "local_mlp": Entry(
         "mixer", f"{_MIXERS}.local_mlp:LocalMlp", odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION

@@ -6,9 +6,19 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from mixprof.models.kernels import triton
 from mixprof.models.kernels.cpu.linear import CppLinear
 from mixprof.models.layers import EagerLinear, Formulated, PointwiseLinear
-from mixprof.models.registry import CPP_LINEAR, CPP_LOWERINGS, MODELS, POINTWISE, PUBLISHED, can_run, formulations_of
+from mixprof.models.registry import (
+    CPP_LINEAR,
+    KERNEL_LOWERINGS,
+    MODELS,
+    POINTWISE,
+    PUBLISHED,
+    TRITON,
+    can_hold,
+    formulations_of,
+)
 
 LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
 DONE = "specialized_for"  # the attribute that notes it on a module
@@ -36,14 +46,17 @@ class Resizable(Protocol):
     def free_resolution(self) -> None: ...
 
 
-def specialize(module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None) -> nn.Module:
+def specialize(
+    module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None, device: str | None = None
+) -> nn.Module:
     """Fold the batch norms of a published module and give its parts the formulations that suit the lowering.
 
-    formulations: of parts, by their paths; a part that is not among them gets the usual one. Works in place, in any
+    formulations: of parts, by their paths; a part that is not among them gets the usual one. device: where it will
+    run, None for nowhere. Works in place, in any
     float dtype, and returns the module. A name with options ("compile:max-autotune") counts
     by what stands before the colon, but for "resolutions=", which asks for a module that takes any resolution.
-    Raises ValueError for an unknown lowering, for a module that already is specialized for another one, and for
-    one that is built for its resolution and asked to take any.
+    Raises ValueError for an unknown lowering, for a module that already is specialized for another one, for
+    one that is built for its resolution and asked to take any, and for a kernel that is none of the device.
     """
     name = lowering.split(":")[0]
     if name not in LOWERINGS:
@@ -66,6 +79,10 @@ def specialize(module: nn.Module, lowering: str, formulations: Mapping[str, str]
     if any(option.startswith("resolutions=") for option in lowering.split(":")[1:]):
         free_resolution(module)
     setattr(module, DONE, name)
+    if device is not None and not device.startswith("cuda") and TRITON in map(mixing_of, formulations_in(module)):
+        raise ValueError(
+            f"got formulation {TRITON!r} on {device}, expected a CUDA device: its kernels are for no other"
+        )
     return module
 
 
@@ -98,9 +115,11 @@ def linear_of(formulation: str) -> str:
 
 def arrange(part: nn.Module, lowering: str, formulation: str | None) -> None:
     """Arrange one part for a lowering in a formulation; None: the usual one. ValueError where it cannot run there."""
-    if formulation is not None and not can_run(formulation, lowering, "cpu"):
-        expected = " or ".join(CPP_LOWERINGS)
+    if formulation is not None and not can_hold(lowering, formulation):
+        expected = " or ".join(KERNEL_LOWERINGS)
         raise ValueError(f"got formulation {formulation!r} for {lowering!r}, expected {expected}: no graph holds it")
+    if formulation is not None and mixing_of(formulation) == TRITON and not triton.is_installed():
+        raise ValueError(f"got formulation {formulation!r} without the package triton: pip install 'mixprof[triton]'")
     if formulation is not None:
         setattr(part, ARRANGED, formulation)
     if formulation == PUBLISHED:

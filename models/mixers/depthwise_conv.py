@@ -4,10 +4,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixprof.models.folding import as_linear, fold_after
-from mixprof.models.layers import channels_first, channels_last, pointwise, require_map, require_odd
+from mixprof.models.kernels.triton.depthwise import depthwise
+from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise, require_map, require_odd
+from mixprof.models.registry import TRITON
 
 
-class DepthwiseConv(nn.Module):
+class DepthwiseConv(Formulated):
     """1x1, BN, ReLU, KxK depth-wise, BN, ReLU, 1x1, BN. (B, H, W, C) -> (B, H, W, C); zero-padded, K odd.
 
     The dynamic mixers are this block with another `conv`.
@@ -35,10 +37,11 @@ class DepthwiseConv(nn.Module):
     @property
     def formulation(self) -> str:
         """What the spatial layer currently runs."""
-        return "conv"
+        return self.override or "conv"
 
     def specialize(self, lowering: str) -> None:
         """Fold the batch norms into the convolutions before them; 1x1 convolutions become Linears."""
+        self.lowering = lowering
         for conv, norm in (("conv0", "bn0"), ("conv2", "bn2")):
             linear = as_linear(getattr(self, conv))
             fold_after(linear, getattr(self, norm))
@@ -50,6 +53,8 @@ class DepthwiseConv(nn.Module):
         """Fold `bn` into `conv`."""
         assert isinstance(self.conv, nn.Conv2d)
         fold_after(self.conv, self.bn)
+        if self.formulation == TRITON:
+            self.conv = DepthwiseKernel(self.conv)
 
     def free_resolution(self) -> None:
         """Take maps of any resolution: nothing here is built for one."""
@@ -58,5 +63,19 @@ class DepthwiseConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)
         x = F.relu(pointwise(self.conv0, x, self.bn0), inplace=True)
-        x = F.relu(channels_last(self.bn(self.conv(channels_first(x)))), inplace=True)
+        x = channels_last(self.bn(self.conv(channels_first(x))))
+        if self.lowering is None or self.formulation != TRITON:  # whose kernels end with the ReLU
+            x = F.relu(x, inplace=True)
         return pointwise(self.conv2, x, self.bn2)
+
+
+class DepthwiseKernel(nn.Module):
+    """A depth-wise convolution and the ReLU behind it as one kernel. (B, C, H, W) -> (B, C, H, W), channels_last."""
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        weight = conv.weight.detach().flatten(1).t().contiguous()[None]  # (1, K*K, C)
+        self.weight, self.bias = nn.Parameter(weight, requires_grad=False), conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return channels_first(depthwise(channels_last(x), self.weight, self.bias, True))

@@ -4,12 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixprof.models.aggregation import FORMULATIONS, ROWS, choose, flat_rows, shift_flat_rows
+from mixprof.models.aggregation import ROWS, choose, flat_rows, shift_flat_rows
+from mixprof.models.aggregation_backward import FORMULATIONS
 from mixprof.models.folding import affine, as_linear, fold_after, permute_inputs, permute_outputs
 from mixprof.models.kernels.cpu import build, inhomogeneous
+from mixprof.models.kernels.triton import inhomogeneous as triton
 from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise
 from mixprof.models.mixers.depthwise_conv import DepthwiseConv
-from mixprof.models.registry import CPP
+from mixprof.models.registry import CPP, TRITON
 
 GROUPS = inhomogeneous.GROUPS  # kernels per position, in every stage
 FLAT_POSITIONS = 512  # from about this many on, dense positions are faster to add over than the groups of each
@@ -23,7 +25,7 @@ class InhomogeneousConv(Formulated):
 
     scale: Tensor | None  # (C,), after fold(): of the batch norm behind the convolution
     shift: Tensor | None
-    taps: Tensor | None  # of CPP: the weights (K*K, C/4, G) that predict kernels, and their biases (K*K, G)
+    taps: Tensor | None  # of CPP and TRITON: the weights (K*K, C/4, G) that predict kernels, and their biases (K*K, G)
     biases: Tensor | None
 
     def __init__(self, dim: int, window: int, positions: int):
@@ -39,7 +41,7 @@ class InhomogeneousConv(Formulated):
     @property
     def formulation(self) -> str:
         """What it currently runs."""
-        best = choose(self.override, self.lowering)
+        best = choose(self.override, self.lowering, training=self.training)
         large = self.override is None and self.lowering == "eager" and self.positions >= FLAT_POSITIONS
         return "shift_flat" if large else best
 
@@ -56,23 +58,26 @@ class InhomogeneousConv(Formulated):
         order = self.arrange(reduce, expand)
         self.scale, self.shift = (scale, shift) if order is None else (scale[order], shift[order])
         self.conv1, self.conv2 = nn.Sequential(reduce, nn.Identity()), nn.Sequential(expand)
-        if self.formulation == CPP:
+        if self.formulation in (CPP, TRITON):
             self.pack(expand)
         return order
 
     def pack(self, expand: nn.Linear) -> None:
-        """Build the C++ kernel, and lay the predictor's weights out for it."""
-        build.library("inhomogeneous")
+        """Lay the predictor's weights out for a kernel of our own, and build the one that is C++."""
+        if self.formulation == CPP:
+            build.library("inhomogeneous")
         self.taps = expand.weight.detach().unflatten(0, (-1, GROUPS)).transpose(1, 2).contiguous()
         self.biases = expand.bias.detach().unflatten(0, (-1, GROUPS))
         self.conv2 = nn.Sequential()
+
+        build.library("inhomogeneous")
 
     def arrange(self, reduce: nn.Linear, expand: nn.Linear) -> Tensor | None:
         """Give out kernels as (tap, group) where they are predicted row by row; see fold() for what is returned.
 
         Where the groups are innermost, channels come as (C/G, group), which makes that axis dense in both.
         """
-        if self.formulation not in (*ROWS, CPP, "shift_flat"):
+        if self.formulation not in (*ROWS, CPP, TRITON, "shift_flat"):
             return None
         permute_outputs(expand, groups_last(expand.out_features, expand.weight.device))
         if self.formulation == "shift_flat":
@@ -85,7 +90,10 @@ class InhomogeneousConv(Formulated):
         x = channels_last(x)
         hidden = pointwise(self.conv1[0], x, self.conv1[1])
         if self.taps is not None:
+            assert self.biases is not None
             operands = (self.taps, self.biases, self.scale, self.shift)
+            if self.formulation == TRITON:
+                return channels_first(triton.inhomogeneous(x, hidden, *operands, True))
             return channels_first(torch.ops.mixprof.inhomogeneous(x, hidden, *operands, self.window))
         hidden = F.relu(hidden)
         if self.scale is not None:

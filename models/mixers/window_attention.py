@@ -5,7 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixprof.models.attention import attend, choose
+from mixprof.models.kernels.triton.window_attention import require_fit, window_attention
 from mixprof.models.layers import Formulated, pad_to, require_heads, require_map, round_up
+from mixprof.models.registry import TRITON
 
 MASKED = -100.0  # the published checkpoints' value between regions that only the shift brought together
 ALIGNMENT = 8  # elements: fused attention on CUDA copies a bias whose rows do not start at multiples of it
@@ -19,7 +21,8 @@ class WindowAttention(Formulated):
     """
 
     relative_position_index: Tensor
-    bias: Tensor | None  # after specialize(): (1 or windows, heads, K*K, K*K), bias and mask, its rows padded
+    bias: Tensor | None  # after specialize(): (1 or windows, heads, K*K, K*K), bias and mask, its rows padded;
+    # TRITON adds the mask itself
     order: Tensor | None  # after specialize("eager") of a shifted one: padded positions in window order
     inverse: Tensor | None  # and the place of each position of the map in that order
 
@@ -46,14 +49,19 @@ class WindowAttention(Formulated):
     def specialize(self, lowering: str) -> None:
         """Compute the bias and the order of positions once instead of at each call."""
         self.lowering = lowering
-        bias = self.bias_and_mask().detach()
+        if self.formulation == TRITON:
+            require_fit(self.window)
+        bias = (self.relative_position_bias() if self.formulation == TRITON else self.bias_and_mask()).detach()
         self.bias = functional.pad(bias, (0, -bias.shape[-1] % ALIGNMENT)).contiguous()
-        if lowering == "eager" and any(self.shift):
+        if lowering == "eager" and any(self.shift) and self.formulation != TRITON:
             self.order, self.inverse = self.window_order()
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)
         bias = self.bias_and_mask() if self.bias is None else self.bias[..., : self.window**2]
+        if self.lowering is not None and self.formulation == TRITON:
+            shift, padding = list(self.shift), self.qkv.bias
+            return self.proj(window_attention(self.qkv(x), bias[0], padding, self.window, shift, MASKED))
         windows = self.partition(x)  # (B, windows, K*K, C)
         qkv = self.qkv(windows).unflatten(-1, (3, self.heads, -1))  # (B, windows, K*K, 3, heads, d)
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)
@@ -81,9 +89,13 @@ class WindowAttention(Formulated):
 
     def bias_and_mask(self) -> Tensor:
         """What is added to the logits, (1 or windows, heads, K*K, K*K)."""
-        index = self.relative_position_index
-        bias = self.relative_position_bias_table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1)[None]
+        bias = self.relative_position_bias()
         return bias + self.mask(bias) if any(self.shift) else bias
+
+    def relative_position_bias(self) -> Tensor:
+        """The bias for each pair of positions in a window, (1, heads, K*K, K*K)."""
+        index = self.relative_position_index
+        return self.relative_position_bias_table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1)[None]
 
     def mask(self, like: Tensor) -> Tensor:
         """0 within and MASKED between regions that are neighbours only since the roll: (windows, 1, K*K, K*K)."""

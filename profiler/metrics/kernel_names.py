@@ -12,7 +12,7 @@ ATTENTION = (
     ("efficient", r"fmha_cutlass|AttentionKernel<|_scaled_dot_product_efficient_attention"),
     ("cuDNN", r"cudnn.*(sdpa|flash_fprop)|_scaled_dot_product_cudnn_attention"),
     ("flash on the CPU", r"_flash_attention_for_cpu"),
-    ("Triton", r"triton_.*(flex_attention|attention)"),
+    ("Triton", r"triton_.*(flex_attention|attention)|mixprof_window_attention"),
     ("products and softmax", r"softmax"),
 )
 CONVOLUTION = (
@@ -20,7 +20,7 @@ CONVOLUTION = (
     ("PyTorch's depth-wise kernel", r"conv_depthwise2d|_conv_depthwise2d"),
     ("cuDNN's depth-wise kernel", r"cudnn.*(grouped_direct|depthwise)|dgrad2d_grouped|conv2d_c1_k1"),
     ("cuDNN", r"cudnn_convolution|cudnn.*conv|xmma_fprop|implicit_convolve|implicit_gemm|winograd|_cudnn_"),
-    ("Triton", r"triton_.*conv"),
+    ("Triton", r"triton_.*conv|mixprof_(depthwise|inhomogeneous)"),
     ("im2col and product", r"_slow_conv2d|thnn_conv2d|im2col_kernel"),
 )
 PRODUCT = (

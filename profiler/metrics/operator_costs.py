@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mixprof.metrics.fused_costs import FUSED, attention
+from mixprof.models.kernels.triton import costs as triton
 
 Shape = Sequence[int]
 TILE = 8  # channels of a group from which on a grouped convolution can fill a matrix unit
@@ -26,6 +27,8 @@ def runs_on(name: str, args: Any) -> str:
         x, weight = args[1:3] if "backward" in name else args[:2]
         return "vector" if weight.shape[1] < min(TILE, x.shape[1]) else "matrix"
     if name in ("aten.bmm", "aten.mm") and 1 in (*args[0].shape[-2:], args[1].shape[-1]):
+        return "vector"
+    if name.startswith("mixprof_triton.depthwise"):
         return "vector"
     return "vector" if name in (SCAN, "aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
 
@@ -164,7 +167,7 @@ _OPERATORS: dict[Callable[..., int | None], str] = {  # of each formula
     _efficient_forward: "_efficient_attention_forward",
     **FUSED,
 }
-FORMULAS = {f"aten.{name}": formula for formula, names in _OPERATORS.items() for name in names.split()}
+FORMULAS = {f"aten.{name}": formula for formula, names in _OPERATORS.items() for name in names.split()} | triton.MACS
 
 _LIGHT_BY_KIND = {
     "copies and factories": """

@@ -215,15 +215,22 @@ def to_meta(module: nn.Module) -> nn.Module:
 
 
 def specialize(
-    source: Mapping[str, Any], module: nn.Module, lowering: str, formulations: Mapping[str, str] | None = None
+    source: Mapping[str, Any],
+    module: nn.Module,
+    lowering: str,
+    formulations: Mapping[str, str] | None = None,
+    device: str | None = None,
 ) -> nn.Module:
-    """The module in its form for a lowering, if its source knows one. formulations: of its parts, by their paths."""
+    """The module in its form for a lowering, if its source knows one. formulations: of its parts, by their paths.
+
+    device: where it will run; None for nowhere. Unsupported where it cannot have that form there.
+    """
     if source["specialize"] is None:
         return module
     name, _, attribute = source["specialize"].partition(":")
     arrange: Callable[..., nn.Module] = getattr(importlib.import_module(name), attribute)
     try:
-        return arrange(module, lowerings.form_of(lowering), formulations)
+        return arrange(module, lowerings.form_of(lowering), formulations, device)
     except ValueError as error:
         raise Unsupported(f"lowering '{lowering}': {error}") from error
 

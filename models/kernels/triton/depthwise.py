@@ -1,29 +1,31 @@
-"""The operator mixprof::depthwise: a KxK depth-wise convolution in channels_last, static or with kernels per image."""
+"""The operator mixprof_triton::depthwise: a KxK convolution in channels_last, its kernels static or of each image."""
 
-from math import isqrt, prod
+from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mixprof.models.kernels.triton.launches import Launch, cover, power_of_two, present, sums_of
+from mixprof.models.kernels.triton.launches import Launch, Tensors, cover, power_of_two, present, sums_of
 
 ROWS, COLUMNS, CHANNELS = 4, 8, 32  # of one program's tile: 8 neighbouring channels for each of 128 threads
 PLACES, SPLITS = 32, 8  # of the gradient of the kernels: positions at a time, programs that share an image
 
 
-@torch.library.custom_op("mixprof::depthwise", mutates_args=(), device_types="cuda")
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+@torch.library.custom_op("mixprof_triton::depthwise", mutates_args=(), device_types="cuda")
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
     """Convolve each channel with its own kernel, zero-padded. (B, H, W, C) -> (B, H, W, C).
 
     weight: (1, K*K, C), or (B, K*K, C) of kernels for each image, taps row-major; K odd. bias: (C,) or None.
+    relu: whether a ReLU follows.
     """
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    forward_launch(x.contiguous(), weight, bias, out).run()
+    tensors = present({"x": x.contiguous(), "weight": weight, "bias": bias, "out": out})
+    forward_launch(tensors, relu=relu).run()
     return out
 
 
-@torch.library.custom_op("mixprof::depthwise_weight_gradient", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("mixprof_triton::depthwise_weight_gradient", mutates_args=(), device_types="cuda")
 def depthwise_weight_gradient(x: Tensor, gradient: Tensor, window: int) -> Tensor:
     """The gradient of each image's kernels, (B, K*K, C), from the map and the gradient of the sums, (B, H, W, C)."""
     out = partial_sums(x, window)
@@ -31,17 +33,16 @@ def depthwise_weight_gradient(x: Tensor, gradient: Tensor, window: int) -> Tenso
     return out.sum(1).flatten(1, 2).to(x.dtype)
 
 
-def forward_launch(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Launch:
+def forward_launch(tensors: Tensors, *, relu: bool) -> Launch:
     """How the convolution is launched; the tensors may lie on `meta`."""
-    batch, height, width, dim = x.shape
+    weight, (batch, height, width, dim) = tensors["weight"], tensors["x"].shape
     images, taps = weight.shape[:2]
     strides = (weight.stride(0) if images > 1 else 0, weight.stride(1), weight.stride(2))
     names = ("IMAGE_STRIDE", "TAP_STRIDE", "CHANNEL_STRIDE")
     constants = dict(zip(names, strides, strict=True)) | {"H": height, "W": width, "C": dim, "K": isqrt(taps)}
-    tile = {"ROWS": ROWS, "COLUMNS": COLUMNS, "CHANNELS": CHANNELS}
+    tile = {"RELU": relu, "ROWS": ROWS, "COLUMNS": COLUMNS, "CHANNELS": CHANNELS}
     grid = (cover(height, ROWS) * cover(width, COLUMNS), cover(dim, CHANNELS), batch)
-    tensors = present({"x": x, "weight": weight, "bias": bias, "out": out})
-    return Launch("depthwise_kernels.forward", grid, tensors, {**constants, **tile})
+    return Launch("depthwise_kernels.mixprof_depthwise_forward", grid, tensors, {**constants, **tile})
 
 
 def weight_gradient_launch(x: Tensor, gradient: Tensor, out: Tensor, window: int) -> Launch:
@@ -51,7 +52,7 @@ def weight_gradient_launch(x: Tensor, gradient: Tensor, out: Tensor, window: int
     blocks = {"SPLITS": SPLITS, "PLACES": PLACES, "CHANNELS": CHANNELS}
     grid = (cover(dim, CHANNELS), window, batch * SPLITS)
     tensors = {"x": x, "gradient": gradient, "out": out}
-    return Launch("depthwise_kernels.weight_gradient", grid, tensors, {**constants, **blocks})
+    return Launch("depthwise_kernels.mixprof_depthwise_weight_gradient", grid, tensors, {**constants, **blocks})
 
 
 def partial_sums(x: Tensor, window: int) -> Tensor:
@@ -60,7 +61,7 @@ def partial_sums(x: Tensor, window: int) -> Tensor:
 
 
 @depthwise.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
@@ -70,32 +71,24 @@ def _(x: Tensor, gradient: Tensor, window: int) -> Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, bias = inputs
-    ctx.save_for_backward(x, weight)
+    x, weight, bias, relu = inputs
+    ctx.save_for_backward(x, weight, *([output] if relu else []))
     ctx.biased = bias is not None
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight = ctx.saved_tensors
+    x, weight, *rectified = ctx.saved_tensors
+    if rectified:
+        gradient = gradient * (rectified[0] > 0)
     of_x = of_weight = of_bias = None
     if ctx.needs_input_grad[0]:
-        of_x = depthwise(gradient, weight.flip(1), None)
+        of_x = depthwise(gradient, weight.flip(1), None, False)
     if ctx.needs_input_grad[1]:
         each = depthwise_weight_gradient(x, gradient, isqrt(weight.shape[1]))
         of_weight = each if len(weight) == len(x) else each.sum(0, keepdim=True)
     if ctx.biased and ctx.needs_input_grad[2]:
         of_bias = gradient.sum((0, 1, 2))
-    return of_x, of_weight, of_bias
+    return of_x, of_weight, of_bias, None
 
 
 depthwise.register_autograd(_backward, setup_context=_keep)
-
-
-def macs(x: tuple[int, ...], weight: tuple[int, ...], *_: object, out: object) -> int:
-    """Multiply-accumulates of a convolution: K*K for every value."""
-    return prod(x) * weight[1]
-
-
-def weight_gradient_macs(x: tuple[int, ...], gradient: object, window: int, *, out: object) -> int:
-    """As many as the convolution's."""
-    return prod(x) * window**2

@@ -8,11 +8,11 @@ import triton.language as tl
 
 
 @triton.jit
-def forward(
+def mixprof_depthwise_forward(
     x, weight, bias, out,
     IMAGE_STRIDE: tl.constexpr, TAP_STRIDE: tl.constexpr, CHANNEL_STRIDE: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr, RELU: tl.constexpr,
 ):  # fmt: skip
     """One tile of rows x columns, flat, by channels of one image: a tap is one load of the map, shifted."""
     SUM: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
@@ -37,6 +37,8 @@ def forward(
             total += taken.to(SUM) * tap.to(SUM)[None, :]
     if bias is not None:
         total += tl.load(bias + channel, mask=known, other=0.0).to(SUM)[None, :]
+    if RELU:
+        total = tl.where(total < 0, 0.0, total)
     inside = (row < H) & (column < W)
     out += image.to(tl.int64) * (H * W * C)
     out += (row * W + column)[:, None] * C + channel[None, :]
@@ -44,7 +46,7 @@ def forward(
 
 
 @triton.jit
-def weight_gradient(
+def mixprof_depthwise_weight_gradient(
     x, gradient, out,
     H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, K: tl.constexpr, TAPS: tl.constexpr,
     SPLITS: tl.constexpr, PLACES: tl.constexpr, CHANNELS: tl.constexpr,

@@ -1,4 +1,4 @@
-"""The operator mixprof::inhomogeneous: a KxK depth-wise convolution whose taps are predicted at every position.
+"""The operator mixprof_triton::inhomogeneous: a KxK depth-wise convolution whose taps are predicted at every position.
 
 Its gradients predict the taps again: they never exist as a tensor, forward or backward.
 """
@@ -15,22 +15,29 @@ COLUMNS, GROUPS, CHANNELS = 8, 16, 8  # of a tile, at most: 16 groups are the le
 PLACES, SPLITS = 16, 8  # of the gradients: positions at a time, programs that share one tap's weights
 
 
-@torch.library.custom_op("mixprof::inhomogeneous", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("mixprof_triton::inhomogeneous", mutates_args=(), device_types="cuda")
 def inhomogeneous(
-    x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None, shift: Tensor | None
+    x: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    relu: bool,
 ) -> Tensor:
     """Predict the taps of each position, aggregate its neighbours, zero-padded. (B, H, W, C) -> (B, H, W, C).
 
-    hidden: (B, H, W, D); weight: (K*K, G, D) and bias (K*K, G) turn it into the taps of G groups, row-major; K odd.
-    Channels come and go as (C/G, group). scale and shift: (C,) each, applied to the sums, or None.
+    hidden: (B, H, W, D); weight (K*K, D, G) and bias (K*K, G) turn its ReLU into the taps of G groups; K odd.
+    Channels come and go as (C/G, group). scale and shift: (C,) each, applied to the sums, or None. relu: whether a
+    ReLU follows that.
     """
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     dense = {"x": x.contiguous(), "hidden": hidden.contiguous(), "weight": weight.contiguous()}
-    aggregate_launch({**dense, "bias": bias, "out": out, **present({"scale": scale, "shift": shift})}).run()
+    aggregate_launch({**dense, "bias": bias, "out": out, **present({"scale": scale, "shift": shift})}, relu=relu).run()
     return out
 
 
-@torch.library.custom_op("mixprof::inhomogeneous_map_gradient", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("mixprof_triton::inhomogeneous_map_gradient", mutates_args=(), device_types="cuda")
 def map_gradient(gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The gradient of the map, (B, H, W, C), from that of the sums."""
     out = torch.empty_like(gradient, memory_format=torch.contiguous_format)
@@ -39,24 +46,25 @@ def map_gradient(gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor)
     return out
 
 
-@torch.library.custom_op("mixprof::inhomogeneous_generator_gradient", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("mixprof_triton::inhomogeneous_generator_gradient", mutates_args=(), device_types="cuda")
 def generator_gradient(x: Tensor, hidden: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of hidden, weight and bias from that of the sums."""
     of_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     of_weight, of_bias = partial_sums(weight)
     x, hidden, weight, gradient = (each.contiguous() for each in (x, hidden, weight, gradient))
-    hidden_launch(x, gradient, weight, of_hidden).run()
-    weight_launch(x, gradient, hidden, of_weight, of_bias).run()
+    read = {"x": x, "gradient": gradient, "hidden": hidden}
+    hidden_launch({**read, "weight": weight, "out": of_hidden}).run()
+    weight_launch({**read, "of_weight": of_weight, "of_bias": of_bias}).run()
     return of_hidden, of_weight.sum(0).to(weight.dtype), of_bias.sum(0).to(weight.dtype)
 
 
 def partial_sums(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Room for the gradients of weight and bias from each share of the positions."""
     of_weight = weight.new_empty(SPLITS, *weight.shape, dtype=sums_of(weight))
-    return of_weight, of_weight.new_empty(SPLITS, *weight.shape[:2])
+    return of_weight, of_weight.new_empty(SPLITS, weight.shape[0], weight.shape[2])
 
 
-def aggregate_launch(tensors: Tensors, *, transposed: bool = False) -> Launch:
+def aggregate_launch(tensors: Tensors, *, relu: bool = False, transposed: bool = False) -> Launch:
     """How the aggregation is launched, or with `transposed` the gradient of its map; they may lie on `meta`.
 
     Where a group has many channels they are shared by several programs, each of which predicts the group's taps: its
@@ -69,29 +77,43 @@ def aggregate_launch(tensors: Tensors, *, transposed: bool = False) -> Launch:
     tile = {"ROWS": rows, "COLUMNS": COLUMNS, "GROUPS": groups, "EACH": each, "TRANSPOSED": transposed}
     programs = sizes["G"] // groups * cover(x.shape[3] // sizes["G"], each)
     grid = (cover(x.shape[1], rows) * cover(x.shape[2], COLUMNS), programs, len(x))
-    return Launch("inhomogeneous_kernels.aggregate", grid, tensors, {**sizes, **tile}, stages=3)
+    return Launch(
+        "inhomogeneous_kernels.mixprof_inhomogeneous_aggregate",
+        grid,
+        tensors,
+        {**sizes, **tile, "RELU": relu},
+        stages=3,
+    )
 
 
-def hidden_launch(x: Tensor, gradient: Tensor, weight: Tensor, out: Tensor) -> Launch:
-    """How the gradient of what predicts is launched."""
-    constants = {**_sizes(x, weight), "N": len(x), "PLACES": PLACES}
-    tensors = {"x": x, "gradient": gradient, "weight": weight, "out": out}
+def hidden_launch(tensors: Tensors) -> Launch:
+    """How the gradient of hidden is launched."""
+    x = tensors["x"]
+    constants = {**_sizes(x, tensors["weight"]), "N": len(x), "PLACES": PLACES}
     grid = (cover(prod(x.shape[:3]), PLACES),)
-    return Launch("inhomogeneous_kernels.hidden_gradient", grid, tensors, constants, _warps(constants["EACH"]))
+    return Launch(
+        "inhomogeneous_kernels.mixprof_inhomogeneous_hidden_gradient",
+        grid,
+        tensors,
+        constants,
+        _warps(constants["EACH"]),
+    )
 
 
-def weight_launch(x: Tensor, gradient: Tensor, hidden: Tensor, of_weight: Tensor, of_bias: Tensor) -> Launch:
+def weight_launch(tensors: Tensors) -> Launch:
     """How the gradient of the generator's weights is launched; room as partial_sums() makes it."""
+    x, of_weight = tensors["x"], tensors["of_weight"]
     constants = {**_sizes(x, of_weight[0]), "N": len(x), "PLACES": PLACES, "SPLITS": SPLITS}
-    tensors = {"x": x, "gradient": gradient, "hidden": hidden, "of_weight": of_weight, "of_bias": of_bias}
-    grid = (of_weight.shape[1], SPLITS)
-    outputs = frozenset({"of_weight", "of_bias"})
-    name, warps = "inhomogeneous_kernels.weight_gradient", _warps(constants["EACH"])
-    return Launch(name, grid, tensors, constants, warps, outputs=outputs)
+    name, grid, warps = (
+        "inhomogeneous_kernels.mixprof_inhomogeneous_weight_gradient",
+        (of_weight.shape[1], SPLITS),
+        _warps(constants["EACH"]),
+    )
+    return Launch(name, grid, tensors, constants, warps, outputs=frozenset({"of_weight", "of_bias"}))
 
 
 def _sizes(x: Tensor, weight: Tensor) -> dict[str, Any]:
-    taps, groups, width = weight.shape
+    taps, width, groups = weight.shape
     height, across, dim = x.shape[1:]
     blocks = {"EACH": power_of_two(dim // groups), "WIDE": power_of_two(width, 16), "PRECISION": precision()}
     return {"H": height, "W": across, "C": dim, "D": width, "K": isqrt(taps), "G": groups, **blocks}
@@ -102,7 +124,15 @@ def _warps(each: int) -> int:
 
 
 @inhomogeneous.register_fake
-def _(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+def _(
+    x: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    relu: bool,
+) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
@@ -114,42 +144,25 @@ def _(gradient: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 @generator_gradient.register_fake
 def _(x: Tensor, hidden: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     of_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-    return of_hidden, weight.new_empty(weight.shape), weight.new_empty(weight.shape[:2])
+    return of_hidden, weight.new_empty(weight.shape), weight.new_empty(weight.shape[0], weight.shape[2])
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, hidden, weight, bias, scale, shift = inputs
+    x, hidden, weight, bias, scale, shift, relu = inputs
     if scale is not None or shift is not None:
         raise ValueError("got scale or shift under autograd, expected none: they are a folded norm's, for inference")
-    ctx.save_for_backward(x, hidden, weight, bias)
+    ctx.save_for_backward(x, hidden, weight, bias, *([output] if relu else []))
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    x, hidden, weight, bias = ctx.saved_tensors
+    x, hidden, weight, bias, *rectified = ctx.saved_tensors
+    if rectified:
+        gradient = gradient * (rectified[0] > 0)
     of_x = map_gradient(gradient, hidden, weight, bias) if ctx.needs_input_grad[0] else None
     of_generator: tuple[Tensor | None, ...] = (None, None, None)
     if any(ctx.needs_input_grad[1:4]):
         of_generator = generator_gradient(x, hidden, weight, gradient)
-    return of_x, *of_generator, None, None
+    return of_x, *of_generator, None, None, None
 
 
 inhomogeneous.register_autograd(_backward, setup_context=_keep)
-
-
-def macs(x: tuple[int, ...], hidden: tuple[int, ...], weight: tuple[int, ...], *_: object, out: object) -> int:
-    """Multiply-accumulates: every position's taps from its hidden values, then K*K for every value."""
-    return prod(hidden[:3]) * prod(weight) + prod(x) * weight[0]
-
-
-def map_gradient_macs(
-    gradient: tuple[int, ...], hidden: tuple[int, ...], weight: tuple[int, ...], *_: object, out: object
-) -> int:
-    """As many as the aggregation's: the taps are predicted again."""
-    return macs(gradient, hidden, weight, out=out)
-
-
-def generator_gradient_macs(
-    x: tuple[int, ...], hidden: tuple[int, ...], weight: tuple[int, ...], *_: object, out: object
-) -> int:
-    """The gradients of the taps, twice, and their products with weights and hidden values."""
-    return 2 * macs(x, hidden, weight, out=out)

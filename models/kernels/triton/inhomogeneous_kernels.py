@@ -1,6 +1,6 @@
 """Kernels of the inhomogeneous convolution: each position's taps are predicted where they are used, and never stored.
 
-Channels come as (C/G, group), taps as (tap, group): what is read together lies together. Sums are in float32, in
+Channels come as (C/G, group), weights as (tap, D, group): what is read together lies together. Sums are in float32, in
 float64 for float64.
 """
 
@@ -10,16 +10,19 @@ import triton.language as tl
 
 @triton.jit
 def rows_of(start, place, inside, inner, D: tl.constexpr):
-    """What predicts the taps of some places, (places, D): zeros for those outside of the map."""
-    return tl.load(start + place[:, None] * D + inner[None, :], mask=inside[:, None] & (inner < D)[None, :], other=0.0)
+    """What predicts the taps of some places, (places, D), the ReLU of hidden: zeros for those outside of the map."""
+    mask = inside[:, None] & (inner < D)[None, :]
+    values = tl.load(start + place[:, None] * D + inner[None, :], mask=mask, other=0.0)
+    return tl.where(values < 0, 0.0, values).to(values.dtype)
 
 
 @triton.jit
-def aggregate(
+def mixprof_inhomogeneous_aggregate(
     x, hidden, weight, bias, scale, shift, out,
     H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr, K: tl.constexpr, G: tl.constexpr,
     TRANSPOSED: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUPS: tl.constexpr, EACH: tl.constexpr, WIDE: tl.constexpr,
+    RELU: tl.constexpr,
 ):  # fmt: skip
     """A tile of positions by some channels of a block of groups. TRANSPOSED: the gradient of the map, from that of out.
 
@@ -38,8 +41,8 @@ def aggregate(
     known = (channel < C)[None, :, :]
     x += image * (H * W * C)
     hidden += image * (H * W * D)
-    weight += group[None, :] * D + inner[:, None]
-    used = (inner < D)[:, None] & (group >= 0)[None, :]
+    weight += inner[:, None] * G + group[None, :]
+    used = (inner < D)[:, None] & (group < G)[None, :]
     features = rows_of(hidden, row * W + column, here, inner, D)
     total = tl.zeros((ROWS * COLUMNS, EACH, GROUPS), dtype=SUM)
     for tap in range(K * K):
@@ -57,6 +60,8 @@ def aggregate(
         total *= tl.load(scale + channel, mask=channel < C, other=0.0).to(SUM)[None, :, :]
     if shift is not None:
         total += tl.load(shift + channel, mask=channel < C, other=0.0).to(SUM)[None, :, :]
+    if RELU:
+        total = tl.where(total < 0, 0.0, total)
     out += image * (H * W * C) + (row * W + column)[:, None, None] * C + channel[None, :, :]
     tl.store(out, total.to(out.dtype.element_ty), mask=here[:, None, None] & known)
 
@@ -82,46 +87,47 @@ def of_taps(
 
 
 @triton.jit
-def hidden_gradient(
-    x, gradient, weight, out,
+def mixprof_inhomogeneous_hidden_gradient(
+    x, gradient, hidden, weight, out,
     N: tl.constexpr, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr, K: tl.constexpr,
     G: tl.constexpr, PRECISION: tl.constexpr, PLACES: tl.constexpr, EACH: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of what predicts, (positions, D): of every tap, times the tap's weights."""
+    """The gradient of hidden, (positions, D): that of every tap, times the tap's weights."""
     SUM: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     place = tl.program_id(0) * PLACES + tl.arange(0, PLACES)
     group, inner = tl.arange(0, G), tl.arange(0, WIDE)
-    used = (group >= 0)[:, None] & (inner < D)[None, :]
-    weight += group[:, None] * D + inner[None, :]
+    used = (group < G)[:, None] & (inner < D)[None, :]
+    weight += group[:, None] + inner[None, :] * G
     total = tl.zeros((PLACES, WIDE), dtype=SUM)
     for tap in range(K * K):
         of_tap = of_taps(x, gradient, place, tap, N, H, W, C, K, G, EACH, SUM)
         weights = tl.load(weight + tap * (G * D), mask=used, other=0.0)
         total += tl.dot(of_tap.to(weights.dtype), weights, input_precision=PRECISION)
-    out += place.to(tl.int64)[:, None] * D + inner[None, :]
+    place = place.to(tl.int64)
+    total = tl.where(rows_of(hidden, place, place < N * H * W, inner, D) > 0, total, 0.0)
+    out += place[:, None] * D + inner[None, :]
     tl.store(out, total.to(out.dtype.element_ty), mask=(place < N * H * W)[:, None] & (inner < D)[None, :])
 
 
 @triton.jit
-def weight_gradient(
+def mixprof_inhomogeneous_weight_gradient(
     x, gradient, hidden, of_weight, of_bias,
     N: tl.constexpr, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr, K: tl.constexpr,
     G: tl.constexpr, PRECISION: tl.constexpr, SPLITS: tl.constexpr, PLACES: tl.constexpr, EACH: tl.constexpr,
     WIDE: tl.constexpr,
 ):  # fmt: skip
-    """One tap's weights over a share of all positions. of_weight: (SPLITS, K*K, G, D), of_bias: (SPLITS, K*K, G)."""
+    """One tap's weights over a share of all positions. of_weight: (SPLITS, K*K, D, G), of_bias: (SPLITS, K*K, G)."""
     SUM: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     tap, split = tl.program_id(0), tl.program_id(1)
     group, inner = tl.arange(0, G), tl.arange(0, WIDE)
-    weights, biases = tl.zeros((G, WIDE), dtype=SUM), tl.zeros((G,), dtype=SUM)
+    weights, biases = tl.zeros((WIDE, G), dtype=SUM), tl.zeros((G,), dtype=SUM)
     for block in range(split, tl.cdiv(N * H * W, PLACES), SPLITS):
         place = block * PLACES + tl.arange(0, PLACES)
         of_tap = of_taps(x, gradient, place, tap, N, H, W, C, K, G, EACH, SUM)
         features = rows_of(hidden, place.to(tl.int64), place < N * H * W, inner, D)
-        weights += tl.dot(tl.trans(of_tap).to(features.dtype), features, input_precision=PRECISION)
+        weights += tl.dot(tl.trans(features), of_tap.to(features.dtype), input_precision=PRECISION)
         biases += tl.sum(of_tap, axis=0)
-    first = (split * K * K + tap) * G + group
-    tl.store(of_bias + first, biases)
-    tl.store(
-        of_weight + first[:, None] * D + inner[None, :], weights, mask=(group >= 0)[:, None] & (inner < D)[None, :]
-    )
+    first = split * K * K + tap
+    tl.store(of_bias + first * G + group, biases)
+    of_weight += first * (D * G) + inner[:, None] * G + group[None, :]
+    tl.store(of_weight, weights, mask=(inner < D)[:, None] & (group < G)[None, :])

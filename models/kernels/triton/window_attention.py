@@ -1,6 +1,6 @@
-"""The operator mixprof::window_attention: from the projected map to the mixed one, with nothing stored between."""
+"""The operator mixprof_triton::window_attention: from the projected map to the mixed one, nothing stored between."""
 
-from math import isqrt, prod
+from math import isqrt
 from typing import Any
 
 import torch
@@ -9,10 +9,10 @@ from torch import Tensor
 from mixprof.models.kernels.triton.launches import Launch, Tensors, cover, power_of_two, precision, sums_of
 
 MOST_TOKENS = 64  # of a window: its logits are in registers whole
-SPLITS = 64  # programs that share a head's windows in the backward
+SPLITS = 64  # programs, at most, that share a head's windows in the backward
 
 
-@torch.library.custom_op("mixprof::window_attention", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("mixprof_triton::window_attention", mutates_args=(), device_types="cuda")
 def window_attention(
     qkv: Tensor, bias: Tensor, padding: Tensor, window: int, shift: list[int], masked: float
 ) -> Tensor:
@@ -29,7 +29,7 @@ def window_attention(
     return out
 
 
-@torch.library.custom_op("mixprof::window_attention_backward", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("mixprof_triton::window_attention_backward", mutates_args=(), device_types="cuda")
 def window_attention_backward(
     qkv: Tensor, bias: Tensor, padding: Tensor, gradient: Tensor, window: int, shift: list[int], masked: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,8 +51,11 @@ def require_fit(window: int) -> None:
 
 def partial_sums(qkv: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Room for the gradients of bias and padding from each share of the windows."""
-    of_bias = bias.new_empty(SPLITS, *bias.shape, dtype=sums_of(bias))
-    return of_bias, of_bias.new_zeros(SPLITS, qkv.shape[3])
+    batch, height, width, three = qkv.shape
+    window = isqrt(bias.shape[1])
+    shares = min(SPLITS, batch * cover(height, window) * cover(width, window))
+    of_bias = bias.new_empty(shares, *bias.shape, dtype=sums_of(bias))
+    return of_bias, of_bias.new_zeros(shares, three)
 
 
 def forward_launch(tensors: Tensors, window: int, shift: list[int], masked: float) -> Launch:
@@ -60,15 +63,16 @@ def forward_launch(tensors: Tensors, window: int, shift: list[int], masked: floa
     read, constants = _with_constants(tensors, window, shift, masked)
     qkv, bias = tensors["qkv"], tensors["bias"]
     grid = (cover(qkv.shape[1], window) * cover(qkv.shape[2], window), len(bias), len(qkv))
-    return Launch("window_attention_kernels.forward", grid, read, constants)
+    return Launch("window_attention_kernels.mixprof_window_attention_forward", grid, read, constants)
 
 
 def backward_launch(read: Tensors, written: Tensors, window: int, shift: list[int], masked: float) -> Launch:
     """How its gradients are launched; room for them as partial_sums() makes it."""
     tensors, constants = _with_constants(read, window, shift, masked)
-    qkv, bias = tensors["qkv"], tensors["bias"]
-    name, grid, constants = "window_attention_kernels.backward", (SPLITS, len(bias)), {**constants, "N": len(qkv)}
-    return Launch(name, grid, {**tensors, **written}, {**constants, "SPLITS": SPLITS}, outputs=frozenset(written))
+    qkv, bias, shares = tensors["qkv"], tensors["bias"], len(written["of_bias"])
+    grid, constants = (shares, len(bias)), {**constants, "N": len(qkv), "SPLITS": shares}
+    name = "window_attention_kernels.mixprof_window_attention_backward"
+    return Launch(name, grid, {**tensors, **written}, constants, outputs=frozenset(written))
 
 
 def _with_constants(
@@ -111,16 +115,3 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 window_attention.register_autograd(_backward, setup_context=_keep)
-
-
-def macs(qkv: tuple[int, ...], bias: object, padding: object, window: int, *_: object, out: object) -> int:
-    """Multiply-accumulates of both products, padded positions included."""
-    positions = prod(cover(side, window) * window for side in qkv[1:3])
-    return 2 * qkv[0] * positions * window**2 * (qkv[3] // 3)
-
-
-def backward_macs(
-    qkv: tuple[int, ...], bias: object, padding: object, gradient: object, window: int, *_: object, out: object
-) -> int:
-    """Of five products: the logits again, and two for each product of the forward."""
-    return 5 * macs(qkv, bias, padding, window, out=out) // 2

@@ -82,7 +82,7 @@ def probabilities(
 
 
 @triton.jit
-def forward(
+def mixprof_window_attention_forward(
     qkv, bias, padding, out,
     H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr, K: tl.constexpr,
     SHIFT_Y: tl.constexpr, SHIFT_X: tl.constexpr, SCALE: tl.constexpr, MASKED: tl.constexpr,
@@ -120,7 +120,7 @@ def of_window(
 
 
 @triton.jit
-def backward(
+def mixprof_window_attention_backward(
     qkv, bias, padding, gradient, of_qkv, of_bias, of_padding,
     H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr, K: tl.constexpr,
     SHIFT_Y: tl.constexpr, SHIFT_X: tl.constexpr, SCALE: tl.constexpr, MASKED: tl.constexpr,
