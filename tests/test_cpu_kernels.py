@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mixprof import models
+from mixprof.metrics import flops
 from mixprof.models.kernels.cpu import build
 from mixprof.models.kernels.cpu.linear import CppLinear
 
@@ -114,3 +115,12 @@ def test_what_is_counted_is_the_published_definition(name):
     )
     pinned.load_state_dict(usual.state_dict())
     assert torch.equal(pinned(x), usual(x))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["inhomogeneous_depthwise_conv", "window_attention:shifted=true"])
+def test_the_kernels_multiply_as_often_as_the_published_definition(name):
+    published = flops.count(models.build(name, resolution=14), torch.randn(1, 14, 14, 96))
+    kernel = models.specialize(models.build(name, resolution=14), "eager", {"": "cpp+cpp"})
+    counts = flops.count(kernel, torch.randn(1, 14, 14, 96))
+    assert (counts.macs, counts.uncounted_ops) == (published.macs, ())
