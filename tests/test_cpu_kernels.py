@@ -102,6 +102,15 @@ def test_a_folder_that_others_can_write_is_refused(monkeypatch, tmp_path):
         build.library("inhomogeneous")
 
 
+@needs_compiler
+def test_a_folder_that_cannot_be_made_is_named(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path / "file" / "cache"))
+    build.library.cache_clear()
+    with pytest.raises(ValueError, match=r"cannot be built here.*MIXPROF_CACHE"):
+        build.library("linear")
+
+
 def test_no_graph_holds_the_kernel():
     with pytest.raises(ValueError, match="'cpp' for 'onnxruntime'"):
         models.build("inhomogeneous_depthwise_conv:formulation=cpp", resolution=8, lowering="onnxruntime")
