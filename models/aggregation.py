@@ -22,13 +22,15 @@ AGGREGATION_OF_LOWERING = {
     "tensorrt": "unfold_sum",
     "tensorrt_rtx": "unfold_sum",
 }
+OWN_BACKWARD = "shift_own_backward"  # in training: see aggregation_backward.py
 
 
-def choose(override: str | None, lowering: str | None) -> str:
+def choose(override: str | None, lowering: str | None, *, training: bool) -> str:
     """The formulation to run: the override, else what suits the lowering; without one, what counters know."""
-    if lowering is None:
-        return "matmul" if override is None or override in OWN else override
-    return override or AGGREGATION_OF_LOWERING[lowering]
+    if lowering is not None:
+        return override or AGGREGATION_OF_LOWERING[lowering]
+    published = OWN_BACKWARD if training else "matmul"
+    return published if override is None or override in OWN else override
 
 
 def neighbours(x: Tensor, window: int, groups: int) -> Tensor:
