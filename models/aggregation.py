@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixprof.models.layers import channels_first, channels_last
+from mixprof.models.registry import OWN
 
 Rows = Callable[[Tensor, Callable[[int], Tensor], Tensor, int], Tensor]
 
@@ -26,8 +27,10 @@ OWN_BACKWARD = "shift_own_backward"  # in training: see aggregation_backward.py
 
 def choose(override: str | None, lowering: str | None, *, training: bool) -> str:
     """The formulation to run: the override, else what suits the lowering; without one, what counters know."""
+    if lowering is not None:
+        return override or AGGREGATION_OF_LOWERING[lowering]
     published = OWN_BACKWARD if training else "matmul"
-    return override or (published if lowering is None else AGGREGATION_OF_LOWERING[lowering])
+    return published if override is None or override in OWN else override
 
 
 def neighbours(x: Tensor, window: int, groups: int) -> Tensor:

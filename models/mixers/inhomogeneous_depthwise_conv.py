@@ -70,8 +70,6 @@ class InhomogeneousConv(Formulated):
         self.biases = expand.bias.detach().unflatten(0, (-1, GROUPS))
         self.conv2 = nn.Sequential()
 
-        build.library("inhomogeneous")
-
     def arrange(self, reduce: nn.Linear, expand: nn.Linear) -> Tensor | None:
         """Give out kernels as (tap, group) where they are predicted row by row; see fold() for what is returned.
 
