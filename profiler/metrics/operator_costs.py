@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mixprof.metrics.fused_costs import FUSED, attention
+from mixprof.models.kernels.cpu import costs as cpu
 from mixprof.models.kernels.triton import costs as triton
 
 Shape = Sequence[int]
@@ -172,7 +173,11 @@ _OPERATORS: dict[Callable[..., int | None], str] = {  # of each formula
     _efficient_forward: "_efficient_attention_forward",
     **FUSED,
 }
-FORMULAS = {f"aten.{name}": formula for formula, names in _OPERATORS.items() for name in names.split()} | triton.MACS
+FORMULAS = (
+    {f"aten.{name}": formula for formula, names in _OPERATORS.items() for name in names.split()}
+    | triton.MACS
+    | cpu.MACS
+)
 
 _LIGHT_BY_KIND = {
     "copies and factories": """
