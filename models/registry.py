@@ -69,6 +69,7 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)  # fixed keywords of the factory
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # option -> its values
     mixing: str = ""  # the one way in which it mixes positions, where no option offers several
+    on_cpu: tuple[str, ...] = ()  # further ways to do so, kernels of ours: on a CPU alone
     on_cuda: tuple[str, ...] = ()  # further ways to do so, kernels of ours: on CUDA devices alone
     plain: Mapping[str, str] = field(default_factory=dict)  # formulation without a kernel of its own -> in words
     published: Published | None = None
@@ -76,9 +77,9 @@ class Entry:
 
     @property
     def mixings(self) -> tuple[str, ...]:
-        """The ways in which it mixes positions, equal in value: those of its option, or its one; and on_cuda."""
+        """The ways in which it mixes positions, equal in value: its option's, or its one; and kernels of ours."""
         several = (values for option, values in self.options.items() if option in FORMULATION_OPTIONS)
-        return (*next(several, (self.mixing,) if self.mixing else ()), *self.on_cuda)
+        return (*next(several, (self.mixing,) if self.mixing else ()), *self.on_cpu, *self.on_cuda)
 
     @property
     def formulations(self) -> tuple[str, ...]:
@@ -153,11 +154,12 @@ MODELS: dict[str, Entry] = {
     "conv": Entry("mixer", f"{_MIXERS}.conv:Conv", odd=True),
     "pointwise_conv": Entry("mixer", f"{_MIXERS}.pointwise_conv:PointwiseConv", window=False, mixing="linear"),
     "depthwise_conv": Entry(
-        "mixer", f"{_MIXERS}.depthwise_conv:DepthwiseConv", odd=True, mixing="conv", on_cuda=(TRITON,)
+        "mixer", f"{_MIXERS}.depthwise_conv:DepthwiseConv", odd=True, mixing="conv",
+        on_cpu=(CPP,), on_cuda=(TRITON,),
     ),
     "dynamic_depthwise_conv": Entry(
         "mixer", f"{_MIXERS}.dynamic_depthwise_conv:DynamicDepthwiseConv",
-        odd=True, mixing="grouped_conv", on_cuda=(TRITON,),
+        odd=True, mixing="grouped_conv", on_cpu=(CPP,), on_cuda=(TRITON,),
     ),
     "inhomogeneous_depthwise_conv": Entry(
         "mixer", f"{_MIXERS}.inhomogeneous_depthwise_conv:InhomogeneousDepthwiseConv",

@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixprof.models.folding import as_linear, fold_after
-from mixprof.models.kernels.triton.depthwise import depthwise
+from mixprof.models.kernels import depthwise
 from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise, require_map, require_odd
-from mixprof.models.registry import TRITON
+from mixprof.models.registry import OWN
 
 
 class DepthwiseConv(Formulated):
@@ -53,8 +53,13 @@ class DepthwiseConv(Formulated):
         """Fold `bn` into `conv`."""
         assert isinstance(self.conv, nn.Conv2d)
         fold_after(self.conv, self.bn)
-        if self.formulation == TRITON:
-            self.conv = DepthwiseKernel(self.conv)
+        if self.formulation in OWN:
+            depthwise.prepare(self.formulation)
+            self.conv = DepthwiseKernel(self.conv, self.formulation)
+
+    def rectifies(self) -> bool:
+        """Whether the spatial layer runs as a kernel that ends with the ReLU."""
+        return self.lowering is not None and self.formulation in OWN
 
     def free_resolution(self) -> None:
         """Take maps of any resolution: nothing here is built for one."""
@@ -64,7 +69,7 @@ class DepthwiseConv(Formulated):
         require_map(x, self.resolution, self.dim)
         x = F.relu(pointwise(self.conv0, x, self.bn0), inplace=True)
         x = channels_last(self.bn(self.conv(channels_first(x))))
-        if self.lowering is None or self.formulation != TRITON:  # whose kernels end with the ReLU
+        if not self.rectifies():
             x = F.relu(x, inplace=True)
         return pointwise(self.conv2, x, self.bn2)
 
@@ -72,10 +77,11 @@ class DepthwiseConv(Formulated):
 class DepthwiseKernel(nn.Module):
     """A depth-wise convolution and the ReLU behind it as one kernel. (B, C, H, W) -> (B, C, H, W), channels_last."""
 
-    def __init__(self, conv: nn.Conv2d):
+    def __init__(self, conv: nn.Conv2d, formulation: str):
         super().__init__()
+        self.run = depthwise.KERNELS[formulation]
         weight = conv.weight.detach().flatten(1).t().contiguous()[None]  # (1, K*K, C)
         self.weight, self.bias = nn.Parameter(weight, requires_grad=False), conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return channels_first(depthwise(channels_last(x), self.weight, self.bias, True))
+        return channels_first(self.run(channels_last(x), self.weight, self.bias))

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixprof.models.folding import affine, fold_after, permute_outputs
-from mixprof.models.kernels.triton.depthwise import depthwise
+from mixprof.models.kernels import depthwise
 from mixprof.models.layers import channels_first, channels_last
 from mixprof.models.mixers.depthwise_conv import DepthwiseConv
-from mixprof.models.registry import TRITON
+from mixprof.models.registry import OWN
 
 
 class DynamicConv(nn.Module):
@@ -17,7 +17,7 @@ class DynamicConv(nn.Module):
     Generator: mean over positions, 1x1 to C/4, BN, ReLU, 1x1 to C*K*K (channel c, tap t at c*K*K + t).
     """
 
-    fused = False  # whether it runs as a kernel of ours, with the ReLU behind it
+    fused: str | None = None  # the kernel of ours as which it runs, with the ReLU behind it
 
     def __init__(self, dim: int, window: int):
         super().__init__()
@@ -36,17 +36,18 @@ class DynamicConv(nn.Module):
         bias = (self.bias.double() * scale + shift).to(self.bias.dtype)
         self.bias = nn.Parameter(bias, requires_grad=False)
 
-    def fuse(self) -> None:
+    def fuse(self, formulation: str) -> None:
         """Run as a kernel of ours, for which the generator gives out its kernels as (tap, channel)."""
-        self.fused, channels = True, torch.arange(self.conv2.out_channels, device=self.conv2.weight.device)
+        depthwise.prepare(formulation)
+        self.fused, channels = formulation, torch.arange(self.conv2.out_channels, device=self.conv2.weight.device)
         permute_outputs(self.conv2, channels.view(-1, self.window**2).t().flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         batch, dim, height, width = x.shape
         hidden = F.relu(self.bn(self.conv1(x.mean((2, 3), keepdim=True))))
-        if self.fused:
+        if self.fused is not None:
             kernels = self.conv2(hidden).view(batch, -1, dim)  # (B, K*K, C)
-            return channels_first(depthwise(channels_last(x), kernels, self.bias, True))
+            return channels_first(depthwise.KERNELS[self.fused](channels_last(x), kernels, self.bias))
         kernels = self.conv2(hidden).view(batch * dim, 1, self.window, self.window)
         # At batch 1 not even a view: its strides would no longer say channels_last, and the kernel would copy.
         one = x if batch == 1 else x.reshape(1, batch * dim, height, width)
@@ -72,5 +73,5 @@ class DynamicDepthwiseConv(DepthwiseConv):
     def fold_spatial(self, lowering: str) -> None:
         """Fold `bn` into the generator."""
         self.conv.fold(self.bn)
-        if self.formulation == TRITON:
-            self.conv.fuse()
+        if self.formulation in OWN:
+            self.conv.fuse(self.formulation)

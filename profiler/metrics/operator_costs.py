@@ -29,7 +29,7 @@ def runs_on(name: str, args: Any) -> str:
         return "vector" if weight.shape[1] < min(TILE, x.shape[1]) else "matrix"
     if name in ("aten.bmm", "aten.mm") and 1 in (*args[0].shape[-2:], args[1].shape[-1]):
         return "vector"
-    if name.startswith("mixprof_triton.depthwise"):
+    if name.startswith(("mixprof_triton.depthwise", "mixprof.depthwise")):
         return "vector"
     return "vector" if name in (*SCANS, "aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
 

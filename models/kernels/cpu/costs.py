@@ -10,6 +10,10 @@ def _linear(x: Shape, panels: object, bias: object, outputs: int, *, out: object
     return prod(x) * outputs
 
 
+def _depthwise(x: Shape, weight: Shape, *_: object, out: object) -> int:
+    return prod(x) * weight[1]
+
+
 def _inhomogeneous(x: Shape, hidden: Shape, weight: Shape, *_: object, out: object) -> int:
     """Every position's taps from its hidden values, then K*K for every value."""
     return prod(hidden[:3]) * prod(weight) + prod(x) * weight[0]
@@ -25,6 +29,7 @@ def _window_attention(
 
 MACS: dict[str, Callable[..., int]] = {
     "mixprof.linear": _linear,
+    "mixprof.depthwise": _depthwise,
     "mixprof.inhomogeneous": _inhomogeneous,
     "mixprof.window_attention": _window_attention,
 }
