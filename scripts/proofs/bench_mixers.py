@@ -11,7 +11,7 @@ default sweep's mixers at 28 and 56 in the usual formulations and in those that 
 One short launch a case (`--launches 3` for more), mixers at the first stage of a 224x224 network (56x56x96, window 7),
 float32, batch 1. The allocator keeps its memory, as in workers (`--allocator system`: as in a user's own script; plain
 formulations then pay page faults for what they unfold). A mixer that plain_formulations.py does not write out is
-compared with its own published formulation.
+compared with its own published formulation. In compile ours are the C++ kernels, unless `--raced`.
 """
 
 import argparse
@@ -46,11 +46,14 @@ COLUMNS = (
     *("model", "lowering", "formulation", "ours ms", "plain ms", "time ratio", "95 %", "of floor", "over eager"),
     *("memory ratio", "verdict"),
 )
+PINNED = {"compile": ":formulation=cpp+cpp"}  # unless --raced: a race there compiles up to nine rivals a part
 STOP_S = 20.0  # for a sweep to end after it was asked to
 
 
 def plain_of(name: str) -> str | None:
     """The model that `name` is compared with; None where there is no other formulation."""
+    for pinned in PINNED.values():
+        name = name.removesuffix(pinned)
     if name.split(":")[0] in plain_formulations.MODELS:
         return PLAIN + name
     return f"{name}:formulation=plain" if models.MODELS[name].formulations else None
@@ -152,6 +155,8 @@ def compare(options: argparse.Namespace, names: list[str], folder: Path) -> int:
         some = [
             n for n in names if lowering not in SLOW or options.models or n in _default_mixers() or n in NETWORKS[:2]
         ]
+        pinned = "" if options.raced else PINNED.get(lowering, "")
+        some = [name + pinned for name in some]
         left = {one: MINUTES.get(one, 1.0) for one in chosen[place:]}
         share = (end - time.monotonic()) * left[lowering] / sum(left.values())
         frame = sweep("\n".join(groups(some, lowering)), folder / lowering, options, share)
@@ -162,7 +167,9 @@ def compare(options: argparse.Namespace, names: list[str], folder: Path) -> int:
             )
             continue
         lines += [
-            row(name, of_models, eager.get(name) if lowering == "compile" else None) for name in some if plain_of(name)
+            row(name, of_models, eager.get(name.removesuffix(pinned)) if lowering == "compile" else None)
+            for name in some
+            if plain_of(name)
         ]
         if lowering == "eager":
             ok = of_models[of_models["status"] == "ok"].set_index("model", drop=False)
@@ -214,6 +221,7 @@ def main() -> int:
     parser.add_argument("--allocator", default="pinned", help="pinned or system (default: %(default)s)")
     parser.add_argument("--max-lost-cpu", type=float, default=0.1, help="share of a launch that others may take")
     parser.add_argument("--models", default="", help=f"default: {','.join(known)}")
+    parser.add_argument("--raced", action="store_true", help="the choice by measurement in compile, too: takes long")
     parser.add_argument("--roofs", action="store_true", help="the default sweep's mixers under their roofs")
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
