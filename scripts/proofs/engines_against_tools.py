@@ -178,6 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="64 pixels, two short pairs: whether it runs at all")
     parser.add_argument("--models", default="swin_t")
+    parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--tool", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.tool:
@@ -186,7 +187,9 @@ def main() -> None:
     pairs, seconds = (2, 0.3) if arguments.quick else (6, 1.5)
     measure = Measure(seconds=seconds, formulations="usual", quick=True)
     side = QUICK_SIDE if arguments.quick else SIDE
-    axes = Axes(tuple(arguments.models.split(",")), ENGINES, ("cpu",), resolutions=((side, side),))
+    axes = Axes(
+        tuple(arguments.models.split(",")), tuple(arguments.engines.split(",")), ("cpu",), resolutions=((side, side),)
+    )
     with session(measure, models) as asked:
         planned = expand([axes], asked.describe, ("cpu",))
     print("| model | engine | ours, ms | its tool, ms | ours / tool, 95 % | within 2 % |\n|---|---|---|---|---|---|")
