@@ -138,8 +138,12 @@ class PatchMerging(nn.Module):
 class Residual(nn.Module):
     """A block of two residual branches, which training.py gives a drop path each."""
 
-    drop1: nn.Module | None = None
-    drop2: nn.Module | None = None
+    drop1: nn.Module | None
+    drop2: nn.Module | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop1 = self.drop2 = None
 
 
 def add(x: Tensor, branch: Tensor, drop: nn.Module | None) -> Tensor:

@@ -17,7 +17,8 @@ from mixprof.data.manifest import Checked, Manifest
 from mixprof.data.record import Record
 from mixprof.data.run_folder import read_crosscheck, read_manifest, read_peaks, read_records
 from mixprof.data.testbed import testbed_key
-from mixprof.reports import latencies, observed, peaks
+from mixprof.reports import observed, peaks, steps
+from mixprof.reports.latencies import moderate
 from mixprof.reports.timed import times_of
 
 ANCHOR_KEYS = ["run", "lowering", "device", "dtype"]
@@ -93,6 +94,7 @@ COLUMNS = {
     "top1_percent": REAL,  # published, not measured
     "plain": TEXT,  # semicolon-separated: what ran without a kernel of its own
     **observed.COLUMNS,
+    **steps.COLUMNS,  # of training: parts, backward over forward, bytes by category, errors
 }
 OF_RECORD = (
     *("status", "reason", "relative_error", "build_s", "build_cached", "artifact_bytes", "metrics"),
@@ -113,12 +115,12 @@ def load(*runs: str | Path) -> pd.DataFrame:
 
     Raises UsageError for a folder that is no run, a run that is given twice, and a case with two records.
     """
+    read = {name: (records_of(run), read_manifest(run), read_crosscheck(run)) for name, run in run_names(runs).items()}
     rows = [
         {**row(name, record), "testbed": bed, **_crosscheck(record, marks), **record_facts(record, manifest)}
-        for name, run in run_names(runs).items()
-        for marks, manifest in [(read_crosscheck(run), read_manifest(run))]
+        for name, (records, manifest, marks) in read.items()
         for bed in [_testbed(manifest)]
-        for record in records_of(run)
+        for record in records
     ]
     added = dict.fromkeys((name for r in rows for name in r["metrics"] if name not in COLUMNS), REAL)
     cells = [{**r["metrics"], **r} for r in rows]
@@ -126,7 +128,9 @@ def load(*runs: str | Path) -> pd.DataFrame:
         raise UsageError("got simulated runs beside measured ones, expected one kind: report each by itself")
     columns = {name: pd.Series([r.get(name) for r in cells], dtype=dtype) for name, dtype in (COLUMNS | added).items()}
     frame = pd.DataFrame(columns)
-    _moderate(frame)
+    moderate(frame)
+    for name, column in steps.times(frame, [record for records, *_ in read.values() for record in records]).items():
+        frame[str(name)] = column
     frame["anchor_ratio"] = frame["latency_ms"] / _anchor_ms(frame)
     by_run = peaks.table({name: read_peaks(run) for name, run in run_names(runs).items()})
     for name, column in peaks.attain(frame, by_run).items():
@@ -178,6 +182,7 @@ def row(run: str, record: Record) -> dict[str, Any]:
         **({} if uncounted is None else {"counts_exact": not uncounted, "uncounted_ops": ", ".join(uncounted)}),
         **{name: getattr(record.memory, name, None) for name in MEMORY},
         **observed.cells(record),
+        **steps.cells(record),
         **_deployed(record),
         **_proven(record.proof or {}),
     }
@@ -210,9 +215,10 @@ def _proven(proof: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_integers(proof: Mapping[str, Any]) -> str | None:
-    if "integer_products" not in proof:
+    products = proof.get("integer_products") or proof.get("fp8_products")
+    if products is None:
         return None
-    count = sum(proof["integer_products"].values())
+    count = sum(products.values())
     return f"{count} of {count + len(proof['float_products'])}"
 
 
@@ -222,14 +228,6 @@ def _crosscheck(record: Record, marks: Mapping[Case, Checked]) -> dict[str, Any]
     if entry is None or entry.engine_sha256 != (record.proof or {}).get("engine_sha256"):
         return {}
     return {"crosscheck": entry.mark, "crosscheck_ratio": entry.ratio}
-
-
-def _moderate(frame: pd.DataFrame) -> None:
-    """Put the errors of cases that enough others stand beside into the frame, and the intervals that follow."""
-    moderated = latencies.moderated_errors(frame)
-    rows = moderated["log_error"].notna()
-    frame.loc[rows, moderated.columns] = moderated[rows]
-    frame.loc[rows, "latency_low_ms"], frame.loc[rows, "latency_high_ms"] = latencies.intervals(frame[rows])
 
 
 def _anchor_ms(frame: pd.DataFrame) -> pd.Series:

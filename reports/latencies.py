@@ -21,6 +21,14 @@ def moderated_errors(frame: pd.DataFrame) -> pd.DataFrame:
     return errors
 
 
+def moderate(frame: pd.DataFrame) -> None:
+    """Put the errors of rows that enough others stand beside into the frame, and the intervals that follow."""
+    moderated = moderated_errors(frame)
+    rows = moderated["log_error"].notna()
+    frame.loc[rows, moderated.columns] = moderated[rows]
+    frame.loc[rows, "latency_low_ms"], frame.loc[rows, "latency_high_ms"] = intervals(frame[rows])
+
+
 def _logs(medians: str) -> np.ndarray:
     """The logarithms of a cell of `medians_ms`, a launch each."""
     return np.log([float(median) for median in medians.split(", ")])

@@ -1,13 +1,14 @@
 """A record's launches -> the cells of its times: medians by round, latency with its interval, percentiles."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from mixprof.data.case import is_gpu
-from mixprof.data.launch import Samples, is_host_bound
+from mixprof.data.launch import Launch, Samples, is_host_bound
 from mixprof.data.record import Record
 from mixprof.reports.statistics import over_launches, t_quantile
 from mixprof.sampling import BATCHES, unseen, within_launch
@@ -24,11 +25,18 @@ def times_of(record: Record) -> dict[str, Any]:
     others = {"enqueue_ms": "enqueue_ms", "request_ms": "host_ms", "control_ms": "control_ms"}
     device = record.case.device
     cells |= {name: latency(samples_of(record, of), device).get("latency_ms") for name, of in others.items()}
-    cells |= latency(samples_of(record, time), device) | _host_percentiles(samples_of(record, "host_ms"))
+    cells |= estimated(record, attrgetter(time)) | _host_percentiles(samples_of(record, "host_ms"))
     if "latency_ms" in cells:
         cells["images_per_s"] = 1000 * record.case.batch / cells["latency_ms"]
-        cells |= _by_round(record, time) | _queued(record, cells)
+        cells |= _queued(record, cells)
     return cells
+
+
+def estimated(record: Record, read: Callable[[Launch], Samples | None]) -> dict[str, Any]:
+    """The estimate of one series of the launches that are ok, with its interval, rounds and medians."""
+    timed = _timed(record, read)
+    cells = latency([samples for _, samples in timed], record.case.device)
+    return cells | _by_round(timed) if cells else {}
 
 
 def _queued(record: Record, cells: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,9 +52,12 @@ def _queued(record: Record, cells: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _by_round(record: Record, time: str) -> dict[str, str]:
+Timed = list[tuple[tuple[str, int], Samples]]  # the run or node, and the round there, of each launch
+
+
+def _by_round(timed: Timed) -> dict[str, str]:
     """The rounds of a record's launches and their medians. Where rounds are not told apart, launches count as such."""
-    timed = sorted(_timed(record, time), key=lambda launch: launch[0])
+    timed = sorted(timed, key=lambda launch: launch[0])
     rounds = [f"{origin} {number}".strip() for (origin, number), _ in timed]
     distinct = rounds if len(set(rounds)) == len(rounds) else range(len(rounds))
     medians = [float(np.median(samples.samples)) for _, samples in timed]
@@ -55,13 +66,12 @@ def _by_round(record: Record, time: str) -> dict[str, str]:
 
 def samples_of(record: Record, time: str) -> list[Samples]:
     """The samples of one of the three times in each launch that has them."""
-    return [samples for _, samples in _timed(record, time)]
+    return [samples for _, samples in _timed(record, attrgetter(time))]
 
 
-def _timed(record: Record, time: str) -> list[tuple[tuple[str, int], Samples]]:
-    """Return the run or node, and the round there, of each launch with its samples."""
+def _timed(record: Record, read: Callable[[Launch], Samples | None]) -> Timed:
     good = [launch for launch in record.launches if launch.status == "ok"]
-    timed = [((each.environment.origin or "", each.round), getattr(each, time)) for each in good]
+    timed = [((each.environment.origin or "", each.round), read(each)) for each in good]
     return [(place, samples) for place, samples in timed if samples is not None and samples.samples]
 
 

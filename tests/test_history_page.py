@@ -60,6 +60,10 @@ def history(tmp_path_factory):
     return planted(tmp_path_factory.mktemp("history"))
 
 
+def commit_of(run):
+    return run.commit.hash
+
+
 def command(*arguments):
     return main.main(["history", *map(str, arguments)])
 
@@ -69,10 +73,11 @@ def test_changes_are_found_testbed_by_testbed_with_the_commits_around_them(histo
     beds = by_testbed([Stored.from_json(place.read(file)) for file in place.files()])
     assert [len(bed.runs) for bed in beds] == [30, 30]
     (time,) = [change for bed in beds for change in bed.changes if change.time]
-    assert (time.timed.case, time.before.commit.hash, time.after.commit.hash) == (CONV, hash_of(19), hash_of(20))
+    assert (time.timed.case, commit_of(time.before), commit_of(time.after)) == (CONV, hash_of(19), hash_of(20))
+    assert time.time
     assert time.time.low < math.log(1.08) < time.time.high
     rest = [change for bed in beds for change in bed.changes if not change.time]
-    assert [(change.after.commit.hash, change.exact, change.status) for change in rest] == [
+    assert [(commit_of(change.after), change.exact, change.status) for change in rest] == [
         (hash_of(25), None, ("ok", "oom")),
         (hash_of(9), {"macs": (100, 101)}, None),
     ]
@@ -168,6 +173,7 @@ def test_a_run_keeps_the_commit_that_was_checked_out(tmp_path, monkeypatch):
     git("add", "a.py")
     git("commit", "-m", "A first one\n\nwith more")
     commit = checked_out()
+    assert commit
     assert (len(commit.hash), commit.subject, commit.dirty) == (40, "A first one", False)
     (tmp_path / "a.py").write_text("2")
     assert checked_out() == replace(commit, dirty=True)

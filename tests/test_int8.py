@@ -131,7 +131,9 @@ def test_the_layer_that_is_kept_in_float_is_known_by_its_output_s_name_too():
 
 
 def test_a_quantizer_that_skips_the_mixer_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(quantize, "_quantize", lambda path, made, feeds, kept: made.write_bytes(path.read_bytes()))
+    monkeypatch.setattr(
+        quantize, "_quantize", lambda path, made, feeds, kept, dtype: made.write_bytes(path.read_bytes())
+    )
     with pytest.raises(Unsupported, match="left 4 products in float: "):
         lower("onnxruntime", mixer(), tmp_path)
 
@@ -225,3 +227,30 @@ def test_int8_is_swept_beside_float32_from_a_file(tmp_path):
     proof = records["depthwise_conv", "openvino", "int8"]["proof"]
     assert proof["calibration"] == "data.npz"
     assert proof["sqnr_db"] > 15
+
+
+def test_tensorrt_rtx_builds_fp8(tmp_path, monkeypatch):
+    """Four products of an attention in float8, none in float; the graph's error is that of three bits of mantissa."""
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path / "cache"))
+    given = Calibration({"x": inputs(1, 4)}, "8", "a test")
+    target = Target("cuda:0", "fp8", "contiguous", {"sm": "89"}, 1, tmp_path, False, "key", "tensorrt_rtx", given)
+    module = mixer()
+    with torch.no_grad():
+        lowered = lowerings.lower("tensorrt_rtx", module, (inputs(2),), target)
+    assert sum(lowered.proof["fp8_products"].values()) == 4
+    assert lowered.proof["float_products"] == []
+    checked = launch._built(replace(subject(lowered, module), case=replace(case(), dtype="fp8", device="cuda:0")))
+    assert checked.status == "built", checked.reason
+    assert checked.proof is not None
+    assert 2**-6 < checked.proof["onnx_relative_error"] < 0.25
+
+
+def test_fp8_is_tensorrt_s(tmp_path):
+    with pytest.raises(Unsupported, match="'openvino': runs no fp8: use --lowerings tensorrt or tensorrt_rtx"):
+        lowerings.lower(
+            "openvino",
+            mixer(),
+            (inputs(2),),
+            Target("cpu", "fp8", "contiguous", {}, 1, tmp_path, False, "key", "openvino"),
+        )

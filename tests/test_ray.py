@@ -52,7 +52,8 @@ def nodes(tmp_path_factory):
 
 
 def journals(run):
-    return [line for folder in runs_in(run) for line in run_folder.read_launches(folder)]
+    folders = runs_in(run) if (run / "fleet.json").exists() else []
+    return [line for folder in folders for line in run_folder.read_launches(folder)]
 
 
 def overlapping(launches):
@@ -80,16 +81,16 @@ def test_nodes_and_the_driver_are_killed_and_every_case_is_there_once(nodes, tmp
             )
 
     def after(launches):
-        while len(journals(run) if (run / "fleet.json").exists() else []) < launches:
+        while len(journals(run)) < launches:
             assert driver.poll() is None, said.read_text()
             time.sleep(0.2)
 
-    driver, before = begin(), []
+    driver, before = begin(), journals(run)
     more = ["node"] * (CASES // 50) + ["driver"] * (CASES // 150)
     kinds = ["node", "driver", "node", *chance.sample(more, len(more))]
     times = sorted(chance.sample(range(3, CASES * LAUNCHES - 4), len(kinds)))
-    for number, (kind, launches) in enumerate(zip(kinds, times, strict=True)):
-        after(launches)
+    for number, (kind, least) in enumerate(zip(kinds, times, strict=True)):
+        after(least)
         if kind == "node":
             nodes.kill(chance.choice(sorted(nodes.nodes)))
             nodes.add(f"more-{number}", "H100")

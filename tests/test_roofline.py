@@ -18,8 +18,10 @@ from mixprof.reports.answers.breakdown import breakdown as parts
 from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.charts.breakdown import breakdown
 from mixprof.reports.charts.figures import figures
+from mixprof.reports.text.measurements import measurements
 from mixprof.reports.text.mixer_exchange import mixer_exchange
 from mixprof.reports.text.summary import summary
+from mixprof.reports.text.verdict import every_ratio, verdict
 from synthetic_runs import MANIFEST, case, ok, realistic, write_run
 
 RATES: dict[str, Any] = {"matrix_flops_per_s": 1e11, "vector_flops_per_s": 2e10, "copy_bytes_per_s": 1e10}
@@ -165,7 +167,37 @@ def broken_down(model="swin_t", channels=None, **changes):
         {"stage": None, "role": "head", "ms": 1.0, "macs": 5, "bytes": 5, "kernels": 1},
     ]
     proof = {"breakdown": rows, "role_ms": {"mixer": 3.0, "reshape": 1.0, "head": 1.0}}
-    return ok(case(model, channels=channels, **changes), [4.0, 4.1], proof=proof)
+    counts = {name: changes.pop(name) for name in [*COUNTS, "min_bytes"] if name in changes}
+    return ok(case(model, channels=channels, **changes), [4.0, 4.1], proof=proof, **counts)
+
+
+def test_a_part_is_told_from_its_floor(tmp_path):
+    """30 MACs of a mixer, of which 10 are vector ones; 2 FLOPs each, at 100 and 20 GFLOP/s; bytes at 10 GB/s."""
+    record = broken_down(macs=35, flops=70, matrix_macs=25, vector_macs=10, min_bytes=20)
+    floors_ns = (parts(load(tmp_path, record)).set_index("role")["floor_ms"] * 1e6).round(9).to_dict()
+    assert floors_ns == {"mixer": max(20 * 2 / 100 + 10 * 2 / 20, 10 / 10), "reshape": 30 / 10, "head": 5 / 10}
+
+
+def test_rows_say_how_near_their_floors_they_are_and_what_these_alone_would_say(tmp_path):
+    """Attention is at 20 of 40 ms, on a plain implementation, the convolution at 30 of 50."""
+    attention = case("window_attention")
+    frame = load(
+        tmp_path,
+        ok(attention, MEDIANS, min_bytes=100_000_000, proof={"formulation": ["baddbmm+1x1"]}, **COUNTS),
+        ok(case(), [50.0, 50.1, 49.9], min_bytes=300_000_000, **COUNTS),
+    )
+    found = answers(frame)
+    (row,) = verdict(found)[0].tables()[0].rows
+    assert row["who"].startswith("window_attention over depthwise_conv")
+    assert row["decided"].endswith(
+        "window_attention wins on a plain implementation: attention as two batched products around a softmax"
+    )
+    floors = "window_attention, 1.5 times as fast (depthwise_conv is at 60% of its floor, window_attention at 50%)"
+    assert row["by the floors alone"] == floors
+    (one,) = every_ratio(found)[0].tables()[0].rows
+    assert (one["by the floors"], one["attention of floor"], one["convolution of floor"]) == ("0.667", "50%", "60%")
+    (measured,) = measurements(found)[0].tables()
+    assert [line["of floor"] for line in measured.rows] == ["60%", "50%"]
 
 
 def test_a_breakdown_is_drawn_as_shares_of_each_stage(tmp_path):

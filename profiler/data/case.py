@@ -22,6 +22,7 @@ def is_simulated(device: str) -> bool:
     return device.startswith("sim:")
 
 
+QUANTIZED = ("int8", "fp8")  # dtypes of graphs that are quantized on a calibration
 ANCHORS = ("anchor_v1", "anchor_v2")  # fixed work that every sweep times; the second, of GPUs, as a CUDA graph
 
 

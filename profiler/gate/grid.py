@@ -16,7 +16,7 @@ from mixprof.plan.axes import Planned, expand, refuse_mixture
 from mixprof.plan.settings import Axes, parse_axis
 from mixprof.run.session import Session
 
-AXIS_OF = {name: f"{name}s" for name in ("lowering", "device", "dtype", "layout", "mode", "model")}
+AXIS_OF = {name: f"{name}s" for name in ("lowering", "device", "dtype", "layout", "mode", "step", "model")}
 EXACT = ("params", "macs", "predicted_peak_bytes")  # of the counts; more of them is worse
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mixprof.data.case import STEP
+from mixprof.data.case import QUANTIZED, STEP
 from mixprof.data.errors import Unsupported, UsageError
 from mixprof.data.parsing import Values, nearest, parse_bytes, parse_count, parse_range, why_wrong
 from mixprof.lowerings import steps
@@ -40,7 +40,7 @@ class Entry:
     inference_mode: bool = False  # torch.inference_mode around its forwards: tracers refuse such tensors
     layouts: tuple[str, ...] = ()  # memory formats that mean something to it; () where the runtime chooses
     fuses: bool = False  # makes kernels of its own out of several operators
-    quantizes: bool = False  # takes int8
+    quantizes: tuple[str, ...] = ()  # of the dtypes of quantized graphs, those that it takes
     form: str | None = None  # the arrangement of models that suits it, by a lowering's name; None: its own name's
     chooses: bool = False  # the formulations of a model are raced in it before a case; else the usual ones run
     trains: bool = False  # takes training steps, by lowerings/training.py
@@ -61,7 +61,7 @@ TENSORRT = Entry(
     },
     preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
     files=(".onnx", ".plan", ".engine"),
-    quantizes=True,
+    quantizes=("int8", "fp8"),
     engine=True,
     layers="own",
     fuses=True,
@@ -118,7 +118,7 @@ LOWERINGS: dict[str, Entry] = {
         options={"opt": ("disable", "basic", "extended", "all"), "fallback": ("cpu",)},
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
-        quantizes=True,
+        quantizes=("int8",),
         chooses=True,
         build_s=5.0,
     ),
@@ -133,7 +133,7 @@ LOWERINGS: dict[str, Entry] = {
         },
         preload=("torch", "torch.onnx", "onnxscript", "openvino"),
         files=(".onnx",),
-        quantizes=True,
+        quantizes=("int8",),
         layers="own",
         fuses=True,
         form="onnxruntime",
@@ -225,16 +225,29 @@ def _is_there(entry: Entry) -> bool:
 
 def lower(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], target: Target) -> Lowered:
     """Lower a module, float32 and contiguous on the CPU, for a target. Builds here, never inside a sample."""
-    if target.dtype == "int8" and not entry_of(name).quantizes:
-        able = [other for other, entry in LOWERINGS.items() if entry.quantizes]
-        raise Unsupported(f"lowering '{name}': runs no int8: use --lowerings {' or '.join(able)}")
+    _refuse_unquantized(name, target.dtype)
     path = entry_of(name).module if target.step == STEP else "mixprof.lowerings.training"
     lowered: Lowered = importlib.import_module(path).lower(module, inputs, target)
     return lowered
 
 
+def _refuse_unquantized(name: str, dtype: str) -> None:
+    """Unsupported for a dtype of quantized graphs that a lowering does not take."""
+    if dtype in QUANTIZED and dtype not in entry_of(name).quantizes:
+        able = [other for other, entry in LOWERINGS.items() if dtype in entry.quantizes]
+        raise Unsupported(f"lowering '{name}': runs no {dtype}: use --lowerings {' or '.join(able)}")
+
+
 def lower_file(name: str, path: Path, inputs: tuple[torch.Tensor, ...], target: Target) -> Lowered:
-    """Lower a file that the lowering takes. inputs: those of an ONNX graph in its order and element types."""
+    """Lower a file that the lowering takes. inputs: those of an ONNX graph in its order and element types.
+
+    For int8 and fp8 a float32 graph is quantized first.
+    """
+    if target.dtype in QUANTIZED:
+        from mixprof.lowerings.quantize import quantized
+
+        _refuse_unquantized(name, target.dtype)
+        path = quantized(path, inputs, target)
     lowered: Lowered = importlib.import_module(entry_of(name).module).lower_file(path, inputs, target)
     return lowered
 

@@ -22,7 +22,7 @@ MODES = ("default", "max-autotune", "reduce-overhead", "max-autotune-no-cudagrap
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
     """Compile for the inputs' shapes. Options name a mode of torch.compile."""
     module, inputs = place(module, inputs, target)
-    mode = next(iter(target.options), "default")
+    mode = next((name for name in target.options if name in MODES), "default")  # else of a training step
     counted = Counted("compile")
     start = time.perf_counter()
     compiled = torch.compile(module, dynamic=False, mode=mode)

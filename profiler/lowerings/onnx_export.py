@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mixprof.data.case import QUANTIZED
 from mixprof.data.errors import Unsupported, first_line, is_out_of_memory, root_cause
 from mixprof.lowerings import Target, cast, convert
 from mixprof.lowerings.quantize import quantized
@@ -63,7 +64,7 @@ def exported(
     cached = path.exists()
     if not cached:
         export(convert(module, dtype), inputs, path)
-    return (quantized(path, inputs, target) if target.dtype == "int8" else path), inputs, cached
+    return (quantized(path, inputs, target) if target.dtype in QUANTIZED else path), inputs, cached
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""int8: a float32 graph quantized from one calibration pass, in QDQ form, one file for every engine that takes it.
+"""int8 and fp8: a float32 graph quantized from one calibration pass, in QDQ form, one file for all engines.
 
 onnxruntime's quantizer does it: it comes with onnxruntime, its file is plain ONNX that OpenVINO and TensorRT read, and
 its rules are few and explicit; NNCF and ModelOpt tune for one engine each, and bring a training framework along.
@@ -38,8 +38,12 @@ INTEGER = {
     "QAttention",
 }
 FLOAT = {*PRODUCTS, "FusedConv", "FusedMatMul", "FusedGemm", "NhwcFusedConv", "Attention", "MultiHeadAttention"}
+LEAST_OPSET = 13
 SETTINGS = {"ActivationSymmetric": True, "WeightSymmetric": True}
-QUANTIZER = "onnxruntime's, static, QDQ, int8, symmetric; weights per channel, activations per tensor"
+QUANTIZERS = {
+    "int8": "onnxruntime's, static, QDQ, int8, symmetric; weights per channel, activations per tensor",
+    "fp8": "onnxruntime's, static, QDQ, float8 e4m3fn, scales by the distribution; one per tensor",
+}
 Feeds = dict[str, np.ndarray]
 Products = Mapping[str, tuple[str, bool]]  # of an executed graph: node -> its kind, and whether it is in integers
 
@@ -61,21 +65,26 @@ def quantized(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Path:
     calibration = target.calibration
     if calibration is None:
         raise Unsupported(
-            "dtype 'int8': got no calibration, expected --calibration FILE.npz, a folder of images, or random"
+            f"dtype '{target.dtype}': got no calibration, expected --calibration FILE.npz, a folder of images, or "
+            "random"
         )
-    made = path.with_name(f"{path.stem}.{digest([calibration.sha256])[:16]}.int8.onnx")
+    made = path.with_name(f"{path.stem}.{digest([calibration.sha256])[:16]}.{target.dtype}.onnx")
     if made.with_suffix(".json").exists():
         return made
     import onnx
 
     model = onnx.load(str(path))
-    feeds = batches(calibration, {value.name: x for value, x in zip(model.graph.input, inputs, strict=True)})
+    constants = {tensor.name for tensor in model.graph.initializer}  # inputs, too, in older files
+    names = [value.name for value in model.graph.input if value.name not in constants]
+    feeds = batches(calibration, dict(zip(names, inputs, strict=True)))
+    named(model)
     kept = last_product(model)
     temporary = made.with_name(f"{os.getpid()}.{made.name}")
-    _quantize(path, temporary, feeds, kept)
+    onnx.save(model, str(temporary))
+    _quantize(temporary, temporary, feeds, kept, target.dtype)
     refuse_float(onnx.load(str(temporary)), kept)
     facts = {
-        "quantizer": QUANTIZER,
+        "quantizer": QUANTIZERS[target.dtype],
         "calibration": calibration.words,
         "calibration_sha256": calibration.sha256,
         "calibration_batches": len(feeds),
@@ -125,10 +134,26 @@ def _check(name: str, array: Tensor, example: Tensor) -> None:
     if array.shape[1:] != example.shape[1:] or len(array) < len(example):
         raise Unsupported(f"calibration: got {got} for input '{name}', expected {wanted}, or more along the first axis")
     values = array.double()
+    if not array.is_floating_point():  # a mask of ones is usual
+        return
     if not bool(torch.isfinite(values).all()) or bool((values == values.flatten()[0]).all()):
         raise Unsupported(
             f"calibration: got one value throughout, or NaN, for '{name}', expected what the engine will see"
         )
+
+
+def named(model: Any) -> None:
+    """Give every node a name, by which the quantizer tells them apart. Unsupported for what it cannot take."""
+    opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+    if opset < LEAST_OPSET:
+        raise Unsupported(
+            f"quantizing: got a graph of opset {opset}, expected {LEAST_OPSET} or later, which has a scale per "
+            "channel: convert it with onnx.version_converter.convert_version"
+        )
+    if any(node.op_type in (*INTEGER, "QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.node):
+        raise Unsupported("quantizing: got a graph that is quantized already: leave out --dtypes, it runs as it is")
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
 
 
 def last_product(model: Any) -> list[str]:
@@ -138,8 +163,12 @@ def last_product(model: Any) -> list[str]:
     return products[-1:] if ranks == [2] else []
 
 
-def _quantize(path: Path, made: Path, feeds: list[Feeds], kept: list[str]) -> None:
+def _quantize(path: Path, made: Path, feeds: list[Feeds], kept: list[str], dtype: str) -> None:
     from onnxruntime import quantization
+
+    kind = quantization.QuantType.QInt8 if dtype == "int8" else quantization.QuantType.QFLOAT8E4M3FN
+    methods = quantization.CalibrationMethod  # of fp8 it takes no other than this one
+    method = methods.MinMax if dtype == "int8" else methods.Distribution
 
     class Reader(quantization.CalibrationDataReader):
         left = iter(feeds)
@@ -147,13 +176,12 @@ def _quantize(path: Path, made: Path, feeds: list[Feeds], kept: list[str]) -> No
         def get_next(self) -> Feeds | None:
             return next(self.left, None)
 
-    with _quietly():
+    with _quietly(), contextlib.redirect_stdout(None):
         try:
             quantization.quantize_static(
                 str(path), str(made), Reader(), quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=list(PRODUCTS), nodes_to_exclude=kept, per_channel=True,
-                activation_type=quantization.QuantType.QInt8, weight_type=quantization.QuantType.QInt8,
-                extra_options=dict(SETTINGS),
+                op_types_to_quantize=list(PRODUCTS), nodes_to_exclude=kept, per_channel=dtype == "int8",
+                activation_type=kind, weight_type=kind, calibrate_method=method, extra_options=dict(SETTINGS),
             )  # fmt: skip
         except (RuntimeError, ValueError) as error:
             raise Unsupported(f"onnxruntime's quantizer: {first_line(error)}") from error
@@ -180,7 +208,7 @@ def refuse_float(model: Any, kept: list[str]) -> None:
         and any(made_by.get(name) != "DequantizeLinear" for name in node.input[:2])
     ]  # fmt: skip
     if left:
-        raise Unsupported(f"dtype 'int8': the quantizer left {len(left)} products in float: {', '.join(left[:4])}")
+        raise Unsupported(f"the quantizer left {len(left)} products in float: {', '.join(left[:4])}")
 
 
 def agreement(before: Path, after: Path, feeds: list[Feeds]) -> float | None:
@@ -231,14 +259,17 @@ def with_float_biases(model: Any) -> Any:
     return model
 
 
-def executed(products: Products, kept: list[str], name: str) -> Proof:
-    """What of an executed graph's products is in integers.
+def executed(products: Products, kept: list[str], name: str, dtype: str = "int8") -> Proof:
+    """What of an executed graph's products is in integers, or in fp8.
 
-    Unsupported where none is: that would be a float engine under the name int8.
+    Unsupported where none is: that would be a float engine under another name.
     """
     integer = Counter(kind for kind, is_integer in products.values() if is_integer)
     names = {*kept, *(name.removeprefix("node_") for name in kept)}  # OpenVINO may name a node by what it returns
     others = [node for node, (_, is_integer) in products.items() if not is_integer and node not in names]
     if not integer:
-        raise Unsupported(f"lowering '{name}': no product runs in integers, so this would be float under the name int8")
-    return {"integer_products": dict(integer), "float_products": others}
+        kind = "integers" if dtype == "int8" else dtype
+        raise Unsupported(
+            f"lowering '{name}': no product runs in {kind}, so this would be float under the name {dtype}"
+        )
+    return {"integer_products" if dtype == "int8" else "fp8_products": dict(integer), "float_products": others}

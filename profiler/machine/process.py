@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixprof.data.case import is_simulated
+from mixprof.data.case import QUANTIZED, is_simulated
 from mixprof.data.errors import Unavailable, Unsupported
 from mixprof.machine import cuda_driver, flags, quota, torch_cuda
 from mixprof.machine.nvml import JOB
@@ -121,8 +121,8 @@ def prepare(device: str, dtype: str, threads: int) -> None:
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The element type of a dtype name; tf32, amp_* and int8 are made of float32 weights."""
+    """The element type of a dtype name; tf32, amp_*, int8 and fp8 are made of float32 weights."""
     import torch
 
-    dtype: torch.dtype = getattr(torch, "float32" if name in ("tf32", "int8") or name.startswith("amp_") else name)
+    dtype: torch.dtype = getattr(torch, "float32" if name in ("tf32", *QUANTIZED) or name.startswith("amp_") else name)
     return dtype

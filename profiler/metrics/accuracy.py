@@ -8,15 +8,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from mixprof.data.case import QUANTIZED
+
 # Largest max|y - r| / max|r| that passes: several times what right lowerings of whole networks
 # show (float16 8e-4, bfloat16 7e-3 at most), and below what a wrong variant shows (another
 # image's kernels, a missing bias, an unmasked shift, transposed taps: 0.1 and more).
-TOLERANCES = {"float32": 1e-4, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2, "int8": 0.5}
+TOLERANCES = {"float32": 1e-4, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2, "int8": 0.5, "fp8": 0.5}
 TOLERANCES |= {f"amp_{name}": TOLERANCES[name] for name in ("float16", "bfloat16")}
 # Of a user's model, whose weights stay as they came: so many times what plain PyTorch loses in the case's dtype against
 # float64 on the same weights and inputs, and no less than some roundings of that dtype.
 PLAIN_ROOM = 3.0
-PLAIN_FLOORS = {"float32": 1e-4, "tf32": 2e-3, "float16": 2e-3, "bfloat16": 1e-2, "int8": 0.5}  # int8: see `quantized`
+PLAIN_FLOORS = {"float32": 1e-4, "tf32": 2e-3, "float16": 2e-3, "bfloat16": 1e-2, **dict.fromkeys(QUANTIZED, 0.5)}
 PLAIN_FLOORS |= {f"amp_{name}": PLAIN_FLOORS[name] for name in ("float16", "bfloat16")}  # of an anchor
 LARGEST = 0.5  # of any tolerance: beyond it an output says nothing
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)

@@ -11,7 +11,7 @@ its batch, and [1, second axis] as its resolution: a sequence of positions, one 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mixprof.data.case import Case
+from mixprof.data.case import QUANTIZED, Case
 from mixprof.data.errors import UsageError
 from mixprof.plan.given import PICTURES, Fed
 from mixprof.plan.pictures import Axes, Input, Size, of_pictures
@@ -230,8 +230,10 @@ def why_impossible(artifact: Artifact, case: Case) -> str | None:
             f"got lowering '{case.lowering}' for a file, whose engine is built for the case's own shapes: use '{name}'"
         )
     own = artifact.dtype
-    if own is not None and case.dtype != own and (own, case.dtype) != ("float32", "tf32"):
-        return f"got dtype {case.dtype} for a graph in {own}: export it in {case.dtype}, or leave out --dtypes"
+    from_float32 = own == "float32" and case.dtype in ("tf32", *QUANTIZED)
+    wanted_dtype = "float32" if case.dtype in QUANTIZED else case.dtype
+    if own is not None and case.dtype != own and not from_float32:
+        return f"got dtype {case.dtype} for a graph in {own}: export it in {wanted_dtype}, or leave out --dtypes"
     asked = (case.batch, *case.resolution)
     for word, size, wanted in zip(("batch", "height", "width"), own_sizes(artifact), asked, strict=True):
         if size not in (None, wanted):

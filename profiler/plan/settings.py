@@ -7,7 +7,7 @@ follow from the fields of `Axes` and `Measure`.
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
-from mixprof.data.case import STEP, STEPS
+from mixprof.data.case import QUANTIZED, STEP, STEPS
 from mixprof.data.errors import UsageError
 from mixprof.lowerings import LOWERINGS, steps
 from mixprof.plan.values import (
@@ -28,7 +28,6 @@ Scope = Literal["any", "launches"]  # which commands have it: all that time, or 
 Default = TypeVar("Default")
 
 DTYPES = ("float32", "tf32", "float16", "bfloat16")
-QUANTIZED = "int8"  # from a calibration, by lowerings that run it
 LAYOUTS = ("contiguous", "channels_last")
 USUAL_LOWERING = "eager"
 USUAL_LAYOUT = "channels_last"
@@ -92,7 +91,7 @@ class Axes:
     devices: tuple[str, ...] | None = setting(None, DEVICE, "where it runs", "the first CUDA device, else cpu")
     dtypes: tuple[str, ...] | None = setting(
         None,
-        one_of(*DTYPES, *steps.MIXED, QUANTIZED),
+        one_of(*DTYPES, *steps.MIXED, *QUANTIZED),
         "element type; float32 leaves TF32 off; amp_* to train",
         f"{usual_dtype('cpu')} on a CPU, {usual_dtype('cuda:0')} on CUDA",
     )
@@ -158,8 +157,8 @@ class Measure:
     calibration: str | None = setting(
         None,
         NAME,
-        "what int8 is calibrated on: FILE.npz, a folder of images, or random",
-        "none: int8 needs it",
+        "what int8 and fp8 are calibrated on: FILE.npz, a folder of images, or random",
+        "none: they need it",
         "launches",
     )
     max_memory: int | None = setting(

@@ -115,4 +115,4 @@ def _dispatch(surveys: Surveys, sweep: Sweep, planned: list[Planned], watch: Wat
         bed.waiting.extend(jobs)
         launches += sum(len(bed.journal.remaining(job.entry.case)) for job in jobs if not job.entry.reason)
     with watch.over(launches) as progress:
-        Dispatch(surveys.beds, sweep.measure, progress, watch.stop, surveys.hear).run()
+        Dispatch(cluster.RayTasks(), surveys.beds, sweep.measure, progress, watch.stop, surveys.hear).run()

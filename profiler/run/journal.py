@@ -12,7 +12,7 @@ from mixprof.data.record import assemble, with_layers
 
 @dataclass
 class Journal:
-    """Launches by case, and the cases that have their record."""
+    """The cases that have their record, and of the others the launches so far."""
 
     run: Path
     rounds: int
@@ -23,10 +23,12 @@ class Journal:
     @classmethod
     def open(cls, run: Path, rounds: int, layers: bool = False) -> "Journal":
         """Go on with a run folder, which may be empty."""
+        recorded = {record.case for record in run_folder.read_records(run)}
         launches: dict[Case, list[Launch]] = {}
         for case, launch in run_folder.read_launches(run):
-            launches.setdefault(case, []).append(launch)
-        return cls(run, rounds, launches, {record.case for record in run_folder.read_records(run)}, layers)
+            if case not in recorded:
+                launches.setdefault(case, []).append(launch)
+        return cls(run, rounds, launches, recorded, layers)
 
     def add(self, case: Case, launch: Launch) -> None:
         """Write a launch that ended, and the case's record if it was the last."""
@@ -48,6 +50,7 @@ class Journal:
             return
         run_folder.append_record(self.run, with_layers(assemble(case, timed), profiled))
         self.recorded.add(case)
+        del self.launches[case]
 
     def is_due(self, case: Case, round: int) -> bool:
         """Whether a case has no launch of this round yet, and needs one."""

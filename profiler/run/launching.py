@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from mixprof import lowerings
-from mixprof.data.case import STEP, Case
+from mixprof.data.case import QUANTIZED, STEP, Case
 from mixprof.data.choices import Choices
 from mixprof.data.files import write_whole
 from mixprof.data.json import Json, decode, to_builtins
@@ -16,7 +16,7 @@ from mixprof.data.messages import Counted
 from mixprof.machine import cpu_contention
 from mixprof.machine.testbed import total_memory_bytes
 from mixprof.plan.axes import Planned
-from mixprof.plan.settings import QUANTIZED, Measure
+from mixprof.plan.settings import Measure
 from mixprof.run.client import Server, source_request
 
 
@@ -62,7 +62,7 @@ def choices_of(server: Server, entry: Planned, settings: Json) -> Json | None:
     case = entry.case
     chooses = lowerings.entry_of(case.lowering).chooses and entry.source.specialize is not None
     if (
-        case.step != STEP or not chooses or settings["formulations"] != "measured" or case.dtype == QUANTIZED
+        case.step != STEP or not chooses or settings["formulations"] != "measured" or case.dtype in QUANTIZED
     ):  # whose file all engines share
         return None
     reference = reference_of(server, case)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mixprof.data import cache
+from mixprof.data.case import QUANTIZED
 from mixprof.data.errors import UsageError
 from mixprof.data.files import write_whole
 from mixprof.data.json import decode, digest, to_builtins
@@ -13,7 +14,7 @@ from mixprof.data.manifest import Peaks
 from mixprof.data.messages import Machine
 from mixprof.machine.cpu_contention import TRIES
 from mixprof.plan.axes import Planned
-from mixprof.plan.settings import QUANTIZED, Measure
+from mixprof.plan.settings import Measure
 
 VERSION = 2  # of how they are measured: another one is measured anew
 MOST_LOST = Measure.max_lost_cpu
@@ -29,7 +30,7 @@ class Asked(Protocol):
 def of_cases(planned: list[Planned], asked: Asked, machine: Machine) -> list[Peaks]:
     """The peaks of each device and dtype among these cases that is here; a failure is said and costs nothing else."""
     cases = [entry.case for entry in planned if entry.reason is None]
-    wanted = {(case.device, case.dtype) for case in cases if case.dtype != QUANTIZED}  # torch has no such products
+    wanted = {(case.device, case.dtype) for case in cases if case.dtype not in QUANTIZED}  # torch has no such products
     measured = []
     for device, dtype in sorted(wanted):
         if device not in machine.devices:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixprof.data.case import Case
+from mixprof.data.case import QUANTIZED, Case
 from mixprof.data.errors import Unsupported
 from mixprof.lowerings import Target
 from mixprof.lowerings.quantize import Calibration
@@ -32,7 +32,7 @@ CROP = 0.875  # of a resized image's side, as is usual for evaluation
 
 def calibrated(target: Target, setting: str | None, fed: Sequence[Tensor], case: Case) -> Target:
     """The target with what int8 is calibrated on."""
-    return replace(target, calibration=calibration(setting, fed, case)) if case.dtype == "int8" else target
+    return replace(target, calibration=calibration(setting, fed, case)) if case.dtype in QUANTIZED else target
 
 
 def calibration(setting: str | None, fed: Sequence[Tensor], case: Case) -> Calibration | None:

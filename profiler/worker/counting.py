@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mixprof import lowerings
-from mixprof.data.case import STEP, Case
+from mixprof.data.case import QUANTIZED, STEP, Case
 from mixprof.data.errors import Unsupported, one_line
 from mixprof.lowerings import cast
 from mixprof.machine.process import torch_dtype
@@ -66,7 +66,7 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "macs": counts.macs,
         "flops": counts.flops,
         "macs_by_op": counts.macs_by_op,
-        "min_bytes": None if case.dtype == "int8" else counts.min_bytes,
+        "min_bytes": None if case.dtype in QUANTIZED else counts.min_bytes,
         **_of_step(case, counted),
         "uncounted_ops": list(counts.uncounted_ops),
         "matrix_macs": counts.macs - counts.vector_macs,

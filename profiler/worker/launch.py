@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mixprof import lowerings, metrics, sampling
-from mixprof.data.case import ANCHORS, STEP, Case, is_simulated
+from mixprof.data.case import ANCHORS, QUANTIZED, STEP, Case, is_simulated
 from mixprof.data.choices import Choices
 from mixprof.data.errors import Unsupported
 from mixprof.data.json import digest
@@ -81,7 +81,8 @@ def _file(request: Mapping[str, Any], reference: Reference, target: Target, case
         raise Unsupported("a file: sim:0 simulates modules alone, of which it sees every operator")
     lowered = graphs.lower(request, reference, replace(target, images=True))
     expected = None if reference.expected is None else [tensor.clone() for tensor in reference.expected]
-    return Subject(case, lowered, expected, reference.tolerance, weights_bytes=reference.weights_bytes)
+    bytes_of_weights = None if case.dtype in QUANTIZED else reference.weights_bytes
+    return Subject(case, lowered, expected, reference.tolerance, weights_bytes=bytes_of_weights)
 
 
 def _module(
@@ -97,7 +98,7 @@ def _module(
     if case.step == STEP:  # training needs its batch norms, and changes what would be computed ahead
         module = modules.specialize(source, module, case.lowering, choices.formulations, case.device)
     module = lowerings.convert(module, process.torch_dtype(case.dtype))
-    bytes_of_weights = None if case.dtype == "int8" else weights_bytes(module)  # of which some are bytes then
+    bytes_of_weights = None if case.dtype in QUANTIZED else weights_bytes(module)  # of which some are bytes then
     target = training.target_of(replace(target, images=built.example.images), case, module, reference.right)
     bound = built.example.bind(module)
     may_fall_back = bool(request.get("layout_is_default"))

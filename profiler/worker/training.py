@@ -52,7 +52,7 @@ def right_of(module: nn.Module, inputs: list[Tensor], case: Case, within: bool, 
     except Exception:  # of the user's own code, which fixes a dtype
         step = _ran(module, inputs, plain, torch.float32)
     assert step.loss is not None
-    loss, own = float(step.loss), {name: each.double() for name, each in step.gradients().items()}
+    loss, own = float(step.loss.detach()), {name: each.double() for name, each in step.gradients().items()}
     if loss != loss or abs(loss) == float("inf"):
         raise Unsupported(f"{case.model}: got a loss of NaN or Inf in float64, expected a finite one: nothing to train")
     noise = step.noise.clone()

@@ -12,6 +12,7 @@ from mixprof.reports.answers.exchanges import exchanges
 from mixprof.reports.answers.exponents import exponents
 from mixprof.reports.answers.ratios import Pair, gains, pairs, ratios
 from mixprof.reports.answers.slices import places
+from mixprof.reports.answers.training import turns
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Answers:
     layouts: pd.DataFrame  # the cases in another layout than channels_last, with `gain` over the same case in that
     exchanges: pd.DataFrame
     exponents: pd.DataFrame
+    turns: pd.DataFrame  # of verdicts, between inference and steps of training
     crossovers: pd.DataFrame
     comparable: bool  # whether any two models were measured at two places or more of one axis
     rooflines: pd.DataFrame  # the cases that have a place under a roof
@@ -56,6 +58,7 @@ def answers(frame: pd.DataFrame) -> Answers:
         layouts=layouts(cases),
         exchanges=exchanges(cases),
         exponents=exponents(cases),
+        turns=turns(cases),
         crossovers=crossovers(cases),
         comparable=next(pairings(comparable(cases)), None) is not None,
         rooflines=cases[under_roofs],

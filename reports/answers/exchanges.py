@@ -10,6 +10,7 @@ SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "step", "batch",
 COUNTED = ("params", "macs", "allocator_peak_bytes")
 COLUMNS = [
     *(*SAME, "window", "network", "own", "other", "status", "own_ms", "other_ms"),
+    *("own_share", "other_share"),
     *(
         "ratio",
         "ratio_low",
@@ -28,9 +29,9 @@ def exchanges(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per network, other mixer and setting that both were run in.
 
     SAME, `window`, `network`, `own`, `other`, `status` ("ok", or the first that is not, the own mixer's first), the
-    latencies, `ratio`, `ratio_low`, `ratio_high`, `difference_ms` with its bounds, `interval` ("launches",
-    "within-launch" or missing), and the difference of each count, other minus own, as `params`, `macs`,
-    `allocator_peak_bytes`.
+    latencies and their floors' shares of them, `ratio`, `ratio_low`, `ratio_high`, `difference_ms` with its bounds,
+    `interval` ("launches", "within-launch" or missing), and the difference of each count, other minus own, as
+    `params`, `macs`, `allocator_peak_bytes`.
     """
     rows = frame[frame["own_mixer"].notna()].reset_index(drop=True)
     if rows.empty:
@@ -65,5 +66,7 @@ def _differences(other: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
         "status": own["status"].where(own["status"] != "ok", other["status"]),
         "own_ms": own["latency_ms"],
         "other_ms": other["latency_ms"],
+        "own_share": own["attainable_share"],
+        "other_share": other["attainable_share"],
         **{name: other[name].astype(float) - own[name].astype(float) for name in COUNTED},
     })  # fmt: skip

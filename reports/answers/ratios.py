@@ -12,6 +12,7 @@ IDENTITY = ["run", "model", "lowering", "device", "dtype", "layout", "mode", "ba
 IDENTITY += ["channels", "step"]
 SAME = ["run", "lowering", "device", "dtype", "layout", "mode", "batch", "resolution", "height", "width", "window"]
 SAME += ["channels", "kind", "step"]
+OF_SIDE = ("attainable_ms", "attainable_share", "plain")  # of a case: what each side of a ratio brings along
 
 METHOD = (
     "A ratio is latency over latency, above 1 when attention is the slower one. Its 95 % t interval is of the "
@@ -48,7 +49,8 @@ def ratios(frame: pd.DataFrame, pair: Pair) -> pd.DataFrame:
 
     SAME, then `status` ("ok", or the first status that is not, attention's before
     convolution's), RATIO, and `faster`: a model's name, "undecided", or missing where
-    there is no interval.
+    there is no interval; OF_SIDE of each side as `attention_…` and `convolution_…`, and
+    `floor_ratio`, that of their floors.
     """
     frame = frame.reset_index(drop=True)
     both = beside(frame[frame["model"] == pair.attention], frame[frame["model"] == pair.convolution], SAME)
@@ -59,6 +61,13 @@ def ratios(frame: pd.DataFrame, pair: Pair) -> pd.DataFrame:
     faster = np.where(compared["ratio_high"] < 1, pair.attention, "undecided")
     faster = np.where(compared["ratio_low"] > 1, pair.convolution, faster)
     compared["faster"] = pd.Series(faster, dtype=object).where(compared["interval"].notna(), None)
+    sides = {
+        f"{side}_{name}": frame.reindex(columns=OF_SIDE)[name].to_numpy()[rows]
+        for side, rows in (("attention", top), ("convolution", bottom))
+        for name in OF_SIDE
+    }
+    compared = compared.assign(**sides)
+    compared["floor_ratio"] = compared["attention_attainable_ms"] / compared["convolution_attainable_ms"]
     return pd.concat([both[SAME], compared], axis=1)
 
 

@@ -42,6 +42,16 @@ MEASURED = (
     Quantity("memory", "allocator_peak_bytes", "Peak memory", "allocator peak (MiB)", 2**20),
     Quantity("flops", "flops", "FLOPs", "GFLOPs per forward", 1e9, measured=False),
 )
+RATIO_BOUNDS = ("backward_over_forward_low", "backward_over_forward_high")
+OF_TRAINING = Quantity(
+    "backward_over_forward",
+    "backward_over_forward",
+    "Backward over forward",
+    "times the forward",
+    1,
+    True,
+    *RATIO_BOUNDS,
+)
 RUN_BOUNDS = ("run_gain_low", "run_gain_high")
 GAINS = (
     Quantity("gain", "gain", "Speed-up over eager", "times as fast as eager", low="gain_low", high="gain_high"),
@@ -51,7 +61,7 @@ GAINS = (
 
 def curves(answers: Answers) -> Iterator[Chart]:
     """A chart for each kind of model, axis and quantity that has two places."""
-    quantities = [quantity for quantity in (*MEASURED, *GAINS) if quantity.column in answers.cases]
+    quantities = [quantity for quantity in (*MEASURED, OF_TRAINING, *GAINS) if quantity.column in answers.cases]
     for kind, suffix, step, rows in by_step(answers.cases[~answers.cases["model"].isin(ANCHORS)]):
         for axis, titles in AXES.items():
             slices = ranked_slices(rows, axis)
@@ -59,8 +69,8 @@ def curves(answers: Answers) -> Iterator[Chart]:
                 views = [view for chosen in slices if (view := _view(chosen, axis, quantity))]
                 if views:
                     name, title = f"{quantity.name}_{axis}_{kind}s", f"{quantity.title} against {axis}, {kind}s"
-                    x, y, static = Axis(titles[kind]), Axis(quantity.unit), quantity in MEASURED
-                    slope = quantity.name if static else ""
+                    x, y, static = Axis(titles[kind]), Axis(quantity.unit), quantity not in GAINS
+                    slope = quantity.name if quantity in MEASURED else ""
                     yield Chart(name + suffix, title + step, x, y, views, slope, axis, static)
 
 

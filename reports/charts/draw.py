@@ -16,6 +16,7 @@ from mixprof.reports.charts.ticks import SMALL, log_ticks, measured_ticks, named
 WIDTH, HEIGHT = 2.35, 2.2  # of a panel, inches
 MARK, BAR, SPREAD = 0.35, 0.2, 0.6  # room for a mark or a bar, inches; share of a name's room for its marks
 AROUND, DECADE = 0.75, 0.5  # what is above and below it, and ten times as much along y, inches
+LYING = ("bar", "mark")
 ROOF: dict[str, Any] = {"color": "0.4", "linewidth": 1, "zorder": 1}
 
 
@@ -79,14 +80,28 @@ def _draw_panel(panel: Axes, content: Panel, names: list[str], cases: pd.DataFra
     panel.set_title("\n".join(content.names))
     left = np.zeros(len(names))
     for number, trace in enumerate(content.traces):
-        if trace.shape == "bar":
-            widths, colour = trace.numbers("y", cases), styles[trace.name]["color"]
-            panel.barh(range(len(names)), widths, left=left, label=trace.name, color=colour)
-            left += widths
+        if trace.shape in LYING:
+            _draw_lying(
+                panel, trace, [names.index(name) for name in read(trace.x, trace.rows, cases)], left, cases, styles
+            )
             continue
         shift = SPREAD * ((number + 0.5) / len(content.traces) - 0.5)
         where = [names.index(name) + shift for name in read(trace.x, trace.rows, cases)] if names else None
         _draw_trace(panel, trace, where, cases, styles)
+
+
+def _draw_lying(
+    panel: Axes, trace: Trace, places: list[int], left: np.ndarray, cases: pd.DataFrame, styles: Styles
+) -> None:
+    """A bar behind those that end at `left`, which it moves; or a mark across them. With intervals, where known."""
+    widths, look = np.nan_to_num(trace.numbers("y", cases)), styles[trace.name]
+    ends = np.nan_to_num(np.abs([trace.numbers(end, cases) - widths for end in ("low", "high")])) if trace.low else None
+    if trace.shape == "mark":
+        panel.errorbar(widths, places, xerr=ends, label=trace.name, capsize=2, elinewidth=0.8, **look)
+        return
+    whiskers: Any = {"elinewidth": 0.8, "capsize": 1.5, "ecolor": "0.25"}
+    panel.barh(places, widths, left=left[places], xerr=ends, error_kw=whiskers, label=trace.name, color=look["color"])
+    left[places] += widths
 
 
 def _draw_trace(panel: Axes, trace: Trace, where: list[float] | None, cases: pd.DataFrame, styles: Styles) -> None:

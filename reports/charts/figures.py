@@ -18,8 +18,9 @@ from mixprof.reports.charts.curves import curves, gains, ratio_curves
 from mixprof.reports.charts.draw import draw, finish
 from mixprof.reports.charts.spec import Chart
 from mixprof.reports.charts.style import SETTINGS, Styles, save, styles_of
+from mixprof.reports.charts.training import step_memory, step_split
 
-ON_PAGE = (ratio_curves, curves, gains, crossover_maps, roofline, breakdown, accuracy)
+ON_PAGE = (ratio_curves, curves, gains, crossover_maps, roofline, breakdown, step_split, step_memory, accuracy)
 
 
 def charts(answers: Answers) -> list[Chart]:

@@ -32,7 +32,7 @@ class Trace:
     high: Values = None
     ticks: Values = None  # names of the places along x
     divisor: float = 1
-    shape: str = "lines+markers"  # or "markers", "bar", "roof": a line that bears its name
+    shape: str = "lines+markers"  # or "markers", "bar", "mark" across bars, "roof": a line that bears its name
     dashed: bool = False
 
     def numbers(self, column: str, cases: pd.DataFrame) -> np.ndarray:

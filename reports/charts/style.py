@@ -18,6 +18,7 @@ from mixprof.data.case import ANCHORS
 from mixprof.reports.answers.slices import lowering_order
 from mixprof.reports.charts.ticks import LETTER
 from mixprof.reports.frame import ROLES
+from mixprof.reports.steps import KINDS, PARTS
 
 DPI = 150
 NARROWEST = 3.5  # inches: a column of a paper
@@ -43,6 +44,7 @@ SETTINGS: Any = {
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
 MAPS: dict[str, dict[str, Any]] = {
     "undecided": {"color": "0.6", "marker": "o", "linestyle": "-", "fillstyle": "none"},
+    "whole step": {"color": "0.1", "marker": "D", "markersize": 3.5, "linestyle": "none", "fillstyle": "none"},
     "crossover": {"color": "0.4", "marker": "P", "markersize": 2.5, "linestyle": "-", "fillstyle": "full"},
 }
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
@@ -56,7 +58,7 @@ def styles_of(cases: pd.DataFrame) -> Styles:
     """
     models = cases[~cases["model"].isin(ANCHORS)]
     lowerings = sorted(cases["lowering"].unique(), key=lowering_order)
-    groups = [("", lowerings), ("", ROLES)]
+    groups = [("", lowerings), ("", ROLES), ("", PARTS), ("", ("weights", "gradients", "optimizer state", *KINDS[3:]))]
     groups += [(str(kind), sorted(rows["model"].unique())) for kind, rows in models.groupby("kind")]
     return MAPS | {
         name: {**style, "fillstyle": "none" if kind == "network" else "full"}

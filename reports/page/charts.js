@@ -29,10 +29,10 @@ function plotlyTrace(trace, style, visible) {
   const bounds = trace.low && {
     type: "data", symmetric: false, array: between(trace.high, 1), arrayminus: between(trace.low, -1), thickness: 1, width: 3,
   };
-  const roof = trace.shape === "roof", bar = trace.shape === "bar";
+  const roof = trace.shape === "roof", bar = trace.shape === "bar", lies = bar || trace.shape === "mark";
   return {
-    name: plain(trace.name), x: bar ? trace.y : trace.x, y: bar ? trace.x : trace.y, orientation: bar ? "h" : undefined, visible,
-    type: bar ? "bar" : "scatter", error_y: bounds ?? undefined, mode: { bar: undefined, roof: "lines" }[trace.shape] ?? trace.shape,
+    name: plain(trace.name), x: lies ? trace.y : trace.x, y: lies ? trace.x : trace.y, orientation: bar ? "h" : undefined, visible,
+    type: bar ? "bar" : "scatter", [lies ? "error_x" : "error_y"]: (!bar && bounds) || undefined, mode: { bar: undefined, roof: "lines", mark: "markers" }[trace.shape] ?? trace.shape,
     line: roof ? { color: colour("--soft"), dash: trace.dashed ? "dash" : "solid", width: 1.2 } : { color: style.color, dash: style.dash, width: 1.8 },
     marker: { color: style.color, symbol: style.symbol, size: 8 },
     hoverinfo: "text",
@@ -42,6 +42,17 @@ function plotlyTrace(trace, style, visible) {
     }),
     textposition: "none",
   };
+}
+
+/** The intervals of stacked bars at their ends, over all bars: a bar's own would be hidden by the next. */
+function whiskers(traces) {
+  const ends = new Map();
+  return traces.filter((trace) => trace.shape === "bar" && trace.low).map((trace) => {
+    const x = trace.x.map((name, i) => (ends.get(name) ?? 0) + (trace.y[i] ?? 0));
+    trace.x.forEach((name, i) => ends.set(name, x[i]));
+    const bounds = plotlyTrace({ ...trace, shape: "mark" }, {}, true).error_x;
+    return { x, y: trace.x, type: "scatter", mode: "markers", marker: { size: 1, color: colour("--ink") }, error_x: { ...bounds, color: colour("--ink") }, hoverinfo: "skip" };
+  });
 }
 
 /** The range that all panels share, in logarithms on a logarithmic axis; undefined where plotly may choose. */
@@ -94,7 +105,7 @@ function layout(chart, traces, ranges) {
   }
   const bars = chart.y.scale === "linear"; // they lie
   return {
-    xaxis: bars ? axis(chart.y) : x, yaxis: bars ? { ...axis(chart.x), autorange: "reversed" } : y, annotations: roofNames(traces), barmode: "stack", ...(chart.x.scale === "category" ? { scattermode: "group" } : {}), showlegend: false,
+    xaxis: bars ? { ...axis(chart.y), rangemode: "tozero" } : x, yaxis: bars ? { ...axis(chart.x), autorange: "reversed" } : y, annotations: roofNames(traces), barmode: "stack", ...(chart.x.scale === "category" ? { scattermode: "group" } : {}), showlegend: false,
     margin: { l: 10, r: 10, t: 30, b: 10 }, hovermode: "closest",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") },
@@ -133,6 +144,7 @@ function drawPanels(state) {
   const ranges = { x: sharedRange(chart.x, "x", shown), y: sharedRange(chart.y, "y", shown) };
   panels.querySelectorAll(".plot").forEach((plot, place) => {
     const traces = shown[place].map((trace) => plotlyTrace(trace, styleOf(trace.name, names), !hidden.has(trace.name)));
+    traces.push(...whiskers(shown[place].filter((trace) => !hidden.has(trace.name))));
     state.pending.push(Plotly.react(plot, traces, layout(chart, shown[place], ranges), CONFIG));
   });
 }

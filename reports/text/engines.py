@@ -8,7 +8,7 @@ from mixprof.reports.answers import Answers
 from mixprof.reports.answers.breakdown import SETTING
 from mixprof.reports.answers.slices import in_words, step_column
 from mixprof.reports.frame import ROLES
-from mixprof.reports.text.markdown import ORDER, Part, Section, Table, bullets, number, section, words
+from mixprof.reports.text.markdown import ORDER, Part, Section, Table, bullets, number, of_floor, section, words
 
 MEBIBYTE = 2**20
 ENGINES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}  # two names, never one
@@ -25,7 +25,8 @@ PROFILER_NOTE = (
 BREAKDOWN_NOTE = (
     "Measured operator by operator in a launch of its own, each waited for, so the sum is more than the latency. "
     "Reshape is window partition, shift, padding and other copies inside a mixer, generator the making of dynamic "
-    "kernels, other mostly residual additions. MACs are those that really run; bytes are what operators read and write."
+    "kernels, other mostly residual additions. MACs are those that really run, bytes what operators read and write; "
+    "in brackets, how near a part is to its floor, the longer of its arithmetic and of these bytes."
 )
 
 
@@ -64,7 +65,11 @@ def proof_of_lowering(answers: Answers) -> list[Section]:
 def _table(rows: pd.DataFrame, several_runs: bool, cells: Callable[[pd.Series], dict[str, str]]) -> Table:
     names = ["lowering", *["run"] * several_runs, *step_column(rows), *SETTINGS]
     ordered = rows.sort_values(ORDER)
-    return Table(tuple({**{name: words(row[name]) for name in names}, **cells(row)} for _, row in ordered.iterrows()))
+    lines = (
+        {**{name: words(row[name]) for name in names}, **cells(row), "of floor": of_floor(row["attainable_share"])}
+        for _, row in ordered.iterrows()
+    )
+    return Table(tuple(lines))
 
 
 def _engine(row: pd.Series) -> dict[str, str]:
@@ -103,14 +108,22 @@ def breakdown(answers: Answers) -> list[Section]:
     """The section with the milliseconds of each role in each stage of each case."""
     cells = []
     for _, rows in answers.breakdown.groupby([*SETTING, "stage"], dropna=False, sort=False):
-        case, by_role = rows.iloc[0], rows.groupby("role")["ms"].sum()
+        case, by_role = rows.iloc[0], rows.groupby("role")[["ms", "floor_ms"]].sum(min_count=1)
         cells.append({
             "case": ", ".join(in_words(name, case[name]) for name in ("model", "batch", "resolution")),
             "lowering": str(case["lowering"]),
             **{name: str(case[name]) for name in step_column(answers.breakdown)},
             "window": number(case["window"]),
             "stage": number(case["stage"]),
-            **{f"{role} (ms)": number(by_role.get(role)) for role in ROLES},
+            **{f"{role} (ms)": _part(by_role, role) for role in ROLES},
             "sum (ms)": number(rows["ms"].sum()),
         })  # fmt: skip
     return section("Where the time goes", BREAKDOWN_NOTE, Table(tuple(cells))) if cells else []
+
+
+def _part(by_role: pd.DataFrame, role: str) -> str:
+    """ "0.52 (61%)": a part's milliseconds, and where peaks are known how near they are to the part's floor."""
+    if role not in by_role.index:
+        return ""
+    ms, floor_ms = by_role.loc[role]
+    return number(ms) + (f" ({of_floor(floor_ms / ms)})" if ms and not pd.isna(floor_ms) else "")

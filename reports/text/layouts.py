@@ -4,7 +4,7 @@ import pandas as pd
 
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.slices import all_in_words
-from mixprof.reports.text.markdown import ORDER, Section, Table, bounded, section
+from mixprof.reports.text.markdown import ORDER, Section, Table, bounded, of_floor, section
 from mixprof.reports.text.verdict import PLACE
 
 WHERE = ["dtype", "lowering", "device", "step", *PLACE]
@@ -27,5 +27,6 @@ def _line(row: pd.Series, with_run: bool) -> dict[str, str]:
         "where": all_in_words(row[WHERE].to_dict()),
         "faster": f"{row['layout']} over channels_last" if ahead else f"channels_last over {row['layout']}",
         "times": times,
+        "of floor": of_floor(row["attainable_share"]),
         "decided": "no interval" if pd.isna(low) else "not decided" if low <= 1 <= high else "decided",
     }

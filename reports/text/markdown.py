@@ -76,6 +76,11 @@ def number(value: Any, divisor: float = 1) -> str:
     return f"{scaled:,.0f}" if abs(scaled) >= 1000 else f"{scaled:.4g}"
 
 
+def of_floor(share: Any) -> str:
+    """How near a latency is to its floor, the longer of arithmetic and least bytes: "73%"; empty where unknown."""
+    return "" if pd.isna(share) else f"{share:.0%}"
+
+
 def bounded(value: Any, low: Any, high: Any) -> str:
     """An estimate and its interval, three digits each: "2.1 [1.9, 2.3]"; without bounds where they are missing."""
     if pd.isna(value):

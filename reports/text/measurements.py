@@ -7,7 +7,7 @@ import pandas as pd
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.slices import all_in_words, lowering_order
 from mixprof.reports.text.engines import built_only
-from mixprof.reports.text.markdown import ORDER, Part, Section, Table, number, section, words
+from mixprof.reports.text.markdown import ORDER, Part, Section, Table, number, of_floor, section, words
 
 RARELY_VARIED = ("device", "layout", "mode", "step")
 MEBIBYTE, BILLION = 2**20, 1e9
@@ -52,6 +52,7 @@ def _ok_cells(row: pd.Series, names: Iterable[str]) -> dict[str, str]:
         **{name: words(row[name]) for name in names},
         "latency (ms)": latency_text(row),
         **_of_host(row),
+        "of floor": of_floor(row["attainable_share"]),
         "launches": number(row["launches"]),
         "images/s": number(row["images_per_s"]),
         "over anchor": number(row["anchor_ratio"]),

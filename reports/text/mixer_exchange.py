@@ -6,7 +6,7 @@ import pandas as pd
 
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.slices import in_words, step_column
-from mixprof.reports.text.markdown import Section, Table, bounded, number, section, words
+from mixprof.reports.text.markdown import Section, Table, bounded, number, of_floor, section, words
 
 COUNTS = {"params": ("parameters (M)", 1e6), "macs": ("MACs (M)", 1e6), "allocator_peak_bytes": ("peak (MiB)", 2**20)}
 NOTE = (
@@ -43,6 +43,8 @@ def _cells(row: pd.Series, names: list[str]) -> dict[str, str]:
         "ratio": bounded(row["ratio"], row["ratio_low"], row["ratio_high"]) + " (host-bound)" * bool(row["host_bound"])
         if ok
         else row["status"],
+        "of floor, own": of_floor(row["own_share"]),
+        "other of floor": of_floor(row["other_share"]),
         "difference (ms)": bounded(*difference) if ok else "",
         **{title: _signed(row[name], unit) for name, (title, unit) in COUNTS.items()},
     }

@@ -9,13 +9,14 @@ from mixprof.reports.text.engines import breakdown, built, proof_of_lowering
 from mixprof.reports.text.fleet import fleet
 from mixprof.reports.text.growth import crossings, growth
 from mixprof.reports.text.layouts import layouts
-from mixprof.reports.text.markdown import ORDER, Section, number, plain_table, words
+from mixprof.reports.text.markdown import ORDER, Section, number, of_floor, plain_table, words
 from mixprof.reports.text.measurements import SIMULATED, counts_in_words, failures, latency_text, measurements, varying
 from mixprof.reports.text.method import Manifests, environment, method
 from mixprof.reports.text.missing import not_measured
 from mixprof.reports.text.mixer_exchange import mixer_exchange
 from mixprof.reports.text.observed import what_ran, what_the_gpu_did
 from mixprof.reports.text.roofline import predicted_memory, roofline
+from mixprof.reports.text.training import training
 from mixprof.reports.text.verdict import every_ratio, verdict
 
 
@@ -28,7 +29,7 @@ def summary(answers: Answers, manifests: Manifests) -> str:
 
 
 def first(answers: Answers, manifests: Manifests) -> list[Section]:
-    """The sections that a reader wants first: the verdict, its limits, the mixers exchanged, the engines."""
+    """The sections that a reader wants first: the verdict, its limits, mixers exchanged, engines, training."""
     return [
         *verdict(answers),
         *not_measured(answers, manifests),
@@ -36,6 +37,7 @@ def first(answers: Answers, manifests: Manifests) -> list[Section]:
         *mixer_exchange(answers),
         *layouts(answers),
         *what_each_gives(answers),
+        *training(answers),
     ]
 
 
@@ -58,6 +60,7 @@ def short(run: str | Path) -> str:
         {
             **{name: words(row[name]) for name in dict.fromkeys(names)},
             "latency (ms)": latency_text(row),
+            "of floor": of_floor(row["attainable_share"]),
             "images/s": number(row["images_per_s"]),
             "status": row["status"] + (f": {row['reason']}" if row["reason"] else ""),
         }

@@ -9,7 +9,7 @@ from mixprof.data.case import STEP
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.ratios import Pair
 from mixprof.reports.answers.slices import USUAL, in_words, step_column
-from mixprof.reports.text.markdown import Part, Section, Table, bounded, section, words
+from mixprof.reports.text.markdown import Part, Section, Table, bounded, of_floor, section, words
 
 TOGETHER = ["run", "lowering", "device", "dtype", "layout", "mode", "step"]  # settings of one line
 PLACE = ["resolution", "batch", "window", "channels"]
@@ -44,7 +44,8 @@ def _line(pair: Pair, where: Mapping[str, Any], rows: pd.DataFrame, answers: Ans
         "who": f"{who} ({pair.fairness})",  # the faster one first, by its estimate
         "how much": "" if best is None else f"{_times(best)} times as fast",
         "where": ", ".join([*under, *([] if best is None else [setting(best)])]),
-        "decided": decided(best),
+        "decided": decided(best) + _on_plain(pair, best),
+        **({"by the floors alone": _by_floors(pair, best)} if len(answers.rooflines) else {}),
         "in all settings": "; ".join(filter(None, [_in_all(pair, known), _missing(rows), swaps])) + ".",
     }
 
@@ -64,6 +65,29 @@ def decided(row: pd.Series | None) -> str:
     answer = "not decided" if row["faster"] == "undecided" else "decided"
     answer += ", provisional: one launch" * (row["interval"] == "within-launch")
     return answer + ", host-bound: forwards wait for the host" * bool(row["host_bound"])
+
+
+def _on_plain(pair: Pair, row: pd.Series | None) -> str:
+    """Whether the faster or the slower one ran as a plain implementation, and which."""
+    if row is None:
+        return ""
+    names = ("convolution", "attention")
+    faster, slower = names if row["ratio"] >= 1 else names[::-1]
+    ran = ((getattr(pair, side), word, row[f"{side}_plain"]) for side, word in ((faster, "wins"), (slower, "loses")))
+    return "".join(f"; {name} {word} on a plain implementation: {how}" for name, word, how in ran if not pd.isna(how))
+
+
+def _by_floors(pair: Pair, row: pd.Series | None) -> str:
+    """ "depthwise_conv, 1.8 times as fast (they reach 61% and 40%)": what arithmetic and least bytes would say."""
+    if row is None or pd.isna(row["floor_ratio"]):
+        return ""
+    ratio, names = row["floor_ratio"], (pair.convolution, pair.attention)
+    shares = [of_floor(row[f"{side}_attainable_share"]) for side in ("convolution", "attention")]
+    first, times = (0, ratio) if ratio >= 1 else (1, 1 / ratio)
+    return (
+        f"{names[first]}, {bounded(times, None, None)} times as fast ({names[0]} is at {shares[0]} of its floor, "
+        + (f"{names[1]} at {shares[1]})")
+    )
 
 
 def _in_all(pair: Pair, known: pd.DataFrame) -> str:
@@ -134,4 +158,9 @@ def _cells(row: pd.Series, names: list[str]) -> dict[str, str]:
     ratio = bounded(row["ratio"], row["ratio_low"], row["ratio_high"]) or str(row["status"])
     ratio += " (host-bound)" * bool(row["host_bound"])
     faster = "" if pd.isna(row["faster"]) else str(row["faster"])
-    return {**{name: words(row[name]) for name in names}, "ratio": ratio, "faster": faster}
+    floors = {
+        "by the floors": bounded(row["floor_ratio"], None, None),
+        "attention of floor": of_floor(row["attention_attainable_share"]),
+        "convolution of floor": of_floor(row["convolution_attainable_share"]),
+    }
+    return {**{name: words(row[name]) for name in names}, "ratio": ratio, **floors, "faster": faster}

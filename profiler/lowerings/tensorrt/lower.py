@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mixprof.data import cache
+from mixprof.data.case import QUANTIZED
 from mixprof.data.errors import Unsupported, first_line
 from mixprof.data.parsing import parse_bytes
 from mixprof.lowerings import Lowered, Proof, Target, cast, convert, quantize
@@ -63,25 +64,29 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
         # torch.export takes an axis of length 1 for one that is always 1.
         example = tuple(torch.cat([x, x]) if dynamic and len(x) == 1 else x for x in inputs)
         export(module, example, path, dynamic)
-    return _quantized(path, inputs, target) if target.dtype == "int8" else lower_file(path, inputs, target)
-
-
-def _quantized(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
-    """Quantize a graph, build its engine, and add which of the engine's products are in integers."""
-    import onnx
-
-    made = quantize.quantized(path, inputs, target)
-    own = made.with_suffix(f".{target.name}.onnx")
-    cache.write(own, quantize.with_float_biases(onnx.load(str(made))).SerializeToString(deterministic=True))
-    lowered = lower_file(own, inputs, target)
-    fields, operators = quantize.described(lowered, made, inputs), Graph.read(own.read_bytes()).operators
-    products = proof.integer_products(lowered.proof["layers"], operators)
-    ran = quantize.executed(products, fields["proof"]["kept_in_float"], target.name)
-    return replace(lowered, **{**fields, "proof": {**fields["proof"], **ran}})
+    path = quantize.quantized(path, inputs, target) if target.dtype in QUANTIZED else path
+    return lower_file(path, inputs, target)
 
 
 def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
-    """Lower an ONNX file at its inputs' shapes, these in the graph's order."""
+    """Lower an ONNX file at its inputs' shapes, these in the graph's order. For int8 and fp8 it is a quantized one."""
+    return _quantized(path, inputs, target) if target.dtype in QUANTIZED else _lower_graph(path, inputs, target)
+
+
+def _quantized(made: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
+    """Build a quantized graph's engine, and add which of the engine's products are in it."""
+    import onnx
+
+    own = made.with_suffix(f".{target.name}.onnx")
+    cache.write(own, quantize.with_float_biases(onnx.load(str(made))).SerializeToString(deterministic=True))
+    lowered = _lower_graph(own, inputs, target)
+    fields, operators = quantize.described(lowered, made, inputs), Graph.read(own.read_bytes()).operators
+    products = proof.quantized_products(lowered.proof["layers"], operators, target.dtype)
+    ran = quantize.executed(products, fields["proof"]["kept_in_float"], target.name, target.dtype)
+    return replace(lowered, **{**fields, "proof": {**fields["proof"], **ran}})
+
+
+def _lower_graph(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
     index, trt, onnx, start = _device_index(target), build.load(target.name), path.read_bytes(), time.perf_counter()
     graph = Graph.read(onnx)
     feeds = dict(zip(graph.inputs, inputs, strict=True))

@@ -12,6 +12,7 @@ from typing import Any
 from mixprof.lowerings import Proof
 
 BYTES = {"Float": 4, "Half": 2, "BFloat16": 2, "Int64": 8, "Int32": 4, "Int8": 1, "UInt8": 1, "Bool": 1, "FP8": 1}
+NAMES = {"int8": "Int8", "fp8": "FP8"}  # in an engine's layers
 PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "Attention"}  # ONNX operators that multiply matrices
 SECTIONS = ("Inputs", "Constants", "Outputs")
 TENSOR = re.compile(
@@ -121,8 +122,10 @@ def summarize(layers: Sequence[Layer], operators: Mapping[str, str], outputs: It
     }
 
 
-def integer_products(layers: Sequence[Mapping[str, Any]], operators: Mapping[str, str]) -> dict[str, tuple[str, bool]]:
-    """ONNX node of a product -> the kind of the layer that computes it, and whether that reads or writes int8.
+def quantized_products(
+    layers: Sequence[Mapping[str, Any]], operators: Mapping[str, str], dtype: str
+) -> dict[str, tuple[str, bool]]:
+    """ONNX node of a product -> the kind of the layer that computes it, and whether that reads or writes the dtype.
 
     layers: those of `summarize`. A generated kernel ("kgen") also quantizes beside a product: it counts alone only.
     """
@@ -132,4 +135,4 @@ def integer_products(layers: Sequence[Mapping[str, Any]], operators: Mapping[str
             if operators.get(node) in PRODUCTS:
                 found.setdefault(node, []).append(layer)
     computing = {node: [one for one in of if one["kind"] != "kgen"] or of for node, of in found.items()}
-    return {node: (of[0]["kind"], any("Int8" in one["dtypes"] for one in of)) for node, of in computing.items()}
+    return {node: (of[0]["kind"], any(NAMES[dtype] in one["dtypes"] for one in of)) for node, of in computing.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ def launches(task: Task) -> Iterator[Launch]:
     if reason is not None:
         yield replace(reason, environment=replace(reason.environment, origin=task.node))
         return
+    usual_priority()
     with node_lock.timing(task.entry.case.device), tempfile.TemporaryDirectory(prefix="mixprof-node-") as folder:
         for round in task.rounds:
             began = time.time()
@@ -68,6 +70,16 @@ def launches(task: Task) -> Iterator[Launch]:
             yield replace(launch, round=round, environment=environment)
             if launch.status != "ok":
                 return
+
+
+def usual_priority() -> int:
+    """Give this process, and those it starts, the priority of the one that started it; what it has then.
+
+    Ray makes workers nicer than their node by 15: whatever else runs there would take their CPU. Not every user may.
+    """
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, os.getppid()))
+    return os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def _launch(task: Task, round: int, scratch: Path) -> Launch:
@@ -88,10 +100,12 @@ def survey(measure: Measure, sources: dict[str, Source]) -> Machine:
 
     sources: by the model's name, those that came from the user's own folder.
     """
+    niceness = usual_priority()
     with _asked("cpu", measure) as asked:
         for name, source in sources.items():
             _refuse_absent(name, source, asked)
-        return decode(asked.ask("environment"), Machine)
+        machine = decode(asked.ask("environment"), Machine)
+        return replace(machine, informing={**machine.informing, "niceness": niceness})
 
 
 def _refuse_absent(name: str, source: Source, asked: Asked) -> None:

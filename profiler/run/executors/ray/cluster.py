@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mixprof.data.errors import UsageError, one_line
+from mixprof.data.errors import UsageError, first_line, one_line
+from mixprof.data.launch import Launch
 from mixprof.data.parsing import nearest
+from mixprof.run.executors import node as on_node
 
 LABEL, RESOURCE = "ray.io/accelerator-type", "accelerator_type:"
 KNOCK_S = 10.0
@@ -127,3 +129,56 @@ def on(node: Node, function: Callable[..., Any], device: str | None) -> Any:
         max_retries=0,
         scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
     )
+
+
+class Lost(Exception):
+    """A task whose node or worker is gone, or that could not be carried out; the message says how.
+
+    before: its node went before anything began. refused: the node cannot run it.
+    """
+
+    def __init__(self, reason: str, *, before: bool = False, refused: bool = False):
+        super().__init__(reason[:300])
+        self.before, self.refused = before, refused
+
+
+class RayTasks:
+    """Cases as tasks of the cluster that was joined."""
+
+    def nodes(self) -> list[Node]:
+        return nodes()
+
+    def start(self, node: Node, task: on_node.Task) -> Any:
+        """Begin a case; its launches arrive one by one."""
+        return on(node, on_node.launches, task.entry.case.device).remote(task)
+
+    def ready(self, streams: list[Any], timeout_s: float) -> list[Any]:
+        """The streams that have a launch or are over: one within the time, and all others that have by then."""
+        import ray
+
+        if ray.wait(streams, num_returns=1, timeout=timeout_s)[0]:
+            return list(ray.wait(streams, num_returns=len(streams), timeout=0)[0])
+        return []
+
+    def receive(self, stream: Any) -> Launch | None:
+        """The next launch; None at the end. Raises Lost."""
+        import ray
+
+        try:
+            launch: Launch = ray.get(next(stream))
+            return launch
+        except StopIteration:
+            return None
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None) or error
+            raise Lost(
+                f"{type(error).__name__}: {first_line(cause)}",
+                before=isinstance(error, ray.exceptions.TaskUnschedulableError),
+                refused=isinstance(error, ray.exceptions.RayTaskError),
+            ) from error
+
+    def cancel(self, stream: Any) -> None:
+        """End a case and its worker."""
+        import ray
+
+        ray.cancel(stream, force=True)

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from mixprof.data.errors import first_line
 from mixprof.data.launch import Launch
 from mixprof.data.messages import Machine
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 from mixprof.run.executors import node as on_node
-from mixprof.run.executors.ray import cluster
-from mixprof.run.executors.ray.cluster import Node
+from mixprof.run.executors.ray.cluster import Lost, Node
 from mixprof.run.journal import Journal
 from mixprof.run.progress import Progress
 
 TRIES = 5  # launches of a case that may be lost before it counts as crashed
-WAIT_S = 1.0
+GONE_S = 10.0  # for which a node may be away before its case is given up: behind a cut cable a task never fails
+WAIT_S = 1.0  # for a launch to arrive, and between two looks at which nodes are up
+
+
+class Tasks(Protocol):
+    """A cluster that runs cases as tasks, each a stream of launches: `cluster.RayTasks`, or a simulation."""
+
+    def nodes(self) -> list[Node]: ...
+
+    def start(self, node: Node, task: on_node.Task) -> Any: ...
+
+    def ready(self, streams: list[Any], timeout_s: float) -> list[Any]:
+        """Those of the streams, at least one within the time, that have a launch or are over."""
+
+    def receive(self, stream: Any) -> Launch | None:
+        """A launch, None at the end of the stream. Lost where its node or worker is gone."""
+
+    def cancel(self, stream: Any) -> None: ...
 
 
 @dataclass
@@ -60,29 +76,52 @@ class Running:
 class Dispatch:
     """The loop of a sweep over a cluster. At most one case a free device is sent: the rest waits here."""
 
+    tasks: Tasks
     beds: list[Bed]
     measure: Measure
     progress: Progress
     stop: Callable[[], bool]
     newcomers: Callable[[list[Node]], None]  # hears which nodes are up
-    running: list[Running] = field(default_factory=list)
+    running: dict[str, list[Running]] = field(default_factory=dict)  # by the node's id
+    up: list[Node] = field(default_factory=list)
+    looked: float = float("-inf")
+    missed: dict[str, float] = field(default_factory=dict)  # since when a node with a case on it is not up
 
     def run(self) -> None:
         """Until every case has its record; after `stop()` each running launch is waited for and no other begun."""
         try:
-            while self.running or (not self.stop() and any(bed.waiting for bed in self.beds)):
+            while self._all() or (not self.stop() and any(bed.waiting for bed in self.beds)):
                 if not self.stop():
-                    self._send(cluster.nodes())
+                    self._look()
+                    self._send()
                 self._receive()
         finally:
-            for one in self.running:
-                self._cancel(one)
+            for one in self._all():
+                self.tasks.cancel(one.stream)
 
-    def _send(self, up: list[Node]) -> None:
-        self.newcomers(up)
+    def _all(self) -> list[Running]:
+        return list(itertools.chain.from_iterable(self.running.values()))
+
+    def _look(self) -> None:
+        """See which nodes are up, at most once a second: a cluster takes milliseconds to tell of hundreds."""
+        if time.monotonic() - self.looked >= WAIT_S:
+            self.up, self.looked = self.tasks.nodes(), time.monotonic()
+            self.newcomers(self.up)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Take what runs on a node that is away for lost, though nobody says so."""
+        away = {node for node, running in self.running.items() if running} - {node.id for node in self.up}
+        self.missed = {node: self.missed.get(node, self.looked) for node in away}
+        for node in [node for node, since in self.missed.items() if self.looked - since >= GONE_S]:
+            for one in list(self.running[node]):
+                self.tasks.cancel(one.stream)
+                self._lose(one, Lost("the cluster says that it is gone"))
+
+    def _send(self) -> None:
         for bed in self.beds:
-            mine = [node for node in up if node.id in bed.nodes]
-            for node in mine:
+            mine = [node for node in self.up if node.id in bed.nodes]
+            for node in mine if bed.waiting else ():
                 while bed.waiting and self._is_free(node, bed.waiting[0].entry.case.device):
                     self._start(bed, bed.waiting.popleft(), node)
             if bed.waiting and not mine and not bed.deserted:
@@ -91,7 +130,7 @@ class Dispatch:
 
     def _is_free(self, node: Node, device: str) -> bool:
         """Whether nothing that a timing must not run beside runs on the node."""
-        beside = [one.job.entry.case.device for one in self.running if one.node.id == node.id]
+        beside = [one.job.entry.case.device for one in self.running.get(node.id, ())]
         if not device.startswith("cuda"):
             return not beside
         return len(beside) < node.gpus and all(other.startswith("cuda") for other in beside)
@@ -100,68 +139,56 @@ class Dispatch:
         case, rounds = job.entry.case, bed.journal.remaining(job.entry.case)
         task = on_node.Task(job.entry, self.measure, rounds, node.name, job.lost)
         self.progress.begin(case, rounds[0])
-        self.running.append(Running(bed, job, node, cluster.on(node, on_node.launches, case.device).remote(task)))
+        self.running.setdefault(node.id, []).append(Running(bed, job, node, self.tasks.start(node, task)))
 
     def _receive(self) -> None:
         """Take what arrives within a second."""
-        import ray
-
-        streams = [one.stream for one in self.running]
-        ready = ray.wait(streams, num_returns=1, timeout=WAIT_S)[0] if streams else _sleep()
-        for one in [one for one in self.running if any(one.stream is stream for stream in ready)]:
-            self._take(one)
+        by_stream = {id(one.stream): one for one in self._all()}
+        streams = [one.stream for one in by_stream.values()]
+        for stream in self.tasks.ready(streams, WAIT_S) if streams else _sleep():
+            self._take(by_stream[id(stream)])
 
     def _take(self, one: Running) -> None:
-        import ray
-
         try:
-            launch: Launch = ray.get(next(one.stream))
-        except StopIteration:
-            self.running.remove(one)
-            return
-        except ray.exceptions.RayError as error:
+            launch = self.tasks.receive(one.stream)
+        except Lost as error:
             self._lose(one, error)
+            return
+        if launch is None:
+            self._end(one)
             return
         one.job.lost = 0
         self._add(one, launch)
         if self.stop():
-            self._cancel(one)
-            self.running.remove(one)
+            self.tasks.cancel(one.stream)
+            self._end(one)
+
+    def _end(self, one: Running) -> None:
+        self.running[one.node.id].remove(one)
 
     def _add(self, one: Running, launch: Launch) -> None:
         one.bed.journal.add(one.job.entry.case, launch)
         self.progress.end(one.job.entry.case, launch)
 
-    def _lose(self, one: Running, error: Exception) -> None:
+    def _lose(self, one: Running, error: Lost) -> None:
         """Launch a case anew whose node, or worker there, is gone; the launches of it that arrived stay."""
-        import ray
-
-        self.running.remove(one)
+        self._end(one)
+        self.looked = float("-inf")
         case, rounds = one.job.entry.case, one.bed.journal.remaining(one.job.entry.case)
         if not rounds:
             return
-        if isinstance(error, ray.exceptions.TaskUnschedulableError):  # it went before anything began
+        if error.before:
             one.bed.waiting.append(one.job)
             return
         one.job.lost += 1
-        reason = f"{type(error).__name__}: {first_line(_cause(error))}"[:300]
-        if isinstance(error, ray.exceptions.RayTaskError):
+        if error.refused:
             one.bed.nodes.discard(one.node.id)
-            say(f"node {one.node.name} ({one.node.address}) is used no more: {reason}")
+            say(f"node {one.node.name} ({one.node.address}) is used no more: {error}")
         if one.job.lost < TRIES:
-            say(f"node {one.node.name} was lost with round {rounds[0] + 1} of {case.label()}, launched anew: {reason}")
+            say(f"node {one.node.name} was lost with round {rounds[0] + 1} of {case.label()}, launched anew: {error}")
             one.bed.waiting.append(one.job)
         else:
-            self._add(one, Launch("crashed", f"lost with its node or worker {TRIES} times: {reason}", round=rounds[0]))
-
-    def _cancel(self, one: Running) -> None:
-        import ray
-
-        ray.cancel(one.stream, force=True)
-
-
-def _cause(error: Exception) -> BaseException:
-    return getattr(error, "cause", None) or error
+            self._add(one, Launch("crashed", f"lost with its node or worker {TRIES} times: {error}", round=rounds[0]))
 
 
 def _sleep() -> list[Any]:

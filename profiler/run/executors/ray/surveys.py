@@ -10,7 +10,7 @@ from typing import Any
 
 from mixprof.data import fleet, run_folder
 from mixprof.data.errors import NotTrusted, UsageError, first_line
-from mixprof.data.manifest import Manifest, Origin
+from mixprof.data.manifest import Environment, Manifest, Origin
 from mixprof.data.messages import Machine
 from mixprof.plan.axes import Planned, Source
 from mixprof.plan.settings import Measure
@@ -29,6 +29,7 @@ class Asker:
     planned: list[Planned]
     measure: Measure
     code: Mapping[str, str]
+    made: list[Manifest] = field(default_factory=list)  # the first, with what does not depend on the machine
 
     def ask(self, node: Node) -> Any:
         """The survey of a node, as a task."""
@@ -54,7 +55,11 @@ class Asker:
 
     def manifest(self, label: str | None, machine: Machine) -> Manifest:
         """The manifest of a run on such machines that begins now."""
-        return replace(manifest_of(self.planned, self.measure, machine, self.code), accelerator=label)
+        if not self.made:
+            self.made.append(manifest_of(self.planned, self.measure, machine, self.code))
+        devices = {entry.case.device for entry in self.planned}
+        environment = Environment(machine.testbed_of(devices), machine.informing)
+        return replace(self.made[0], environment=environment, versions=machine.versions, accelerator=label)
 
     def sent(self, entry: Planned) -> Planned:
         """A case as it travels: without what only this process can ask."""
