@@ -1,4 +1,4 @@
-"""Bytes that the Triton kernels touch, noted address by address in the interpreter: rows of JSON. See triton_kernels.py.
+"""Bytes that the Triton kernels touch, noted by address in the interpreter: rows of JSON. See triton_kernels.py.
 
 In sectors of 32 bytes, which is what a GPU moves. `touched` counts each sector once: DRAM traffic where the L2 cache
 keeps what programs share, as it can here (the largest tensor has 1.8 MB). `by programs` counts a sector once for each

@@ -6,7 +6,7 @@ is right: torch's convolution, a sum over unfolded neighbours, and the mixers as
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,29 +27,25 @@ SHIFT, MASKED = [1, 1], -100.0
 Row = dict[str, Any]
 
 
-def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    """torch's grouped convolution: kernels of each image (B or 1, K*K, C). (B, H, W, C) -> (B, H, W, C)."""
+def convolved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """torch's grouped convolution, then a ReLU; kernels (B or 1, K*K, C). (B, H, W, C) -> (B, H, W, C)."""
     (batch, height, width, dim), window = x.shape, int(weight.shape[1] ** 0.5)
     kernels = weight.expand(batch, -1, -1).transpose(1, 2).reshape(batch * dim, 1, window, window)
     one = x.permute(0, 3, 1, 2).reshape(1, batch * dim, height, width)
     mixed = F.conv2d(one, kernels, padding=window // 2, groups=batch * dim)
     mixed = mixed.view(batch, dim, height, width).permute(0, 2, 3, 1)
-    mixed = mixed if bias is None else mixed + bias
-    return mixed.relu() if relu else mixed
+    return (mixed + bias).relu()
 
 
-def aggregated(
-    x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None, shift: Tensor | None, relu: bool
-) -> Tensor:
-    """All taps, all neighbours, one sum. (B, H, W, C) -> (B, H, W, C)."""
+def aggregated(given: list[Tensor]) -> Tensor:
+    """All taps, all neighbours, one sum, scaled, shifted, rectified. (B, H, W, C) -> (B, H, W, C)."""
+    x, hidden, weight, bias, scale, shift = given
     (batch, height, width, dim), (taps, _, groups) = x.shape, weight.shape
     kernels = torch.einsum("bhwd,tdg->bhwtg", hidden.relu(), weight) + bias
     around = F.unfold(x.permute(0, 3, 1, 2), int(taps**0.5), padding=int(taps**0.5) // 2)
     around = around.view(batch, dim // groups, groups, taps, height, width)
     mixed = torch.einsum("bigtyx,byxtg->byxig", around, kernels).reshape(x.shape)
-    mixed = mixed if scale is None else mixed * scale
-    mixed = mixed if shift is None else mixed + shift
-    return mixed.relu() if relu else mixed
+    return (mixed * scale + shift).relu()
 
 
 def drawn(*shapes: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
@@ -65,14 +61,14 @@ def of_operators() -> Iterator[Row]:
     for dtype, limit in TOLERANCE.items():
         for batch, height, width, dim, window, images in ((1, 5, 9, 40, 3, 1), (2, 4, 7, 33, 7, 2)):
             x, weight, bias = drawn((batch, height, width, dim), (images, window**2, dim), (dim,), dtype=dtype)
-            right = convolved(x.double(), weight.double(), bias.double(), True)
+            right = convolved(x.double(), weight.double(), bias.double())
             of = f"{images} x {window}x{window}, {tuple(x.shape)}"
             yield row("depthwise", of, dtype, error(depthwise.depthwise(x, weight, bias, True), right), limit)
         for shape, window, groups in (((1, 5, 9, 96), 3, 32), ((2, 3, 4, 208), 3, 16)):
             inner, dim = shape[3] // 4, shape[3]
             sizes = (shape, (*shape[:3], inner), (window**2, inner, groups), (window**2, groups), (dim,), (dim,))
             given = drawn(*sizes, dtype=dtype)
-            right = aggregated(*(each.double() for each in given), True)
+            right = aggregated([each.double() for each in given])
             of = f"{window}x{window}, {groups} groups, {shape}"
             yield row("inhomogeneous", of, dtype, error(inhomogeneous.inhomogeneous(*given, True), right), limit)
 
@@ -99,14 +95,14 @@ def of_mixers() -> Iterator[Row]:
 
 def of_gradients() -> Iterator[Row]:
     """gradcheck in float64, and the schema, fake and tracing of each operator."""
-    checks: list[tuple[str, Callable[..., Tensor], list[tuple[int, ...]], tuple[Any, ...]]] = [
+    checks: list[tuple[str, Any, list[tuple[int, ...]], tuple[Any, ...]]] = [
         ("depthwise", depthwise.depthwise, [(2, 2, 3, 2), (1, 9, 2), (2,)], (True,)),
         ("depthwise of each image", depthwise.depthwise, [(2, 2, 3, 2), (2, 9, 2), (2,)], (False,)),
         (
             "inhomogeneous",
             inhomogeneous.inhomogeneous,
             [(1, 2, 2, 32), (1, 2, 2, 3), (9, 3, 16), (9, 16)],
-            (None, None, True),
+            (torch.rand(32, dtype=torch.float64), torch.rand(32, dtype=torch.float64), True),
         ),
         ("window_attention", window_attention.window_attention, [(1, 3, 4, 12), (2, 4, 4), (12,)], (2, SHIFT, MASKED)),
     ]
