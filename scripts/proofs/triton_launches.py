@@ -24,12 +24,12 @@ class Known:
     least_bytes: int
 
 
-def launches(make: Make) -> Iterator[Known]:
-    """Every kernel at the first stage, and the inhomogeneous one at all. make: a tensor of a shape, on any device."""
-    for side, dim in STAGES:
-        yield from _inhomogeneous(make, side, dim)
-    yield from _depthwise(make, *STAGES[0])
+def launches(make: Make, stages: int = len(STAGES)) -> Iterator[Known]:
+    """Every kernel at the first stage, and the inhomogeneous one at more. make: a tensor of a shape, on any device."""
     yield from _attention(make, *STAGES[0])
+    yield from _depthwise(make, *STAGES[0])
+    for side, dim in STAGES[:stages]:
+        yield from _inhomogeneous(make, side, dim)
 
 
 def _depthwise(make: Make, side: int, dim: int) -> Iterator[Known]:

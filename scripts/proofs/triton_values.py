@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import triton.language as tl
 from torch import Tensor
+from triton.runtime import interpreter
 
 from mixprof import models
 from mixprof.metrics.flops import count
@@ -77,19 +79,21 @@ def of_operators() -> Iterator[Row]:
 def of_mixers() -> Iterator[Row]:
     """The mixers as they run, Linears and folded norms around the kernel; padded windows, shifted and not."""
     names = ("depthwise_conv", "dynamic_depthwise_conv", "inhomogeneous_depthwise_conv")
-    cases = [(name, (5, 6), 3) for name in names]
-    cases += [("window_attention", (7, 14), 7), ("window_attention:shifted=true", (9, 16), 7)]
-    for name, sides, window in cases:
+    cases = [(name, (5, 6), 3, torch.float32) for name in names]
+    cases += [("window_attention", (7, 14), 7, dtype) for dtype in TOLERANCE]
+    cases += [("window_attention:shifted=true", (9, 16), 7, dtype) for dtype in TOLERANCE]
+    for name, sides, window, dtype in cases:
         module = models.build(name, resolution=sides, window=window, channels=64).double()
         for tensor in [*module.parameters(), *module.buffers()]:
             if tensor.is_floating_point():
                 tensor.copy_(0.5 + torch.rand_like(tensor) if tensor.dim() == 1 else torch.randn_like(tensor) / 8)
-        x = torch.randn(2, *sides, 64, dtype=torch.float64)
+        module, x = module.to(dtype).double(), torch.randn(2, *sides, 64).to(dtype).double()
         right, macs = module(x), count(module, x).macs
-        kernel = models.specialize(module.float(), "eager", {"": "triton"})
-        spared = macs - count(kernel, x.float()).macs  # products of padded positions, which are rows of biases
+        kernel = models.specialize(module, "eager", {"": "triton"}).to(dtype)
+        spared = macs - count(kernel, x.to(dtype)).macs  # products of padded positions, which are rows of biases
         padded = name.startswith("window") and (sides[0] % window or sides[1] % window)
-        one = row(name, f"{window}x{window}, {tuple(x.shape)}", torch.float32, error(kernel(x.float()), right), 2e-6)
+        limit = TOLERANCE[dtype]
+        one = row(name, f"{window}x{window}, {tuple(x.shape)}", dtype, error(kernel(x.to(dtype)), right), limit)
         yield {**one, "right": one["right"] and (spared > 0 if padded else spared == 0)}
 
 
@@ -119,7 +123,19 @@ def row(kernel: str, of: str, dtype: torch.dtype, largest: float, limit: float) 
     return {"kernel": kernel, "of": of, "dtype": str(dtype)[6:], "error": words, "right": largest < limit}
 
 
+def read_bfloat16() -> None:
+    """Have the interpreter multiply the values of bfloat16: its own products take their bits for whole numbers."""
+    builder = interpreter.InterpreterBuilder
+    product = builder.create_dot
+
+    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return product(self, *(self.cast_impl(x, tl.float32) if x.dtype == tl.bfloat16 else x for x in (a, b)), *rest)
+
+    builder.create_dot = create_dot
+
+
 if __name__ == "__main__":
+    read_bfloat16()
     torch.manual_seed(0)
     for operator in (operator for group in OPERATORS for operator in group):
         operator.register_kernel("cpu")(operator._init_fn)
