@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixprof.models.layers import channels_first, channels_last
+from mixprof.models.registry import OWN
 
 Rows = Callable[[Tensor, Callable[[int], Tensor], Tensor, int], Tensor]
 
@@ -21,11 +22,15 @@ AGGREGATION_OF_LOWERING = {
     "tensorrt": "unfold_sum",
     "tensorrt_rtx": "unfold_sum",
 }
+OWN_BACKWARD = "shift_own_backward"  # in training: see aggregation_backward.py
 
 
-def choose(override: str | None, lowering: str | None) -> str:
+def choose(override: str | None, lowering: str | None, *, training: bool) -> str:
     """The formulation to run: the override, else what suits the lowering; without one, what counters know."""
-    return override or ("matmul" if lowering is None else AGGREGATION_OF_LOWERING[lowering])
+    if lowering is not None:
+        return override or AGGREGATION_OF_LOWERING[lowering]
+    published = OWN_BACKWARD if training else "matmul"
+    return published if override is None or override in OWN else override
 
 
 def neighbours(x: Tensor, window: int, groups: int) -> Tensor:

@@ -4,12 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mixprof.models.registry import OWN
+
 CPU_SDPA_KEYS = 192  # from about this many keys on, blocking wins over two batched products on a CPU
 
 
 def choose(override: str | None, lowering: str | None, device: torch.device, keys: int) -> str:
     """The formulation to run: the override, else what is fastest for the lowering, the device and so many keys."""
-    if override is not None:
+    if override is not None and (lowering is not None or override not in OWN):
         return override
     if lowering == "eager" and device.type == "cpu":
         return "baddbmm" if keys < CPU_SDPA_KEYS else "sdpa"

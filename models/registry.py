@@ -15,9 +15,11 @@ SAMPLING = {"aggregation": ("grid_sample", "gather")}
 SCAN = {"scan": ("chunked", "doubling")}
 AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
 KERNELS = {"aggregation": (*AGGREGATION["aggregation"], CPP)}  # where the aggregation has one of its own
+WINDOWED = {"attention": (*ATTENTION["attention"], CPP)}
 FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION) | frozenset(SCAN)
 PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
 TRITON = "triton"  # positions are mixed in a Triton kernel of our own
+OWN = (CPP, TRITON)  # which a published module, what is counted, never runs
 # Behind a formulation's name: its Linears run as the 1x1 convolutions that they are, or in a C++ kernel of our own.
 POINTWISE, CPP_LINEAR = "+1x1", "+cpp"
 LINEARS = ("", POINTWISE, CPP_LINEAR)
@@ -134,7 +136,7 @@ _DWNET_PAPER = "Han et al., ICLR 2022 (arXiv 2106.04263), table 2"
 MODELS: dict[str, Entry] = {
     "window_attention": Entry(
         "mixer", f"{_MIXERS}.window_attention:WindowAttention",
-        options={**ATTENTION, "shifted": ("true", "false")}, on_cuda=(TRITON,), plain=PLAIN_ATTENTION,
+        options={**WINDOWED, "shifted": ("true", "false")}, on_cuda=(TRITON,), plain=PLAIN_ATTENTION,
         compared_with={"depthwise_conv": "the two mixers by themselves"},
     ),
     "global_attention": Entry(

@@ -1,5 +1,7 @@
 """The C++ kernels against float64, in every dtype and at shapes that no block divides."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from mixprof.models.kernels.cpu.linear import CppLinear
 
 needs_compiler = pytest.mark.skipif(build.compiler_here() is None, reason="there is no C++ compiler")
 SHAPES = [(1, 56, 56, 96, 7), (2, 5, 7, 96, 3), (3, 1, 1, 32, 5), (1, 9, 2, 160, 7), (1, 3, 26, 64, 9)]
+WINDOWS = [(1, 14, 14, 96, 7), (2, 9, 13, 64, 7), (1, 3, 5, 32, 7), (1, 12, 25, 32, 11), (3, 4, 4, 32, 1)]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2}
 
 
@@ -37,6 +40,21 @@ def test_the_inhomogeneous_kernel_is_right(shape, dtype):
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shifted", ["true", "false"])
+@pytest.mark.parametrize("shape", WINDOWS, ids=str)
+@torch.no_grad()
+def test_the_attention_kernel_is_right(shape, shifted, dtype):
+    """Also on maps that windows do not divide, smaller than one, and with more keys than a panel holds."""
+    module, x = mixer_and_input(f"window_attention:shifted={shifted}", *shape)
+    module, x = module.to(dtype).double(), x.to(dtype)
+    expected = module(x.double())
+    kernel = models.specialize(module, "eager", {"": "cpp"}).to(dtype)
+    error = (kernel(x).double() - expected).abs().max() / expected.abs().max()
+    assert error < TOLERANCE[dtype]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(
     ("rows", "depth", "outputs"), [((1,), 1, 1), ((2, 5, 7), 24, 33), ((13,), 96, 64), ((200,), 40, 31)]
 )
@@ -53,6 +71,8 @@ def test_the_product_is_right(rows, depth, outputs, dtype):
 
 @needs_compiler
 def test_the_operators_have_shapes_without_values_and_compiles():
+    for name in ("inhomogeneous", "linear", "window_attention"):
+        importlib.import_module(f"mixprof.models.kernels.cpu.{name}")
     generator = torch.Generator().manual_seed(0)
     shapes = ((1, 4, 5, 32), (1, 4, 5, 8), (9, 8, 32), (9, 32), (32,), (32,))
     operands = [torch.randn(shape, generator=generator) for shape in shapes]
@@ -60,6 +80,8 @@ def test_the_operators_have_shapes_without_values_and_compiles():
     torch.library.opcheck(torch.ops.mixprof.inhomogeneous, (*operands, 3), test_utils=tests)
     product = [torch.randn(shape, generator=generator) for shape in ((2, 3, 8), (2, 8, 32), (64,))]
     torch.library.opcheck(torch.ops.mixprof.linear, (*product, 40), test_utils=tests)
+    attention = [torch.randn(shape, generator=generator) for shape in ((1, 3, 4, 96), (96,), (1, 1, 4, 32))]
+    torch.library.opcheck(torch.ops.mixprof.window_attention, (*attention, 1, 2, 1, 0), test_utils=tests)
 
 
 def test_without_a_compiler_the_reason_is_named(monkeypatch):
@@ -82,3 +104,13 @@ def test_a_folder_that_others_can_write_is_refused(monkeypatch, tmp_path):
 def test_no_graph_holds_the_kernel():
     with pytest.raises(ValueError, match="'cpp' for 'onnxruntime'"):
         models.build("inhomogeneous_depthwise_conv:formulation=cpp", resolution=8, lowering="onnxruntime")
+
+
+@pytest.mark.parametrize("name", ["inhomogeneous_depthwise_conv", "window_attention"])
+def test_what_is_counted_is_the_published_definition(name):
+    x = torch.randn(1, 9, 13, 64)
+    pinned, usual = (
+        models.build(f"{name}{option}", resolution=(9, 13), channels=64) for option in (":formulation=cpp", "")
+    )
+    pinned.load_state_dict(usual.state_dict())
+    assert torch.equal(pinned(x), usual(x))

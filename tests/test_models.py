@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import plain_mixers
 from mixprof import models
 
 # Parameters, and multiply-accumulates at batch 1, 224x224, 1000 classes (Swin and DWNet papers and checkpoints; DeiT).
@@ -24,7 +25,8 @@ COUNTS: dict[str, tuple[int, int | None]] = {
     "vit_s": (22_050_664, None),
     "vit_b": (86_567_656, None),
 }
-MIXERS = [name for name, entry in models.MODELS.items() if entry.kind == "mixer"]
+EVERY_MIXER = [name for name, entry in models.MODELS.items() if entry.kind == "mixer"]
+MIXERS = list(plain_mixers.MIXERS)  # the newer ones go through as much in test_mixers.py and test_formulations.py
 NETWORKS = [name for name, entry in models.MODELS.items() if entry.kind == "network"]
 LOWERINGS = ["eager", "compile:max-autotune", "onnxruntime", "tensorrt", "tensorrt_rtx"]
 VARIANTS = [*MIXERS, "window_attention:shifted=true"]
@@ -87,15 +89,25 @@ def test_multiply_accumulates_are_the_published_count(name, macs):
     assert counter.get_total_flops() == 2 * macs
 
 
-@pytest.mark.parametrize("resolution", [(32, 32), (45, 71)])
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize(
+    ("mixer", "resolution"),
+    [*((mixer, (45, 71)) for mixer in EVERY_MIXER), *((mixer, (32, 32)) for mixer in MIXERS)],
+)
 @pytest.mark.parametrize("family", ["swin_t", "dwnet_t"])
 def test_every_mixer_fits_either_family(family, mixer, resolution):
     module = on_meta(f"{family}:mixer={mixer}", resolution=resolution, num_classes=5)
     assert module(torch.empty(2, 3, *resolution, device="meta")).shape == (2, 5)
 
 
-@pytest.mark.parametrize("name", ["swin_t:mixer=inhomogeneous_depthwise_conv", "dwnet_t:mixer=window_attention"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "swin_t:mixer=inhomogeneous_depthwise_conv",
+        "dwnet_t:mixer=window_attention",
+        "swin_t:mixer=selective_scan",
+        "dwnet_t:mixer=deformable_aggregation",
+    ],
+)
 def test_exchanged_mixer_runs_and_takes_either_layout(name):
     module, image = models.build(name, resolution=(45, 71), num_classes=5), torch.randn(2, 3, 45, 71)
     with torch.no_grad():

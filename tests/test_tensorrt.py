@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import plain_mixers
 from mixprof import lowerings, models
 from mixprof.data import cache
 from mixprof.data.errors import Unsupported, UsageError
@@ -164,7 +165,7 @@ def test_a_module_that_is_built_for_its_resolution_says_so():
         models.build("window_attention", resolution=14, lowering="tensorrt_rtx:dynamic:resolutions=7-14")
 
 
-@pytest.mark.parametrize("name", [name for name in models.MODELS if models.kind(name) == "mixer"])
+@pytest.mark.parametrize("name", [*plain_mixers.MIXERS, "linear_attention", "deformable_aggregation", "selective_scan"])
 def test_every_mixer_multiplies_in_half_precision_alone(tmp_path, name):
     module, x, expected = mixer(name, (9, 11), 3)
     with torch.no_grad():

@@ -75,7 +75,7 @@ def test_a_network_needs_no_gradient_of_its_images(name):
 
 def test_bytes_of_a_step_are_each_operand_once_and_seven_values_of_a_parameter():
     linear, x = step_costs.prepare(nn.Linear(7, 5).to("meta")), torch.empty(3, 7, device="meta").requires_grad_()
-    counts = step_costs.count("train", linear, [x], linear)
+    counts = step_costs.count("train", linear, [x], linear, update_bytes=28)
     forward = 7 * 5 + 5 + 3 * 7 + 3 * 5
     to_input, of_weight = 3 * 5 + 7 * 5 + 3 * 7, 3 * 5 + 3 * 7 + 7 * 5
     assert counts.min_bytes == 4 * (forward + to_input + of_weight + 7 * (7 * 5 + 5))

@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixprof.models.aggregation import FORMULATIONS, choose
+from mixprof.models.aggregation import choose
+from mixprof.models.aggregation_backward import FORMULATIONS
 from mixprof.models.layers import Formulated, channels_first, channels_last, require_heads, require_map, require_odd
 
 REGIONS = 7  # along a side: the map's means over this square of regions are the keys
@@ -30,7 +31,7 @@ class DynamicLargeKernel(Formulated):
     @property
     def formulation(self) -> str:
         """How positions are aggregated."""
-        return choose(self.override, self.lowering)
+        return choose(self.override, self.lowering, training=self.training)
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixprof.models.aggregation import FORMULATIONS, ROWS, choose, flat_rows, shift_flat_rows
+from mixprof.models.aggregation import ROWS, choose, flat_rows, shift_flat_rows
+from mixprof.models.aggregation_backward import FORMULATIONS
 from mixprof.models.folding import affine, as_linear, fold_after, permute_inputs, permute_outputs
 from mixprof.models.kernels.cpu import build, inhomogeneous
 from mixprof.models.kernels.triton import inhomogeneous as triton
@@ -40,7 +41,7 @@ class InhomogeneousConv(Formulated):
     @property
     def formulation(self) -> str:
         """What it currently runs."""
-        best = choose(self.override, self.lowering)
+        best = choose(self.override, self.lowering, training=self.training)
         large = self.override is None and self.lowering == "eager" and self.positions >= FLAT_POSITIONS
         return "shift_flat" if large else best
 
@@ -68,8 +69,6 @@ class InhomogeneousConv(Formulated):
         self.taps = expand.weight.detach().unflatten(0, (-1, GROUPS)).transpose(1, 2).contiguous()
         self.biases = expand.bias.detach().unflatten(0, (-1, GROUPS))
         self.conv2 = nn.Sequential()
-
-        build.library("inhomogeneous")
 
     def arrange(self, reduce: nn.Linear, expand: nn.Linear) -> Tensor | None:
         """Give out kernels as (tap, group) where they are predicted row by row; see fold() for what is returned.

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from mixprof.models.aggregation import FORMULATIONS, choose
+from mixprof.models.aggregation import choose
+from mixprof.models.aggregation_backward import FORMULATIONS
 from mixprof.models.layers import Formulated, require_heads, require_map, require_odd
 
 
@@ -27,7 +28,7 @@ class LocalMlp(Formulated):
     @property
     def formulation(self) -> str:
         """What it currently runs."""
-        return choose(self.override, self.lowering)
+        return choose(self.override, self.lowering, training=self.training)
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

@@ -5,9 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixprof.models.attention import attend, choose
+from mixprof.models.kernels.cpu import build
+from mixprof.models.kernels.cpu import window_attention as cpp
 from mixprof.models.kernels.triton.window_attention import require_fit, window_attention
 from mixprof.models.layers import Formulated, pad_to, require_heads, require_map, round_up
-from mixprof.models.registry import TRITON
+from mixprof.models.registry import CPP, TRITON
 
 MASKED = -100.0  # the published checkpoints' value between regions that only the shift brought together
 ALIGNMENT = 8  # elements: fused attention on CUDA copies a bias whose rows do not start at multiples of it
@@ -49,6 +51,10 @@ class WindowAttention(Formulated):
     def specialize(self, lowering: str) -> None:
         """Compute the bias and the order of positions once instead of at each call."""
         self.lowering = lowering
+        if self.formulation == CPP:
+            build.library("window_attention")
+            self.bias = cpp.padded(self.bias_and_mask().detach())
+            return
         if self.formulation == TRITON:
             require_fit(self.window)
         bias = (self.relative_position_bias() if self.formulation == TRITON else self.bias_and_mask()).detach()
@@ -58,6 +64,9 @@ class WindowAttention(Formulated):
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)
+        if self.lowering is not None and self.formulation == CPP:
+            where = (self.heads, self.window, *self.shift)
+            return self.proj(torch.ops.mixprof.window_attention(self.qkv(x), self.qkv.bias, self.bias, *where))
         bias = self.bias_and_mask() if self.bias is None else self.bias[..., : self.window**2]
         if self.lowering is not None and self.formulation == TRITON:
             shift, padding = list(self.shift), self.qkv.bias

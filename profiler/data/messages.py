@@ -5,7 +5,7 @@ from dataclasses import field
 
 from mixprof.data.case import is_simulated
 from mixprof.data.json import Json, Message
-from mixprof.data.launch import Status
+from mixprof.data.launch import Status, StepMemory
 from mixprof.data.testbed import of_devices
 
 
@@ -32,6 +32,7 @@ class Counted(Message, frozen=True):
     min_bytes: int | None = None
     backward_macs: int | None = None
     optimizer_bytes: int | None = None
+    step_memory: StepMemory | None = None  # predicted, of a training step
     predicted_peak_bytes: int | None = None
     weights_bytes: int | None = None
     input_bytes: int | None = None

@@ -57,6 +57,7 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "memory": Metric("mixprof.metrics.memory", own_field=True),
+    "step_memory": Metric("mixprof.metrics.step_memory", own_field=True),
     "deployment": Metric("mixprof.metrics.deployment", own_field=True),
     "energy": Metric("mixprof.metrics.energy", asked_by="energy", own_field=True),
 }

@@ -33,7 +33,7 @@ def predict_peak(forward: Callable[..., object], *inputs: object, device: str = 
     with FakeTensorMode(allow_non_fake_inputs=True):
         function, faked = fake_module(forward, device), fake(inputs, device)
         workspaces = WORKSPACES if torch.device(device).type == "cpu" else {}
-        with torch.inference_mode(), _Liveness(workspaces) as mode:
+        with torch.inference_mode(), Liveness(workspaces) as mode:
             function(*faked)
     return mode.peak
 
@@ -56,15 +56,15 @@ def fake_module(forward: Callable[..., object], device: str) -> Callable[..., ob
     return lambda *inputs: torch.func.functional_call(forward, weights, inputs)
 
 
-class _Liveness(TorchDispatchMode):
+class Liveness(TorchDispatchMode):
     """Bytes of the storages created inside it that are still alive, and their highest sum."""
 
-    def __init__(self, workspaces: Mapping[str, Callable[..., int]]) -> None:
+    def __init__(self, workspaces: Mapping[str, Callable[..., int]], *, fake: bool = True) -> None:
         super().__init__()
-        self._workspaces = workspaces
+        self._workspaces, self._fake = workspaces, fake
         self.live = 0
         self.peak = 0
-        self._alive: dict[int, weakref.ref] = {}  # by storage, so that each is counted once
+        self.alive: dict[int, weakref.ref] = {}  # by storage, so that each is counted once
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -72,7 +72,8 @@ class _Liveness(TorchDispatchMode):
             parts = _parts(func, args, kwargs)
         if parts is not NotImplemented:
             return parts
-        result = as_viewed(*args) if func is torch.ops.aten.view.default else func(*args, **kwargs)
+        is_view = self._fake and func is torch.ops.aten.view.default
+        result = as_viewed(*args) if is_view else func(*args, **kwargs)
         given = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
         for storage in (tensor.untyped_storage() for tensor in _tensors(result)):
             if storage._cdata not in given:  # neither a view nor in place
@@ -81,20 +82,25 @@ class _Liveness(TorchDispatchMode):
         if formula is not None:  # beside inputs and outputs, while it runs
             with _disable_current_modes():
                 taken = formula(result, *args, **kwargs)
-        self.peak = max(self.peak, self.live + taken)
+        if self.live + taken > self.peak:
+            self.peak = self.live + taken
+            self.reached()
         return result
 
     def _born(self, storage: torch.UntypedStorage) -> None:
         key, nbytes = storage._cdata, storage.nbytes()
-        if key in self._alive:
+        if key in self.alive:
             return
-
-        def died(_: object) -> None:
-            self.live -= nbytes
-            del self._alive[key]
-
-        self._alive[key] = weakref.ref(storage, died)
+        self.alive[key] = weakref.ref(storage, lambda _: self.dies(key, nbytes))
         self.live += nbytes
+
+    def dies(self, key: int, nbytes: int) -> None:
+        """A storage is gone."""
+        self.live -= nbytes
+        del self.alive[key]
+
+    def reached(self) -> None:
+        """A new peak was reached."""
 
 
 def as_viewed(tensor: Tensor, shape: list[int]) -> Tensor:
@@ -111,10 +117,16 @@ def as_viewed(tensor: Tensor, shape: list[int]) -> Tensor:
 def _parts(func: Any, args: Any, kwargs: Any) -> Any:
     """What an operator that is only a composition of others comes to; NotImplemented for any other."""
     if func is torch.ops.aten.scaled_dot_product_attention.default:
-        fused = FUSED.get((args[0].device.type, backend(*args, **kwargs)))
-        if fused is not None:
-            return fused(*args, **kwargs)
+        attended = fused(*args, **kwargs)
+        if attended is not None:
+            return attended
     return decompose(func, args, kwargs)
+
+
+def fused(*args: Any, **kwargs: Any) -> Tensor | None:
+    """An attention by the fused operator that this torch chooses for it; None where it is products."""
+    operator = FUSED.get((args[0].device.type, backend(*args, **kwargs)))
+    return None if operator is None else operator(*args, **kwargs)
 
 
 def backend(*args: Any, **kwargs: Any) -> int:
@@ -127,8 +139,10 @@ def backend(*args: Any, **kwargs: Any) -> int:
 def _alike(tensor: Tensor) -> Tensor:
     """A tensor that a kernel is chosen by: on a CPU over next to no memory, on a GPU of the same strides."""
     if tensor.device.type == "cpu":
-        return stand_in(tensor)
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+        alike = stand_in(tensor)
+    else:
+        alike = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+    return alike.requires_grad_(tensor.requires_grad and torch.is_grad_enabled())
 
 
 def _on_cpu(

@@ -5,7 +5,7 @@ within a network, and an image does not, so that the first layer's input gradien
 The loss is left out: it has no products, and next to no bytes.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,18 +17,19 @@ from mixprof.metrics import flops
 from mixprof.metrics.flops import Counts, tensors_of
 from mixprof.metrics.traffic import BACKWARD, Operator
 
-# Values that an update reads and writes for each parameter: itself, its gradient and its state, all but the gradient
-# written back.
+# Values that an update reads and writes for each parameter: itself and its state twice, its gradient once.
+UPDATE_VALUES = {"adamw": 7, "sgd": 5}
 UPDATE = "optimizer"  # the name of an update among operators
-UPDATE_VALUES = {"adamw": 7, "sgd": 3, "sgd_momentum": 5}
 FEW_VALUES = "Expected more than 1 value per channel"
 
 
-def count(step: str, forward: Callable[..., object], inputs: Sequence[Tensor], within: nn.Module) -> Counts:
+def count(
+    step: str, forward: Callable[..., object], inputs: Sequence[Tensor], within: nn.Module, *, update_bytes: int = 0
+) -> Counts:
     """Count "inference", "forward", "backward" or "train" of a module in the mode that it is in.
 
-    Operators of "train" include the update of each parameter. Unsupported for a module without gradients, and for a
-    batch norm that sees one value of a channel.
+    update_bytes: that an optimizer moves for each parameter; operators of "train" include the updates. Unsupported for
+    a module without gradients, and for a batch norm that sees one value of a channel.
     """
     if step == "inference":
         return flops.count(forward, *inputs, within=within)
@@ -42,13 +43,13 @@ def count(step: str, forward: Callable[..., object], inputs: Sequence[Tensor], w
             if FEW_VALUES in str(error):
                 raise Unsupported("a batch norm in training sees one value of a channel: use --batches 2") from error
             raise
-    return _with_update(both, within) if alone is None else _backward_of(both, alone)
+    return _with_update(both, within, update_bytes) if alone is None else _backward_of(both, alone)
 
 
-def prepare(module: nn.Module) -> nn.Module:
-    """A module in training mode with parameters that take a gradient."""
-    for parameter in module.train().parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
+def prepare(module: nn.Module, trained: Collection[str] | None = None) -> nn.Module:
+    """A module in training mode. trained: the names of the parameters that take a gradient; None: all."""
+    for name, parameter in module.train().named_parameters():
+        parameter.requires_grad_(parameter.is_floating_point() and (trained is None or name in trained))
     return module
 
 
@@ -69,13 +70,10 @@ def _backward_of(both: Counts, alone: Counts) -> Counts:
     return replace(both, macs=both.backward_macs, macs_by_op=by_op, operators=operators, vector_macs=vector)
 
 
-def _with_update(both: Counts, within: nn.Module) -> Counts:
-    updates = [Operator(UPDATE, name, 0, (optimizer_bytes([each]),)) for name, each in within.named_parameters()]
+def _with_update(both: Counts, within: nn.Module, update_bytes: int) -> Counts:
+    updates = [
+        Operator(UPDATE, name, 0, (update_bytes * each.numel(),))
+        for name, each in within.named_parameters()
+        if each.requires_grad
+    ]
     return replace(both, operators=(*both.operators, *updates))
-
-
-def optimizer_bytes(parameters: Iterable[Tensor], optimizer: str = "adamw") -> int:
-    """Bytes that one update reads and writes, gradients and state as wide as the parameters."""
-    return UPDATE_VALUES[optimizer] * sum(
-        each.numel() * each.element_size() for each in parameters if each.requires_grad
-    )

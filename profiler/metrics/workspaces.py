@@ -81,6 +81,29 @@ def _convolution(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *s
     return copies
 
 
+def _convolution_backward(
+    result: Sequence[Tensor | None], gradient: Tensor, x: Tensor, weight: Tensor, sizes: object, *settings: Any
+) -> int:
+    """settings: as of a forward, then which of the three gradients are wanted.
+
+    oneDNN sums the weight's gradient in blocks of outputs by inputs, those of every group padded, and hands it on
+    by way of a copy. Contiguous maps are reordered to blocks, one after the other.
+    """
+    stride, padding, *_, groups, asked = settings
+    backend = torch._C._select_conv_backend(stand_in(x), stand_in(weight), None, *settings[:-1], None).name
+    if backend == "Slow2d":
+        return _columns(gradient, weight, stride, padding, 1) if asked[0] or asked[1] else 0
+    if backend != "Mkldnn" or not asked[1]:
+        return 0
+    channels_last = any(suggest_memory_format(tensor) == torch.channels_last for tensor in (x, weight))
+    if not channels_last:
+        return max(nbytes(x), nbytes(gradient), nbytes(weight) if groups == 1 else 0)
+    c_out, c_in = weight.shape[0] // groups, weight.shape[1]
+    inputs = c_in if groups == 1 and c_in < _BLOCK else _padded(c_in, _BLOCK)
+    blocks = groups * _padded(c_out, _BLOCK) * inputs * prod(weight.shape[2:]) * weight.element_size()
+    return _copy(weight, torch.channels_last) + blocks + nbytes(weight)
+
+
 def _blocked_weight(weight: Tensor, groups: int, inputs: int = 1) -> int:
     """The weight reordered, its outputs padded to whole blocks and its inputs to a multiple of `inputs`."""
     c_out, c_in = weight.shape[:2]
@@ -115,6 +138,7 @@ def _columns(out: Tensor, weight: Tensor, stride: list[int], padding: list[int],
 # Functions of an operator's result and arguments
 WORKSPACES: dict[str, Callable[..., int]] = {
     "aten.convolution": _convolution,
+    "aten.convolution_backward": _convolution_backward,
     "aten._scaled_dot_product_flash_attention_for_cpu": _attention,
     "aten._safe_softmax": _safe_softmax,
     "aten._softmax": _copied_input,

@@ -130,6 +130,7 @@ def launch_case(entry: Planned, bench: Bench) -> Launch:
     )
     predicted = (choices or {}).get("predicted_peak_bytes") or counted.predicted_peak_bytes
     memory = launch.memory and replace(launch.memory, predicted_peak_bytes=predicted)
+    launch = replace(launch, predicted_step_memory=counted.step_memory if launch.step_memory else None)
     return replace(launch, counts=counts, memory=memory, environment=environment)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mixprof import lowerings
 from mixprof.data.case import QUANTIZED, STEP, Case
 from mixprof.data.errors import Unsupported, one_line
+from mixprof.data.json import to_builtins
+from mixprof.data.launch import StepMemory
 from mixprof.lowerings import cast
+from mixprof.lowerings.steps import MIXED
 from mixprof.machine.process import torch_dtype
 from mixprof.metrics import flops, memory_plan, module_tree, step_costs
 from mixprof.metrics.operators import trace
-from mixprof.worker import feeds, modules
+from mixprof.worker import feeds, modules, step_prediction
 from mixprof.worker.modules import Built
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ SMALLEST_IMAGE = 32  # pixels along a side that a network is asked for
 def on_meta(source: Mapping[str, Any], case: Case) -> Built:
     """A case's module and example on `meta`, where nothing is computed."""
     built = modules.build(source, case, "meta")
-    return Built(modules.to_meta(built.module) if source["user"] else built.module, built.example)
+    return replace(built, module=modules.to_meta(built.module) if source["user"] else built.module)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
             return _of_call(flops.count(function))
         counted = _counted(source, case)
         params = sum(parameter.numel() for parameter in counted.module.parameters())
-        peak, weights = _memory(source, case, counted)
+        memory = _step_memory(source, case, counted)
+        peak, weights = _memory(source, case, counted, memory)
     counts, dtype = counted.counts, torch_dtype(case.dtype)
     return {
         "status": "ok",
@@ -67,7 +71,7 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
         "flops": counts.flops,
         "macs_by_op": counts.macs_by_op,
         "min_bytes": None if case.dtype in QUANTIZED else counts.min_bytes,
-        **_of_step(case, counted),
+        **_of_step(case, counted, memory),
         "uncounted_ops": list(counts.uncounted_ops),
         "matrix_macs": counts.macs - counts.vector_macs,
         "vector_macs": counts.vector_macs,
@@ -79,11 +83,23 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_step(case: Case, counted: Forward) -> dict[str, Any]:
-    if case.step not in ("backward", "train"):
-        return {}
+def _of_step(case: Case, counted: Forward, memory: StepMemory | None) -> dict[str, Any]:
     updates = [each.min_bytes for each in counted.counts.operators if each.name == step_costs.UPDATE]
-    return {"backward_macs": counted.counts.backward_macs, "optimizer_bytes": sum(updates) or None}
+    backward = counted.counts.backward_macs if case.step in ("backward", "train") else None
+    step_memory = None if memory is None else to_builtins(memory)
+    return {"backward_macs": backward, "optimizer_bytes": sum(updates) or None, "step_memory": step_memory}
+
+
+def _step_memory(source: Mapping[str, Any], case: Case, counted: Forward) -> StepMemory | None:
+    """The predicted memory of a training step; None in inference, and where fake tensors cannot tell."""
+    if case.step == STEP or counted.where != "meta":
+        return None
+    try:
+        return step_prediction.predicted(source, case, on_meta(source, case))
+    except Exception:  # of the user's own code: any
+        if not _may_run(source):
+            raise
+        return None
 
 
 def _tree(source: Mapping[str, Any], counted: Forward, wanted: bool) -> dict[str, Any]:
@@ -104,10 +120,17 @@ def _plain_layers() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _memory(source: Mapping[str, Any], case: Case, counted: Forward) -> tuple[int | None, int]:
-    """Predicted peak bytes of an eager forward, None where fake tensors cannot tell, and bytes of the weights."""
+def _memory(
+    source: Mapping[str, Any], case: Case, counted: Forward, of_step: StepMemory | None
+) -> tuple[int | None, int]:
+    """Predicted peak bytes of an eager run, None where fake tensors cannot tell, and bytes of the weights.
+
+    of_step: the predicted memory of a training step, whose optimizer's state is part of its peak.
+    """
     dtype = torch_dtype(case.dtype)
-    if counted.where != "meta":
+    if of_step is not None and of_step.peak_bytes is not None and of_step.weights_bytes is not None:
+        return of_step.peak_bytes - of_step.weights_bytes, of_step.weights_bytes
+    if counted.where != "meta" or case.step != STEP:
         return None, sum(_nbytes(parameter, dtype) for parameter in counted.module.parameters())
     eager = modules.specialize(source, counted.module, "eager").to(dtype)
     weights = sum(_nbytes(parameter, dtype) for parameter in eager.parameters())
@@ -145,24 +168,24 @@ def _counted(source: Mapping[str, Any], case: Case) -> Forward:
         first = error
     built = modules.build(source, case)
     inputs = _differentiable(source, case, list(built.example.tensors))
-    module = built.example.bind(_prepared(case, built.module))
+    module = built.example.bind(_prepared(case, built))
     with torch.set_grad_enabled(case.step != STEP):
         try:
             with FakeTensorMode(allow_non_fake_inputs=True):
                 fake = memory_plan.fake_module(module, "cpu")
                 faked = memory_plan.fake(inputs, "cpu")
-                return _forward(case.step, built.module, (module, inputs), (fake, faked), "fake")
+                return _forward(case, built.module, (module, inputs), (fake, faked), "fake")
         except Exception:  # what it looks at has no value there
             pass
         try:
-            return _forward(case.step, built.module, (module, inputs), (module, inputs), "cpu")
+            return _forward(case, built.module, (module, inputs), (module, inputs), "cpu")
         except Exception as error:  # of the user's own code: any
             reason = feeds.explain(built.module, built.example, error) or one_line(error)
             raise Unsupported(f"{case.model}: {reason}") from first
 
 
 def _forward(
-    step: str,
+    case: Case,
     own: nn.Module,
     bound: tuple[nn.Module, list[Tensor]],
     run: tuple[Callable[..., object], list[Tensor]],
@@ -171,21 +194,28 @@ def _forward(
     """Count what runs in the place of a bound module and its inputs."""
     function, inputs = run
     with module_tree.outputs(own) as kept:
-        counts = step_costs.count(step, function, inputs, own)
+        counts = step_costs.count(case.step, function, inputs, own, update_bytes=_update_bytes(case))
     return Forward(*bound, counts, where, own, kept)
 
 
+def _update_bytes(case: Case) -> int:
+    """Bytes that the optimizer of a case moves for each parameter; autocast keeps float32 ones."""
+    optimizer = lowerings.parse(case.lowering)[1].get("optimizer", "adamw")
+    return step_costs.UPDATE_VALUES[optimizer] * torch_dtype(case.dtype).itemsize
+
+
 def _on_meta(source: Mapping[str, Any], case: Case) -> Forward:
-    dtype = torch_dtype(case.dtype)
+    dtype: torch.dtype = getattr(torch, case.dtype[4:]) if case.dtype in MIXED else torch_dtype(case.dtype)
     built = on_meta(source, case)
     inputs = _differentiable(source, case, [cast(tensor.to("meta"), dtype) for tensor in built.example.tensors])
-    module = built.example.bind(_prepared(case, built.module.to(dtype)))
+    built.module.to(dtype)  # of autocast, what multiplies; its sums and norms stay wider, which is not counted
+    module = built.example.bind(_prepared(case, built))
     with torch.inference_mode(case.step == STEP):
-        return _forward(case.step, built.module, (module, inputs), (module, inputs), "meta")
+        return _forward(case, built.module, (module, inputs), (module, inputs), "meta")
 
 
-def _prepared(case: Case, module: nn.Module) -> nn.Module:
-    return module if case.step == STEP else step_costs.prepare(module)
+def _prepared(case: Case, built: Built) -> nn.Module:
+    return built.module if case.step == STEP else step_costs.prepare(built.module, built.trained)
 
 
 def _differentiable(source: Mapping[str, Any], case: Case, inputs: list[Tensor]) -> list[Tensor]:

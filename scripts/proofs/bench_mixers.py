@@ -25,11 +25,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import tomllib
 import torch
 
 import plain_formulations
 from mixprof import models, reports
+from mixprof.data import toml
 from mixprof.metrics import accuracy
 from mixprof.plan import sweep_file
 from mixprof.reports.answers.ratios import Pair, ratios
@@ -42,6 +42,10 @@ SLOW = ("compile", "aot")  # a compiler builds every rival: the mixers of the de
 TIME_TARGETS = {"swin_t": 0.7, "dwnet_t": 0.7, "inhomogeneous_depthwise_conv": 0.05}  # in eager; elsewhere 1
 FLOOR_TARGETS = {"inhomogeneous_depthwise_conv": 1 / 1.5}  # share of the latency, in eager
 PLAIN = "plain_formulations:"
+COLUMNS = (
+    *("model", "lowering", "formulation", "ours ms", "plain ms", "time ratio", "95 %", "of floor", "over eager"),
+    *("memory ratio", "verdict"),
+)
 STOP_S = 20.0  # for a sweep to end after it was asked to
 
 
@@ -126,10 +130,6 @@ def row(name: str, frame: pd.DataFrame, eager: pd.Series | None) -> tuple[dict[s
     }, not missed
 
 
-COLUMNS = ("model", "lowering", "formulation", "ours ms", "plain ms", "time ratio", "95 %", "of floor", "over eager")
-COLUMNS += ("memory ratio", "verdict")
-
-
 def _missed(name: str, lowering: str, both: pd.Series, mine: pd.Series, eager: pd.Series | None) -> Iterator[str]:
     """The targets that a row misses beyond its interval."""
     low = both["ratio"] if pd.isna(both["ratio_low"]) else both["ratio_low"]
@@ -145,7 +145,8 @@ def _missed(name: str, lowering: str, both: pd.Series, mine: pd.Series, eager: p
 
 def compare(options: argparse.Namespace, names: list[str], folder: Path) -> int:
     """Print the table of ours against plain; 1 if a target was missed."""
-    end, lines, eager = time.monotonic() + 60 * options.minutes, [], {}
+    end, eager = time.monotonic() + 60 * options.minutes, dict[str, pd.Series]()
+    lines: list[tuple[dict[str, str], bool]] = []
     chosen = options.lowerings.split(",")
     for place, lowering in enumerate(chosen):
         some = [
@@ -174,7 +175,7 @@ def compare(options: argparse.Namespace, names: list[str], folder: Path) -> int:
 
 def _default_mixers() -> list[str]:
     """The mixers of the sweep without arguments."""
-    default = tomllib.loads((Path(sweep_file.__file__).parent / "default_sweep.toml").read_text())
+    default = toml.decode(sweep_file.DEFAULT.read_text())
     named = dict.fromkeys(name for group in default["group"] for name in group["models"])
     return [name for name in named if models.kind(name) == "mixer"]
 

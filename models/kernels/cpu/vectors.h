@@ -35,6 +35,7 @@ template <class T>
 constexpr int64_t LANES = VECTOR_BYTES / sizeof(Sum<T>);
 
 using Words = typename Of<uint32_t>::Vector;
+using Integers = typename Of<int32_t>::Vector;
 typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
 
 template <class T>
