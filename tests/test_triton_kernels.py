@@ -101,6 +101,24 @@ def test_asked_for_on_a_cpu_the_case_is_unsupported(device):
 
 
 @needs_triton
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", [*MIXERS, "window_attention:shifted=true"])
+@torch.no_grad()
+def test_on_a_device_the_values_are_right(name, dtype, gpu):
+    torch.manual_seed(0)
+    module = models.build(name, resolution=(15, 22), channels=96)
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if tensor.is_floating_point():
+            tensor.copy_(0.5 + torch.rand_like(tensor) if tensor.dim() == 1 else torch.randn_like(tensor) / 8)
+    module, x = module.to(dtype).double(), torch.randn(2, 15, 22, 96).to(dtype)
+    right = module(x.double())
+    kernel = models.specialize(module, "eager", {"": TRITON}, gpu).to(gpu, dtype)
+    error = (kernel(x.to(gpu)).cpu().double() - right).abs().max() / right.abs().max()
+    assert error < {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}[dtype]
+
+
+@needs_triton
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["values", "resources"])
 def test_the_proof_holds(part):
