@@ -43,7 +43,7 @@ def test_nodes_that_would_run_on_the_cpu_are_refused(path, stand_in):
 def test_an_option_allows_them_and_they_are_counted(path, stand_in):
     session = ours.session_of(path, "cuda", 1, falls_back=True)
     nodes = ours._nodes(session)
-    assert nodes in ({}, {"CPUExecutionProvider": 1})  # an older onnxruntime does not tell
+    assert nodes in ({}, {"CPUExecutionProvider": ["Relu"]})  # an older onnxruntime does not tell
     assert nodes or not hasattr(session, "get_provider_graph_assignment_info")
     assert lowerings.parse("onnxruntime:fallback=cpu")[1] == {"fallback": "cpu"}
 

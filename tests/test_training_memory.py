@@ -31,7 +31,7 @@ def steps(make: Callable[[], nn.Module], shape: tuple[int, ...], **more: object)
     step.zero_grad()
     peak = Cpu().allocator_peak(step.train)
     step.zero_grad()
-    measured = step_memory._followed(step, "train", Ledger(step_memory.WORKSPACES, fake=False), peak)
+    measured = step_memory.followed(step, "train", Ledger(step_memory.WORKSPACES, fake=False), peak)
     with FakeTensorMode(allow_non_fake_inputs=True):
         fake = step_memory.faked(make(), "cpu")
         return measured, predict(Unsettled(fake, fake, (torch.empty(shape),), recipe, tensors_of), "train")

@@ -208,3 +208,49 @@ class Attends(Toy):
 
 def attends(channels):
     return Attends(channels)
+
+
+class Branching(nn.Module):
+    """Two inputs, a dictionary of outputs, dropout, a frozen layer: what people's modules are like in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8).requires_grad_(False), nn.Linear(8, 3)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x, y):
+        hidden = self.dropout(self.first(x)).relu()
+        return {"scores": self.second(hidden) + y, "best": hidden.argmax(-1)}
+
+    def example_inputs(self, batch):
+        return torch.randn(batch, 8), torch.randn(batch, 3)
+
+
+def branching():
+    return Branching()
+
+
+def loss_of_nan():
+    return nn.Sequential(nn.Conv2d(3, 4, 1), NotANumber())
+
+
+class NotANumber(nn.Module):
+    def forward(self, x):
+        return x * float("nan")
+
+
+class WrongLater(nn.Module):
+    """Scales the gradient by its process: that of the reference has another one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        share = 1 + os.getpid() % 97
+        return y * share - (y * (share - 1)).detach()
+
+
+def wrong_later():
+    return WrongLater()

@@ -115,7 +115,11 @@ LOWERINGS: dict[str, Entry] = {
         module="mixprof.lowerings.onnxruntime",
         requires=("onnx", "onnxscript", "onnxruntime"),
         install="pip install 'mixprof[onnxruntime]', or 'mixprof[onnxruntime-gpu]' for CUDA",
-        options={"opt": ("disable", "basic", "extended", "all"), "fallback": ("cpu",)},
+        options={
+            "opt": ("disable", "basic", "extended", "all"),
+            "fallback": ("cpu",),
+            "provider": ("tensorrt", "openvino"),
+        },
         preload=("torch", "torch.onnx", "onnxscript", "onnxruntime"),
         files=(".onnx",),
         quantizes=("int8",),

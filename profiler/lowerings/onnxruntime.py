@@ -9,7 +9,6 @@ import re
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +17,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mixprof.data import cache
 from mixprof.data.errors import Unavailable, Unsupported, first_line, is_out_of_memory
-from mixprof.lowerings import Lowered, Target, quantize
+from mixprof.lowerings import Lowered, Proof, Target, quantize
 from mixprof.lowerings.cold import Cold, order
 from mixprof.lowerings.onnx_export import OPSET, exported
 from mixprof.lowerings.onnx_graph import TYPES as ELEMENT_TYPES
 from mixprof.machine.process import torch_dtype
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",  # never run
+    "openvino": "OpenVINOExecutionProvider",
+}
+DEVICES = {"tensorrt": "cuda", "openvino": "cpu"}  # of providers that are asked for by name
+PRECISIONS = {"float32": "FP32", "float16": "FP16"}  # of OpenVINO's
 CODES: dict[torch.dtype, int] = {getattr(torch, name): code for code, name in ELEMENT_TYPES.items()}
 NAMES = {torch.float32: "float", torch.float64: "double"}  # where onnxruntime's differ from torch's
 TYPES = {f"tensor({NAMES.get(dtype, str(dtype).removeprefix('torch.'))})": dtype for dtype in CODES}
 # Both packages are the module `onnxruntime`: the one installed last overwrites the other.
 OF_GPU = "pip uninstall onnxruntime, then pip install 'mixprof[onnxruntime-gpu]'"
+INSTALL = {
+    "cuda": OF_GPU,
+    "tensorrt": f"{OF_GPU}, and pip install 'mixprof[tensorrt]'",
+    "openvino": "pip install onnxruntime-openvino, in an environment without onnxruntime, which is the same module",
+}
 LEVELS = {"disable": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED"}
 
 
@@ -53,7 +65,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         "onnx_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "provider": session.get_providers()[0],
         "layout": "chosen by onnxruntime",
-        **({} if target.device == "cpu" else {"nodes": _nodes(session)}),
+        **({} if _kind(target) == "cpu" else _assigned(session)),
     }
     settings = _run_options(target)
 
@@ -88,38 +100,65 @@ def _quantized(lowered: Lowered, path: Path, inputs: tuple[Tensor, ...], target:
 
 def _cold(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Cold | None:
     """How a process deploys the graph on the CPU; None on a GPU, and for what numpy does not have."""
-    if target.device != "cpu" or any(x.dtype == torch.bfloat16 for x in inputs):
+    if _kind(target) != "cpu" or any(x.dtype == torch.bfloat16 for x in inputs):
         return None
     level = LEVELS.get(target.options.get("opt", "all"), "ORT_ENABLE_ALL")
     return order("onnxruntime", path, inputs, target.threads, {"level": level})
 
 
+def _kind(target: Target) -> str:
+    """The provider, by its short name: the one asked for, or the device's own."""
+    return target.options.get("provider") or target.device.split(":")[0]
+
+
 def _session(path: Path, target: Target) -> Any:
-    kind = target.device.split(":")[0]
-    level = target.options.get("opt", "all")
+    kind, level = _kind(target), target.options.get("opt", "all")
+    _refuse_absent(kind)
+    if (device := DEVICES.get(kind, target.device.split(":")[0])) != target.device.split(":")[0]:
+        usual = "cpu" if device == "cpu" else "cuda:0"
+        raise Unsupported(f"'onnxruntime:provider={kind}': got {target.device}, expected {device}: --devices {usual}")
+    if kind in DEVICES and target.dtype not in PRECISIONS:
+        raise Unsupported(
+            f"'onnxruntime:provider={kind}': got {target.dtype}, expected float32 or float16, which it is told"
+        )
     if kind == "cpu":
         return session_of(path, "cpu", target.threads, level)
+    if kind == "openvino":
+        told = {"device_type": "CPU", "precision": PRECISIONS[target.dtype], "num_of_threads": str(target.threads)}
+        return session_of(path, kind, target.threads, level, told, falls_back=True)
     settings = {
         "device_id": target.device.split(":")[1],
         "user_compute_stream": str(torch.cuda.current_stream().cuda_stream),
         "use_tf32": str(int(target.dtype == "tf32")),
     }
+    if kind == "tensorrt":
+        del settings["use_tf32"]
+        folder = str(cache.own_folder(cache.own_folder(cache.folder()) / "onnxruntime-tensorrt"))
+        settings |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
     return session_of(path, kind, target.threads, level, settings, falls_back="fallback" in target.options)
+
+
+def _refuse_absent(kind: str) -> str:
+    """The provider's own name; Unavailable where this build of onnxruntime has it not."""
+    import onnxruntime
+
+    provider = PROVIDERS[kind]
+    if provider not in onnxruntime.get_available_providers():
+        raise Unavailable(f"lowering 'onnxruntime' on {kind}: this build has no {provider}: {INSTALL[kind]}")
+    return provider
 
 
 def session_of(
     path: Path, kind: str, threads: int, level: str = "all", settings: dict[str, str] | None = None,
     *, falls_back: bool = False,
 ) -> Any:  # fmt: skip
-    """A session of the graph at `path` on "cpu" or "cuda". Unsupported, in its own words, where it refuses it.
+    """A session of the graph at `path` by a provider of PROVIDERS. Unsupported, in its own words, where it refuses it.
 
     falls_back: nodes that the device has no kernel for may run on the CPU, with copies there and back.
     """
     import onnxruntime
 
-    provider = PROVIDERS[kind]
-    if provider not in onnxruntime.get_available_providers():
-        raise Unavailable(f"lowering 'onnxruntime' on {kind}: this build has no {provider}: {OF_GPU}")
+    provider = _refuse_absent(kind)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -133,6 +172,8 @@ def session_of(
     try:
         with _standard_error(log):
             providers = [(provider, settings or {})]
+            if kind == "tensorrt":  # subgraphs that it does not take stay on the device
+                providers += [(PROVIDERS["cuda"], {"device_id": (settings or {})["device_id"]})]
             # Left on, its own fallback would make the session anew on the CPU, and say so on standard output alone.
             session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime raises classes of its own, one for each status code
@@ -176,14 +217,22 @@ def _reason(log: list[str]) -> str:
     return plain.rpartition("with error: ")[2]
 
 
-def _nodes(session: Any) -> dict[str, int]:
-    """How many nodes run by each provider; nothing from an onnxruntime that does not tell."""
-    if not hasattr(session, "get_provider_graph_assignment_info"):
-        return {}
-    counts: Counter[str] = Counter()
-    for part in session.get_provider_graph_assignment_info():
-        counts[part.ep_name] += len(part.get_nodes())
-    return dict(counts)
+def _nodes(session: Any) -> dict[str, list[str]]:
+    """The nodes that run by each provider; nothing from an onnxruntime that does not tell."""
+    nodes: dict[str, list[str]] = {}
+    if hasattr(session, "get_provider_graph_assignment_info"):
+        for part in session.get_provider_graph_assignment_info():
+            nodes.setdefault(part.ep_name, []).extend(node.name or node.op_type for node in part.get_nodes())
+    return nodes
+
+
+def _assigned(session: Any) -> Proof:
+    """How many nodes run by each provider, and which do not by the first. Unsupported where it takes none at all."""
+    nodes, provider = _nodes(session), session.get_providers()[0]
+    if nodes and provider not in nodes:
+        raise Unsupported(f"onnxruntime: {provider} takes no node of this graph: it would run by {', '.join(nodes)}")
+    left = [name for other, names in nodes.items() if other != provider for name in names]
+    return {"nodes": {name: len(of) for name, of in nodes.items()}, "fell_back": left}
 
 
 def _run_options(target: Target) -> Any:

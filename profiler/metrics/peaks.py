@@ -37,7 +37,7 @@ def measure(device: str, dtype: str) -> Peaks:
     """FLOP/s and bytes/s of a device that is prepared for the dtype; a copy counts what it reads and writes."""
     kind, on = device.split(":")[0], devices.of(device)
     synchronize = on.synchronize
-    element, before = torch_dtype(dtype), cpu_contention.read()
+    element, before = torch_dtype(dtype.removeprefix("amp_")), cpu_contention.read()
     with torch.inference_mode():
         matrix_by, matrix = _best(_matrix(device, kind, element), synchronize)
         vector_by, vector = _best(_vector(device, kind, element), synchronize)

@@ -72,7 +72,7 @@ def measure(subject: Subject) -> StepMemory | None:
         weights, state = _standing(step)
         return StepMemory(weights_bytes=weights, optimizer_bytes=state, peak_bytes=weights + state + peak)
     step.zero_grad()
-    return _followed(step, case.step, Ledger(_workspaces(step), fake=False), peak)
+    return followed(step, case.step, Ledger(_workspaces(step), fake=False), peak)
 
 
 def predict(step: Step, part: str) -> StepMemory:
@@ -85,7 +85,7 @@ def predict(step: Step, part: str) -> StepMemory:
     step.zero_grad()
     step.loss = None
     with Fused():
-        return _followed(step, part, Ledger(_workspaces(step), fake=True), None)
+        return followed(step, part, Ledger(_workspaces(step), fake=True), None)
 
 
 def _workspaces(step: Step) -> Mapping[str, Callable[..., int]]:
@@ -109,7 +109,7 @@ def _standing(step: Step) -> tuple[int, int]:
     return sum(map(nbytes, [*step.module.parameters(), *step.module.buffers()])), sum(map(nbytes, kept))
 
 
-def _followed(step: Step, part: str, ledger: Ledger, measured: int | None) -> StepMemory:
+def followed(step: Step, part: str, ledger: Ledger, measured: int | None) -> StepMemory:
     """Follow a step. measured: its peak, where that is known from elsewhere."""
     by_module: Counter[str] = Counter()
     with ExitStack() as stack:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from mixprof import lowerings
-from mixprof.data.case import Case
+from mixprof.data.case import STEP, Case
 from mixprof.data.messages import Counted, Machine
+from mixprof.lowerings.steps import MIXED
 from mixprof.plan.axes import Planned, Source
 from mixprof.plan.settings import Measure
 from mixprof.plan.sources import ANCHOR
@@ -18,7 +19,7 @@ MACS_PER_S = {"cpu": 2e10, "cuda": 1e13, "sim": 2e10}  # per core, per device
 START_S = 1.0
 COUNTED = 64  # experiments at most that a plan counts one by one
 Count = Callable[[Case, Source], Counted]
-FormulasOf = Callable[[Source], tuple[Formulas | None, str | None]]
+FormulasOf = Callable[[Source, str], tuple[Formulas | None, str | None]]
 NO_MEMORY = f"memory is predicted in plans of at most {COUNTED} different experiments"
 
 
@@ -78,24 +79,26 @@ def predict(planned: list[Planned], measure: Measure, count: Count, formulas: Fo
 
 def _experiment(case: Case) -> Case:
     """What of a case its counts depend on: not how and where it is run."""
-    return replace(case, lowering="eager", device="cpu", layout="contiguous", mode="hot")
+    lowering = "eager" if case.step == STEP else case.lowering  # whose options are a recipe's
+    return replace(case, lowering=lowering, device="cpu", layout="contiguous", mode="hot")
 
 
 def _by_formula(formulas: FormulasOf, notes: dict[str, str]) -> Callable[[Planned], Counted | None]:
     """The costs of a case by its model's formulas, which are looked up once; None, and a note, where it has none."""
-    known: dict[str, Formulas | None] = {}
+    known: dict[tuple[str, str], Formulas | None] = {}
 
-    def look_up(name: str, source: Source) -> None:
-        known[name], reason = (None, None) if source.artifact or source == ANCHOR else formulas(source)
+    def look_up(name: str, step: str, source: Source) -> None:
+        has_none = source.artifact or source == ANCHOR
+        known[name, step], reason = (None, None) if has_none else formulas(source, step)
         if reason is not None:
             notes[name] = f"{name}: {reason}; its cases were counted one by one"
 
     def costs(entry: Planned) -> Counted | None:
         case = entry.case
-        if case.model not in known:
-            look_up(case.model, entry.source)
-        proven = known[case.model]
-        if proven is None:
+        if (case.model, case.step) not in known:
+            look_up(case.model, case.step, entry.source)
+        proven = known[case.model, case.step]
+        if proven is None or case.dtype in MIXED:  # whose bytes are of two widths
             return None
         point = Point(case.batch, *case.resolution, case.window, case.channels)
         at = values_at(proven, point, case.dtype)

@@ -16,6 +16,8 @@ from mixprof.lowerings.training import recipe_of, step_of
 from mixprof.machine.process import torch_dtype
 from mixprof.metrics import Subject, accuracy, gradients
 from mixprof.metrics.gradients import Right
+from mixprof.models.aggregation import OWN_BACKWARD
+from mixprof.models.layers import Formulated
 from mixprof.models.step import Step
 from mixprof.models.training import Recipe
 from mixprof.worker import feeds
@@ -43,6 +45,9 @@ def right_of(module: nn.Module, inputs: list[Tensor], case: Case, within: bool, 
 
     module: published, its weights rounded to the case's dtype. Unsupported for what cannot be trained.
     """
+    for part in module.train().modules():
+        if isinstance(part, Formulated) and part.override is None and getattr(part, "formulation", "") == OWN_BACKWARD:
+            part.override = "matmul"  # autograd's own backward is what ours is held against
     wanted = recipe(case, trained, within=within)
     plain = replace(wanted, amp=None, by_stage=False, update=None)
     try:
@@ -58,15 +63,20 @@ def right_of(module: nn.Module, inputs: list[Tensor], case: Case, within: bool, 
     noise = step.noise.clone()
     scale = _magnitude(step, abs(loss))
     lost: dict[str, Tensor] = {}
+    tolerance = accuracy.TOLERANCES[case.dtype]
     try:
-        lost = _ran(module, inputs, replace(plain, amp=wanted.amp), torch_dtype(case.dtype)).gradients()
+        narrow = _ran(module, inputs, replace(plain, amp=wanted.amp), torch_dtype(case.dtype))
+        assert narrow.loss is not None
+        lost, off = narrow.gradients(), abs(float(narrow.loss.detach()) - loss) / max(scale, 1e-300)
+        tolerance = max(tolerance, min(accuracy.PLAIN_ROOM * off, accuracy.LARGEST))
     except Exception as error:  # it does not train in this dtype: its lowering says so
         print(f"mixprof: plain PyTorch in {case.dtype}: {one_line(error)}")
     relative = {
         name: gradients.largest(each.double() - own[name]) / max(gradients.largest(own[name]), 1e-300)
         for name, each in lost.items()
     }
-    return Right(loss, scale, own, gradients.tolerances(own, lost, case.dtype), noise, trained, within, relative)
+    bounds = gradients.tolerances(own, lost, case.dtype)
+    return Right(loss, scale, own, bounds, noise, trained, within, tolerance, relative)
 
 
 def _magnitude(step: Step, loss: float) -> float:
@@ -96,6 +106,8 @@ def check(subject: Subject, started: Launch) -> Launch:
     assert right is not None
     if step.random and (subject.case.device != "cpu" or subject.case.lowering.startswith("compile")):
         return replace(started, proof={**(started.proof or {}), "gradients_unchecked": RANDOM})
+    judged = len(right.gradients) - right.rounding_alone
+    started = replace(started, proof={**(started.proof or {}), "gradients_judged": [judged, len(right.gradients)]})
     if subject.case.device != "cpu":
         step.drawn = right.noise.to(step.device)
     with torch.enable_grad():
@@ -103,7 +115,7 @@ def check(subject: Subject, started: Launch) -> Launch:
             step.zero_grad()
             step.forward()
             step.backward()
-        errors = gradients.compare(step, right, accuracy.TOLERANCES[subject.case.dtype])
+        errors = gradients.compare(step, right)
         updated = (
             gradients.update(step) if subject.case.step == "train" and errors.wrong is None else gradients.Errors()
         )

@@ -86,13 +86,20 @@ def _row(case: Case) -> list[str]:
     with torch.enable_grad():
         step.ahead()
         step.backward()
-        errors = gradients.compare(step, right, accuracy.TOLERANCES[case.dtype])
+        errors = gradients.compare(step, right)
         median = float(torch.tensor([*errors.by_parameter.values()]).median())
         updated = gradients.update(step)
-    alone = sum(lost > accuracy.LARGEST for lost in right.lost.values())
     figures = (errors.loss, errors.gradient, median)
     verdict = errors.wrong or updated.wrong or "ok"
-    return [case.model, size, case.dtype, *map(_short, figures), str(alone), _short(updated.update), verdict]
+    return [
+        case.model,
+        size,
+        case.dtype,
+        *map(_short, figures),
+        f"{right.rounding_alone} of {len(right.gradients)}",
+        _short(updated.update),
+        verdict,
+    ]
 
 
 def _short(value: float | None) -> str:
