@@ -73,16 +73,15 @@ def specialize(
         if isinstance(part, Specializable):
             part.specialize(name)
     for path, part in parts.items():
-        arrange(part, name, getattr(part, ARRANGED, None) or (formulations or {}).get(path))
+        formulation = getattr(part, ARRANGED, None) or (formulations or {}).get(path)
+        if formulation and device and mixing_of(formulation) == TRITON and not device.startswith("cuda"):
+            raise ValueError(f"got formulation {formulation!r} on {device}, expected a CUDA device: it is for no other")
+        arrange(part, name, formulation)
     if name == "eager":
         use_linears(module, EagerLinear, inside)
     if any(option.startswith("resolutions=") for option in lowering.split(":")[1:]):
         free_resolution(module)
     setattr(module, DONE, name)
-    if device is not None and not device.startswith("cuda") and TRITON in map(mixing_of, formulations_in(module)):
-        raise ValueError(
-            f"got formulation {TRITON!r} on {device}, expected a CUDA device: its kernels are for no other"
-        )
     return module
 
 

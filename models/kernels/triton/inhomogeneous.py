@@ -148,16 +148,18 @@ def _(x: Tensor, hidden: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tens
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, hidden, weight, bias, scale, shift, relu = inputs
-    if scale is not None or shift is not None:
-        raise ValueError("got scale or shift under autograd, expected none: they are a folded norm's, for inference")
-    ctx.save_for_backward(x, hidden, weight, bias, *([output] if relu else []))
+    *tensors, scale, _, relu = inputs
+    ctx.save_for_backward(*tensors, scale, output if relu else None)
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    x, hidden, weight, bias, *rectified = ctx.saved_tensors
-    if rectified:
-        gradient = gradient * (rectified[0] > 0)
+    x, hidden, weight, bias, scale, rectified = ctx.saved_tensors
+    if any(ctx.needs_input_grad[4:6]):
+        raise ValueError("got a scale or shift that needs a gradient, expected a folded norm's, which needs none")
+    if rectified is not None:
+        gradient = gradient * (rectified > 0)
+    if scale is not None:
+        gradient = gradient * scale
     of_x = map_gradient(gradient, hidden, weight, bias) if ctx.needs_input_grad[0] else None
     of_generator: tuple[Tensor | None, ...] = (None, None, None)
     if any(ctx.needs_input_grad[1:4]):

@@ -13,7 +13,8 @@ def rows_of(start, place, inside, inner, D: tl.constexpr):
     """What predicts the taps of some places, (places, D), the ReLU of hidden: zeros for those outside of the map."""
     mask = inside[:, None] & (inner < D)[None, :]
     values = tl.load(start + place[:, None] * D + inner[None, :], mask=mask, other=0.0)
-    return tl.where(values < 0, 0.0, values).to(values.dtype)
+    wide = values.to(tl.float64 if values.dtype == tl.float64 else tl.float32)
+    return tl.where(wide < 0, 0.0, wide).to(values.dtype)
 
 
 @triton.jit

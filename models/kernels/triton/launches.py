@@ -53,7 +53,9 @@ def power_of_two(length: int, least: int = 1) -> int:
 
 def precision() -> str:
     """How products of float32 are made: as torch's own are, in TF32 only where it is on."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    matmul = torch.backends.cuda.matmul
+    new = getattr(matmul, "fp32_precision", None)  # from torch 2.9 on; where it was set, the old name raises
+    return "tf32" if (matmul.allow_tf32 if new is None else new == "tf32") else "ieee"
 
 
 def sums_of(tensor: Tensor) -> torch.dtype:

@@ -9,10 +9,13 @@ from torch import Tensor
 from mixprof.models.kernels.triton.launches import Launch, Tensors, cover, power_of_two, precision, sums_of
 
 MOST_TOKENS = 64  # of a window: its logits are in registers whole
+READ, SETTINGS = "Tensor qkv, Tensor bias, Tensor padding", "int window, int[] shift, float masked"
 SPLITS = 64  # programs, at most, that share a head's windows in the backward
 
 
-@torch.library.custom_op("mixprof_triton::window_attention", mutates_args=(), device_types="cuda")
+@torch.library.custom_op(
+    "mixprof_triton::window_attention", mutates_args=(), device_types="cuda", schema=f"({READ}, {SETTINGS}) -> Tensor"
+)
 def window_attention(
     qkv: Tensor, bias: Tensor, padding: Tensor, window: int, shift: list[int], masked: float
 ) -> Tensor:
@@ -29,7 +32,12 @@ def window_attention(
     return out
 
 
-@torch.library.custom_op("mixprof_triton::window_attention_backward", mutates_args=(), device_types="cuda")
+@torch.library.custom_op(
+    "mixprof_triton::window_attention_backward",
+    mutates_args=(),
+    device_types="cuda",
+    schema=f"({READ}, Tensor gradient, {SETTINGS}) -> (Tensor, Tensor, Tensor)",
+)
 def window_attention_backward(
     qkv: Tensor, bias: Tensor, padding: Tensor, gradient: Tensor, window: int, shift: list[int], masked: float
 ) -> tuple[Tensor, Tensor, Tensor]:
