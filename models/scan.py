@@ -52,7 +52,7 @@ def scan(formulation: str, u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor
     wide = delta.to(dtype)
     decay = torch.exp(-wide * rate.to(dtype).exp()[:, None, None])
     state = FORMULATIONS[formulation](decay, wide * entry * u)
-    return state.to(u.dtype) * readout
+    return (state * readout).to(u.dtype)
 
 
 @torch.library.custom_op("mixprof::selective_scan", mutates_args=())
@@ -66,21 +66,56 @@ def _(u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor, readout: Tensor) ->
     return torch.empty_like(u, memory_format=torch.contiguous_format)
 
 
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+@torch.library.custom_op("mixprof::selective_scan_backward", mutates_args=())
+def selective_scan_backward(
+    gradient: Tensor, u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor, readout: Tensor
+) -> Gradients:
+    """The gradients of the scan's operands, its states computed anew: the recurrence once more, from the end."""
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    gradient, wide, speed = gradient.to(dtype), delta.to(dtype), rate.to(dtype).exp()[:, None, None]
+    decay = torch.exp(-wide * speed)
+    state = chunked(decay, wide * entry * u)
+    behind = F.pad(decay[..., 1:, :], (0, 0, 0, 1))
+    of_drive = chunked(behind.flip(-2), (gradient * readout).flip(-2)).flip(-2)
+    of_exponent = of_drive * F.pad(state[..., :-1, :], (0, 0, 1, 0)) * decay  # of -delta exp(rate)
+    gradients = (
+        of_drive * wide * entry,
+        of_drive * entry * u - of_exponent * speed,
+        -(of_exponent * wide * speed).sum(dim=(1, 2)),
+        (of_drive * wide * u).sum(dim=-1, keepdim=True),
+        (gradient * state).sum(dim=-1, keepdim=True),
+    )
+    made = [each.to(like.dtype) for each, like in zip(gradients, (u, delta, rate, entry, readout), strict=True)]
+    return made[0], made[1], made[2], made[3], made[4]
+
+
+@selective_scan_backward.register_fake
+def _(gradient: Tensor, u: Tensor, delta: Tensor, rate: Tensor, entry: Tensor, readout: Tensor) -> Gradients:
+    made = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in (u, delta, rate, entry, readout)]
+    return made[0], made[1], made[2], made[3], made[4]
+
+
 def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx: torch.autograd.Function, gradient: Tensor) -> tuple[Tensor, ...]:
-    inputs = [each.detach().requires_grad_() for each in ctx.saved_tensors]
-    with torch.enable_grad():
-        made = scan("chunked", *inputs)
-    return torch.autograd.grad(made, inputs, gradient)
+def _backward(ctx: torch.autograd.Function, gradient: Tensor) -> Gradients:
+    return selective_scan_backward(gradient, *ctx.saved_tensors)
 
 
 selective_scan.register_autograd(_backward, setup_context=_keep)
 
 
 @register_flop_formula(torch.ops.mixprof.selective_scan)
-def _flops(*shapes: tuple[int, ...], out_shape: tuple[int, ...], **settings: object) -> int:
-    """Two multiply-accumulates, of 2 FLOPs each, per value of y: the state's and the readout's."""
-    return 4 * torch.Size(out_shape).numel()
+def _flops(u: tuple[int, ...], *others: tuple[int, ...], out_shape: object, **settings: object) -> int:
+    """Two multiply-accumulates, of 2 FLOPs each, per value of u: the state's and the readout's."""
+    return 4 * torch.Size(u).numel()
+
+
+@register_flop_formula(torch.ops.mixprof.selective_scan_backward)
+def _backward_flops(gradient: tuple[int, ...], *others: tuple[int, ...], out_shape: object, **settings: object) -> int:
+    """Two for each of the forward's, as of any product; the states computed anew are not counted."""
+    return 8 * torch.Size(gradient).numel()

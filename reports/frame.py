@@ -58,6 +58,7 @@ COLUMNS = {
     "intensity": REAL,  # FLOPs per byte of min_bytes
     "attainable_ms": REAL,  # by the roofline of this run's peaks
     "attainable_share": REAL,  # of the latency
+    "mfu": REAL,  # FLOPs over time and the measured peak of matrix products
     "bound": TEXT,  # "compute" or "memory", by the roofline
     **dict.fromkeys(peaks.RATES, REAL),  # measured on the same device, in the same dtype
     "allocator_peak_bytes": WHOLE,

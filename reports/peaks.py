@@ -23,10 +23,11 @@ def table(by_run: Mapping[str, Iterable[Peaks]]) -> pd.DataFrame:
 
 
 def attain(frame: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:
-    """`intensity` (FLOPs per byte), `attainable_ms`, `attainable_share`, `bound` and the peaks for each row of a frame.
+    """`intensity` (FLOPs per byte), `attainable_ms`, `attainable_share`, `mfu`, `bound` and the peaks for each row.
 
     attainable: the longer of arithmetic, each kind of MAC at the roof of its unit, and of the least bytes at the rate
-    of a copy. bound: "compute" or "memory", whichever is longer. Missing where peaks or counts are.
+    of a copy. mfu: FLOPs over time and the peak of matrix products. bound: "compute" or "memory", whichever is longer.
+    Missing where peaks or counts are.
     """
     known = frame[KEYS].merge(peaks, on=KEYS, how="left").set_axis(frame.index)
     macs = frame["macs"].astype(float)
@@ -43,6 +44,7 @@ def attain(frame: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:
             "intensity": frame["flops"].astype(float) / frame["min_bytes"].astype(float),
             "attainable_ms": attainable_ms,
             "attainable_share": attainable_ms / frame["latency_ms"],
+            "mfu": 1000 * frame["flops"].astype(float) / frame["latency_ms"] / known["matrix_flops_per_s"],
             "bound": bound.where(attainable_ms.notna(), None),
             **{name: known[name] for name in RATES},
         }

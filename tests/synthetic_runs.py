@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mixprof.data.case import Case
-from mixprof.data.launch import Launch, Memory, Samples
+from mixprof.data.launch import Launch, Memory, Samples, StepMemory
 from mixprof.data.manifest import Environment, Manifest, Sweep
 from mixprof.data.record import Record
 from mixprof.data.run_folder import RECORDS, append_record, write_manifest
@@ -132,3 +132,52 @@ def many(count: int, samples: int = 40, seed: int = 0) -> Iterable[Record]:
         counts: dict[str, Any] = {"macs": macs, "flops": 2 * macs, "params": 20_000, "relative_error": 2e-6}
         proof = {"formulation": ["conv"], "recompiles": 0}
         yield Record(of, "ok", None, tuple(launches), uncounted_ops=(), memory=memory, proof=proof, **counts)
+
+
+ATTENTION, CONVOLUTION, DENSE = "window_attention", "depthwise_conv", "conv"
+FORWARD = {ATTENTION: 1.5, CONVOLUTION: 1.0, DENSE: 4.0}  # milliseconds, at side 14
+BACKWARD = {ATTENTION: 2.0, CONVOLUTION: 5.0, DENSE: 2.5}  # times the forward
+SIDES = (14, 28, 56)
+SHARES = {"zero_grad": 0.05, "optimizer": 0.2}  # of the forward
+MEBIBYTE = 2**20
+KINDS = ("weights", "gradients", "optimizer", "activations", "temporaries", "peak")
+
+
+def bytes_of(*mebibytes: int) -> StepMemory:
+    fields: dict[str, Any] = {f"{kind}_bytes": mib * MEBIBYTE for kind, mib in zip(KINDS, mebibytes, strict=True)}
+    return StepMemory(**fields)
+
+
+MEASURED, PREDICTED = bytes_of(8, 8, 16, 40, 10, 82), bytes_of(8, 8, 16, 40, 6, 78)
+
+
+def parts_of(model: str, side: int) -> dict[str, float]:
+    forward = FORWARD[model] * (side / 14) ** 2
+    return {"forward": forward, "backward": BACKWARD[model] * forward, **{n: s * forward for n, s in SHARES.items()}}
+
+
+def step_launch(parts: dict[str, float], drift: float, random: np.random.Generator, noise: float = 0.002) -> Launch:
+    """Twenty steps of one launch: each step slow or fast as a whole, its parts alike."""
+    steps = drift * np.exp(noise * random.standard_normal(20))
+    samples = {name: Samples(tuple(ms * steps), 1) for name, ms in parts.items()}
+    return Launch("ok", host_ms=Samples(tuple(sum(parts.values()) * steps), 1), parts=samples)
+
+
+def training_records(drift: float = 0.05) -> Iterable[Record]:
+    """Three mixers at three sides, in inference and as training steps, which the backward of one turns around."""
+    random = np.random.default_rng(1)
+    for model, side in itertools.product(FORWARD, SIDES):
+        parts, drifts = parts_of(model, side), np.exp(drift * random.standard_normal(3))
+        inference = case(model, resolution=(side, side))
+        yield ok(inference, FORWARD[model] * (side / 14) ** 2 * np.exp(0.01 * random.standard_normal(3)))
+        launches = tuple(step_launch(parts, each, random) for each in drifts)
+        yield Record(
+            case(model, resolution=(side, side), step="train"),
+            "ok",
+            launches=launches,
+            step_memory=MEASURED,
+            predicted_step_memory=PREDICTED,
+            gradient_error=3e-6,
+            update_error=2e-7,
+            backward_macs=2 * 10**6,
+        )

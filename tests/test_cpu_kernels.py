@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mixprof import models
+from mixprof.metrics import flops
 from mixprof.models.kernels.cpu import build
 from mixprof.models.kernels.cpu.linear import CppLinear
 
@@ -101,6 +102,15 @@ def test_a_folder_that_others_can_write_is_refused(monkeypatch, tmp_path):
         build.library("inhomogeneous")
 
 
+@needs_compiler
+def test_a_folder_that_cannot_be_made_is_named(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path / "file" / "cache"))
+    build.library.cache_clear()
+    with pytest.raises(ValueError, match=r"cannot be built here.*MIXPROF_CACHE"):
+        build.library("linear")
+
+
 def test_no_graph_holds_the_kernel():
     with pytest.raises(ValueError, match="'cpp' for 'onnxruntime'"):
         models.build("inhomogeneous_depthwise_conv:formulation=cpp", resolution=8, lowering="onnxruntime")
@@ -114,3 +124,12 @@ def test_what_is_counted_is_the_published_definition(name):
     )
     pinned.load_state_dict(usual.state_dict())
     assert torch.equal(pinned(x), usual(x))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["inhomogeneous_depthwise_conv", "window_attention:shifted=true"])
+def test_the_kernels_multiply_as_often_as_the_published_definition(name):
+    published = flops.count(models.build(name, resolution=14), torch.randn(1, 14, 14, 96))
+    kernel = models.specialize(models.build(name, resolution=14), "eager", {"": "cpp+cpp"})
+    counts = flops.count(kernel, torch.randn(1, 14, 14, 96))
+    assert (counts.macs, counts.uncounted_ops) == (published.macs, ())

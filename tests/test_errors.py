@@ -22,7 +22,8 @@ def test_a_line_that_only_leads_up_to_the_next_is_joined_to_it():
 
 
 @pytest.mark.parametrize(
-    ("text", "line"), [("\n a \n b", "a"), ("a:\n  b\nc", "a: b"), ("a:", "a:"), ("", "ValueError")]
+    ("text", "line"),
+    [("\n a \n b", "a"), ("a:\n  b\nc", "a: b"), ("a:", "a:"), ("a:\nb:\nc\nd", "a: b: c"), ("", "ValueError")],
 )
 def test_the_first_line(text, line):
     assert first_line(ValueError(text)) == line

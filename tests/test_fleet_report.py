@@ -7,6 +7,7 @@ import pytest
 from mixprof.data.fleet import mark
 from mixprof.data.manifest import Environment
 from mixprof.reports.answers.fleet import standings
+from mixprof.reports.answers.stability import stability
 from mixprof.reports.export import write_report
 from mixprof.reports.frame import load
 from synthetic_runs import MANIFEST, case, ok, write_run
@@ -53,6 +54,26 @@ def test_each_testbed_has_its_own_verdict(fleet):
         assert one.rows["ratio"].tolist() == pytest.approx(truth)
 
 
+def test_where_the_winner_changes_is_counted_axis_by_axis_and_testbed_by_testbed(fleet):
+    (by_run,) = standings(load(fleet))
+    counts = {(one.run, one.axis): (one.changes, one.groups) for one in stability(by_run)}
+    # Batch 4 is a draw on the a100: of the four batches all have two testbeds or more that are decided.
+    assert counts == {
+        ("h100", "batch"): (0, 1),
+        ("a100", "batch"): (0, 1),
+        ("l4", "batch"): (1, 1),
+        ("cpu", "batch"): (0, 1),
+        (None, "testbed"): (3, 4),
+    }
+    (own,) = [one for one in stability(by_run) if one.run == "l4"]
+    (over,) = [one for one in stability(by_run) if one.run is None]
+    assert own.here is not None
+    assert over.here is not None
+    assert over.there is not None
+    assert (own.here["batch"], own.here["ratio"]) == (8, pytest.approx(2.0))
+    assert (over.here["run"], over.there["run"], over.here["ratio"]) == ("a100", "l4", pytest.approx(3.0))
+
+
 def test_the_report_says_so_in_words(fleet, tmp_path):
     write_report([fleet], tmp_path / "report")
     text = (tmp_path / "report" / "summary.md").read_text()
@@ -63,6 +84,9 @@ def test_the_report_says_so_in_words(fleet, tmp_path):
     assert "3 of 4 settings, decided in 3; open in batch 4 (1 [" in lines["a100"]
     assert "1 of 4 settings, decided in 4; not in batch 1 (0.5 [" in lines["l4"]
     assert lines["l4"].count("(0.5 [") == 3
+    changes = text.partition("## Where the winner changes")[2]
+    assert "| depthwise_conv over window_attention | l4 | batch | 1 of 1 | batch 8 (2 [" in changes
+    assert "|  | testbed | 3 of 4 | a100, batch" in changes
     growth = text.partition("testbed beside testbed")[2].splitlines()
     assert growth[2] == "| model | axis | a100 | cpu | h100 | l4 |"
     rising = next(line for line in growth if line.startswith("| depthwise_conv"))

@@ -98,6 +98,8 @@ class Clock:
     def __init__(self, monkeypatch, ms: dict[str, float]):
         self.seconds = 0.0
         monkeypatch.setattr(choosing.devices, "of", lambda name: self)
+        timed = {*attention.FORMULATIONS, registry.PUBLISHED}  # those that go on with this clock
+        monkeypatch.setattr(choosing, "can_run", lambda name, *_: specialization.mixing_of(name) in timed)
         for name, of_one in ms.items():
             monkeypatch.setitem(attention.FORMULATIONS, name, self.taking(attention.FORMULATIONS[name], of_one))
 

@@ -97,6 +97,14 @@ def test_bfloat16_is_computed_in_it_and_float16_is_refused_where_it_would_be(tmp
     assert lower(module, (x,), tmp_path, "float32", precision="device").proof["precision"] == "bfloat16"
 
 
+@pytest.mark.skipif(not has_bfloat16(), reason="this CPU has no bfloat16")
+def test_products_that_stay_in_float32_are_not_passed_off_as_bfloat16(tmp_path):
+    """OpenVINO leaves the product of a spatial MLP, a weight on its left, in float32 whatever it is asked for."""
+    module, x = mixer("spatial_mlp")
+    with pytest.raises(Unsupported, match="got bfloat16, and its products all run in float32"):
+        lower(module, (x,), tmp_path, "bfloat16")
+
+
 def test_streams_are_read_back_and_too_few_threads_for_them_refused(tmp_path):
     module, x = mixer("depthwise_conv")
     assert lower(module, (x,), tmp_path, threads=2, streams="2").proof["streams"] == 2

@@ -21,7 +21,7 @@ from mixprof.reports.charts.figures import charts
 from mixprof.reports.export import write_report
 from mixprof.reports.page.html import page as page_of
 from mixprof.reports.text.markdown import number
-from synthetic_runs import MANIFEST, case, many, ok, realistic, write_lines, write_run
+from synthetic_runs import MANIFEST, case, many, ok, realistic, training_records, write_lines, write_run
 
 HOSTILE = "<script>alert(1)</script>"
 REASON = "</script><img src=x onerror=alert(2)> & {{1}} ${2} \u2028 [link](javascript:alert(3)) **bold**"
@@ -381,3 +381,18 @@ def test_ten_thousand_cases_weigh_at_most_20_mb_and_open(browser, tmp_path):
     page.click(header(page, "latency (ms)"))
     assert page.evaluate("document.querySelectorAll('#case-table tbody tr').length") == 100
     assert page.errors() == []
+
+
+def test_parts_of_a_training_step_are_stacked_with_whiskers(browser, tmp_path):
+    known = answers(reports.load(write_run(tmp_path / "run", training_records())))
+    drawn = [chart for chart in charts(known) if chart.name == "step_split_mixers"]
+    (tmp_path / "index.html").write_text(page_of(known, {"run": MANIFEST}, drawn))
+    page = Page(browser)
+    page.open(tmp_path / "index.html")
+    draw(page, "step_split_mixers")
+    bars, whiskers = (
+        page.evaluate(f"document.querySelectorAll('.plot {each}').length") for each in (".bars .point", ".errorbar")
+    )
+    assert (bars, whiskers) == (3 * 4, 3 * 5)  # mixers times parts, and the whole
+    assert page.errors() == []
+    page.close()

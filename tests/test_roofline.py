@@ -54,6 +54,7 @@ def test_attainable_is_the_longer_of_arithmetic_and_memory(tmp_path):
     first, second = frame.loc[(1, "float32")], frame.loc[(2, "float32")]
     assert (first["intensity"], first["bound"], first["attainable_ms"]) == (12.0, "compute", pytest.approx(20.0))
     assert first["attainable_share"] == pytest.approx(0.5, rel=1e-3)
+    assert first["mfu"] == pytest.approx(0.3, rel=1e-3)  # 1.2 GFLOP in 40 ms at 100 GFLOP/s
     assert (second["intensity"], second["bound"], second["attainable_ms"]) == (4.0, "memory", pytest.approx(30.0))
     for missing in ((1, "bfloat16"), (4, "float32")):
         assert frame.loc[[missing], ["attainable_ms", "attainable_share", "bound"]].isna().all(axis=None)

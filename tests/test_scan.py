@@ -43,3 +43,5 @@ def test_the_operator_is_one_that_torch_accepts():
 def test_a_state_and_its_readout_are_counted():
     counts = count(scan.selective_scan, *operands("meta"))
     assert (counts.macs, counts.vector_macs, counts.uncounted_ops) == (2 * 4 * 5 * 3, 2 * 4 * 5 * 3, ())
+    counts = count(lambda *given: scan.selective_scan(*given).sum().backward(), *operands("meta"))
+    assert (counts.macs, counts.uncounted_ops) == (3 * 2 * 4 * 5 * 3, ())

@@ -1,13 +1,11 @@
 """The report of training steps, on runs whose true latencies and ratios are chosen here."""
 
-from itertools import product
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from mixprof import reports
-from mixprof.data.launch import Launch, Samples, StepMemory
+from mixprof.data.launch import Launch, Samples
 from mixprof.data.record import Record
 from mixprof.reports.answers import answers
 from mixprof.reports.charts.figures import charts, write_figures
@@ -15,53 +13,22 @@ from mixprof.reports.export import write_tables
 from mixprof.reports.page.html import page
 from mixprof.reports.steps import PARTS
 from mixprof.reports.text.summary import summary
-from synthetic_runs import MANIFEST, case, ok, write_lines, write_run
-
-ATTENTION, CONVOLUTION, DENSE = "window_attention", "depthwise_conv", "conv"
-FORWARD = {ATTENTION: 1.5, CONVOLUTION: 1.0, DENSE: 4.0}  # milliseconds, at side 14
-BACKWARD = {ATTENTION: 2.0, CONVOLUTION: 5.0, DENSE: 2.5}  # times the forward
-SIDES = (14, 28, 56)
-SHARES = {"zero_grad": 0.05, "optimizer": 0.2}  # of the forward
-MEBIBYTE = 2**20
-KINDS = ("weights", "gradients", "optimizer", "activations", "temporaries", "peak")
-
-
-def bytes_of(*mebibytes):
-    return StepMemory(**{f"{kind}_bytes": mib * MEBIBYTE for kind, mib in zip(KINDS, mebibytes, strict=True)})
-
-
-MEASURED, PREDICTED = bytes_of(8, 8, 16, 40, 10, 82), bytes_of(8, 8, 16, 40, 6, 78)
-
-
-def parts_of(model, side):
-    forward = FORWARD[model] * (side / 14) ** 2
-    return {"forward": forward, "backward": BACKWARD[model] * forward, **{n: s * forward for n, s in SHARES.items()}}
-
-
-def step_launch(parts, drift, random, noise=0.002):
-    """Twenty steps of one launch: each step slow or fast as a whole, its parts alike."""
-    steps = drift * np.exp(noise * random.standard_normal(20))
-    samples = {name: Samples(tuple(ms * steps), 1) for name, ms in parts.items()}
-    return Launch("ok", host_ms=Samples(tuple(sum(parts.values()) * steps), 1), parts=samples)
-
-
-def training_records(drift=0.05):
-    random = np.random.default_rng(1)
-    for model, side in product(FORWARD, SIDES):
-        parts, drifts = parts_of(model, side), np.exp(drift * random.standard_normal(3))
-        inference = case(model, resolution=(side, side))
-        yield ok(inference, FORWARD[model] * (side / 14) ** 2 * np.exp(0.01 * random.standard_normal(3)))
-        launches = tuple(step_launch(parts, each, random) for each in drifts)
-        yield Record(
-            case(model, resolution=(side, side), step="train"),
-            "ok",
-            launches=launches,
-            step_memory=MEASURED,
-            predicted_step_memory=PREDICTED,
-            gradient_error=3e-6,
-            update_error=2e-7,
-            backward_macs=2 * 10**6,
-        )
+from synthetic_runs import (
+    ATTENTION,
+    BACKWARD,
+    CONVOLUTION,
+    DENSE,
+    FORWARD,
+    MANIFEST,
+    SHARES,
+    SIDES,
+    case,
+    ok,
+    parts_of,
+    training_records,
+    write_lines,
+    write_run,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -35,12 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "index.html", page(arguments.history, beds, commit_url).encode("utf-8", "backslashreplace"))
     print(out / "index.html")
-    found = trend_text.all_changes(beds, since)
-    for bed, change in found:
+    changes = trend_text.all_changes(beds, since)
+    for bed, change in changes:
         words = trend_text.row(bed, change)
         print(" ".join(f"{words['case']}, {words['testbed']}: {words['change']} with {words['from']}".split()))
-    if arguments.markdown and found:
-        exporters.write(Path(arguments.markdown), trend_text.as_issue(found, commit_url))
+    if arguments.markdown and changes:
+        exporters.write(Path(arguments.markdown), trend_text.as_issue(changes, commit_url))
         print(arguments.markdown)
     elif arguments.markdown:
         print(f"mixprof: no change, so no {arguments.markdown}", file=sys.stderr)

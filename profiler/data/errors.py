@@ -25,9 +25,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, with the next where it only leads up to it; its type where it has none."""
+    """The first line of an error's text, with those that it only leads up to; the error's type where it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
+    last = next((number for number, line in enumerate(lines) if not line.endswith(":")), len(lines))
+    return " ".join(lines[: last + 1]) if lines else type(error).__name__
 
 
 def root_cause(error: BaseException) -> BaseException:

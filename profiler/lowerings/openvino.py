@@ -46,6 +46,8 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
     compiled = _compile(path, target, {})
     request = _bound(compiled, inputs)
     content = path.read_bytes()
+    proof = _proof(compiled, content)
+    _refuse_float(proof, target.dtype)
 
     def read_all() -> list[Tensor]:
         _poison(request, compiled)
@@ -57,7 +59,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         lambda: read_all()[0],
         time.perf_counter() - start,
         artifact_bytes=len(content),
-        proof=_proof(compiled, content),
+        proof=proof,
         runs_in_torch=False,
         layer_times=lambda forwards: _layer_times(path, inputs, target, forwards),
         read_all=read_all,
@@ -131,6 +133,15 @@ def _proof(compiled: Any, content: bytes) -> Proof:
         "requests_at_best": int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")),
         **summarize(compiled.get_runtime_model(), graph),
     }
+
+
+def _refuse_float(proof: Proof, dtype: str) -> None:
+    """Unsupported where no product runs in the half precision that the case is named after."""
+    dtypes = proof["product_dtypes"]
+    if dtype in ("bfloat16", "float16") and dtypes and dtype not in dtypes:
+        raise Unsupported(
+            f"lowering 'openvino': got {dtype}, and its products all run in {', '.join(dtypes)}: use --dtypes float32"
+        )
 
 
 def _bound(compiled: Any, inputs: tuple[Tensor, ...]) -> Any:

@@ -114,9 +114,12 @@ def _gate(device: Device, ms: float) -> object:
     return device.event()
 
 
-def queue_of(forward: Call, device: Device, before: Call | None = None) -> Queue:
-    """The queue that suits a forward: blocks of at least a millisecond, of one forward where something is before it."""
-    both = forward if before is None else lambda: (before(), forward())
+def queue_of(forward: Call, device: Device, before: Call | None = None, needs: Call | None = None) -> Queue:
+    """The queue that suits a forward: blocks of at least a millisecond, of one forward where something is before it.
+
+    needs: the part of that without which a forward cannot be, as a backward without its forward.
+    """
+    both = forward if needs is None else lambda: (needs(), forward())
     enqueue_ms = min(enqueue_sampler(both, device)() for _ in range(ENQUEUES))
     launches = places(both, device)
     if launches is None or launches + BESIDE > device.queue:

@@ -42,7 +42,7 @@ def measure(lowered: Lowered, device: Device, mode: str, budget: Budget) -> Time
     flush = device.flusher() if mode == "cold" else None
     before = ahead(lowered.before, flush)
     if device.queue:
-        times = _on_gpu(forward, device, before, budget, flush if lowered.before is None else None)
+        times = _on_gpu(forward, device, before, budget, lowered.before)
     else:
         times = _on_cpu(forward, device, before, budget)
     recompiles = lowered.compilations() - compiled
@@ -65,7 +65,7 @@ def _on_cpu(forward: Callable[[], object], device: Device, before: Before, budge
     return Times(None, None, Samples(series.kept, repeats), series.dropped, 0, _unsteady(series))
 
 
-def _on_gpu(forward: Callable[[], object], device: Device, before: Before, budget: Budget, flush: Before) -> Times:
+def _on_gpu(forward: Callable[[], object], device: Device, before: Before, budget: Budget, needs: Before) -> Times:
     read = device.reader()
     readings: list[nvml.Reading] = []
 
@@ -73,13 +73,13 @@ def _on_gpu(forward: Callable[[], object], device: Device, before: Before, budge
         if read is not None:
             readings.append(read())
 
-    queue = streams.queue_of(forward, device, before)
+    queue = streams.queue_of(forward, device, before, needs)
     try:
         series = sample(streams.gpu_sampler(forward, queue, device, before, look), device.clock, budget)
     except streams.GateOpened:
         queue = replace(queue, gated=False)
         series = sample(streams.gpu_sampler(forward, queue, device, before, look), device.clock, budget)
-    enqueue = streams.enqueue_sampler(forward, device, before=before)
+    enqueue = streams.enqueue_sampler(forward, device, before=needs)
     enqueue_ms = Samples(tuple(enqueue() for _ in range(ENQUEUE_SAMPLES)), 1)
     host = sample(streams.host_sampler(forward, 1, device, before), device.clock, budget)
     return Times(
@@ -92,7 +92,7 @@ def _on_gpu(forward: Callable[[], object], device: Device, before: Before, budge
         nvml.verdict(readings),
         {**nvml.summary(readings), "by_queue": _by_queue(readings)},
         Queued(queue.launches, queue.gated),
-        None if flush is None else _control(forward, queue, device, flush),
+        None if before is None or needs is not None else _control(forward, queue, device, before),
     )
 
 

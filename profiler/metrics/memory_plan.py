@@ -186,4 +186,5 @@ FUSED: dict[tuple[str, int], Callable[..., Tensor]] = {
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    """The tensors of a tree that have one storage: sparse ones do not."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.layout == torch.strided]

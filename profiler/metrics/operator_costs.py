@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mixprof.metrics.fused_costs import FUSED, attention
+from mixprof.models.kernels.cpu import costs as cpu
 from mixprof.models.kernels.triton import costs as triton
 
 Shape = Sequence[int]
@@ -30,7 +31,7 @@ def runs_on(name: str, args: Any) -> str:
         return "vector"
     if name.startswith("mixprof_triton.depthwise"):
         return "vector"
-    return "vector" if name in (SCAN, "aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
+    return "vector" if name in (*SCANS, "aten.mv", "aten.dot", "aten.vdot", "aten.addmv", "aten.addr") else "matrix"
 
 
 def macs_of(name: str, args: Any, result: Any, keywords: Mapping[str, Any] | None = None) -> int | None:
@@ -137,13 +138,18 @@ def _heads_first(shape: Shape) -> Shape:
     return batch, heads, length, width
 
 
-def _selective_scan(*_: object, out_shape: Shape) -> int:
+def _selective_scan(u: Shape, *_: object, out_shape: object) -> int:
     """mixprof.models.scan: a state and its readout for each value."""
-    return 2 * prod(out_shape)
+    return 2 * prod(u)
 
 
-SCAN = "mixprof.selective_scan"
-REGISTERED: dict[str, Callable[..., int]] = {SCAN: _selective_scan}  # and those of users' own: see `registered`
+def _selective_scan_backward(gradient: Shape, *_: object, out_shape: object) -> int:
+    """Both factors' gradients for each of those; the states that it computes anew are not counted."""
+    return 4 * prod(gradient)
+
+
+SCANS = {"mixprof.selective_scan": _selective_scan, "mixprof.selective_scan_backward": _selective_scan_backward}
+REGISTERED: dict[str, Callable[..., int]] = {**SCANS}  # and those of users' own: see `registered`
 _OPERATORS: dict[Callable[..., int | None], str] = {  # of each formula
     _matrix_product: "mm bmm mv dot vdot _int_mm _scaled_mm",
     _added_matrix_product: "addmm _addmm_activation addmv baddbmm addbmm",
@@ -167,7 +173,11 @@ _OPERATORS: dict[Callable[..., int | None], str] = {  # of each formula
     _efficient_forward: "_efficient_attention_forward",
     **FUSED,
 }
-FORMULAS = {f"aten.{name}": formula for formula, names in _OPERATORS.items() for name in names.split()} | triton.MACS
+FORMULAS = (
+    {f"aten.{name}": formula for formula, names in _OPERATORS.items() for name in names.split()}
+    | triton.MACS
+    | cpu.MACS
+)
 
 _LIGHT_BY_KIND = {
     "copies and factories": """

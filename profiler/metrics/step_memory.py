@@ -35,6 +35,8 @@ class Ledger(Liveness):
 
     def mark(self, tensor: Tensor, category: str) -> int:
         """Give a tensor's storage a category, if it has none and was made in the step: its bytes, else 0."""
+        if tensor.layout != torch.strided:
+            return 0
         storage = tensor.untyped_storage()
         key, nbytes = storage._cdata, storage.nbytes()
         if key not in self.alive or self.of.get(key) == category:

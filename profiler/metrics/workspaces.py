@@ -87,7 +87,8 @@ def _convolution_backward(
     """settings: as of a forward, then which of the three gradients are wanted.
 
     oneDNN sums the weight's gradient in blocks of outputs by inputs, those of every group padded, and hands it on
-    by way of a copy. Contiguous maps are reordered to blocks, one after the other.
+    by way of a copy; in half precision it sums in float32, of an image's maps in blocks. Contiguous maps are reordered
+    to blocks, one after the other.
     """
     stride, padding, *_, groups, asked = settings
     backend = torch._C._select_conv_backend(stand_in(x), stand_in(weight), None, *settings[:-1], None).name
@@ -101,7 +102,11 @@ def _convolution_backward(
     c_out, c_in = weight.shape[0] // groups, weight.shape[1]
     inputs = c_in if groups == 1 and c_in < _BLOCK else _padded(c_in, _BLOCK)
     blocks = groups * _padded(c_out, _BLOCK) * inputs * prod(weight.shape[2:]) * weight.element_size()
-    return _copy(weight, torch.channels_last) + blocks + nbytes(weight)
+    scratch = nbytes(weight)
+    if weight.element_size() == 2:
+        rows = groups * _padded(c_in, _BLOCK) * prod(x.shape[2:-1]) * (x.shape[-1] + 4)
+        scratch = 2 * blocks + 2 * (rows + groups * _padded(c_out, _BLOCK) * prod(gradient.shape[2:]))
+    return _copy(weight, torch.channels_last) + blocks + scratch
 
 
 def _blocked_weight(weight: Tensor, groups: int, inputs: int = 1) -> int:

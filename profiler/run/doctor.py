@@ -1,5 +1,6 @@
 """What works on this machine and, for what does not, why and what to install."""
 
+import importlib.metadata
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ OPTIONAL = {
     "cuda.bindings": "pip install 'mixprof[cuda]'",
     "pycuda": "pip install 'mixprof[cuda]'",
     "pynvml": "pip install 'mixprof[cuda]'",
+    "onnxruntime-openvino": "pip install onnxruntime-openvino, in an environment without onnxruntime: the same module",
     "zeus": "pip install 'mixprof[energy]'",
     "timm": "pip install 'mixprof[zoo]'",
 }
@@ -81,7 +83,13 @@ def _cache_trouble() -> str | None:
 
 
 def _package(name: str, install: str) -> str | None:
-    return None if lowerings.is_installed(name) else f"not installed: {install}"
+    if "-" not in name:
+        return None if lowerings.is_installed(name) else f"not installed: {install}"
+    try:  # a distribution whose module has another's name
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"not installed: {install}"
+    return None
 
 
 def _sensors(no_cuda: str | None) -> dict[str, str | None]:

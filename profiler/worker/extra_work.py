@@ -55,7 +55,7 @@ def _product(device: Device) -> Callable[[], object]:
 def _typical_ms(forward: Callable[[], object], device: Device, before: Callable[[], object] | None = None) -> float:
     """The median time of one call, over samples of at least a millisecond."""
     if device.queue:
-        take = streams.gpu_sampler(forward, streams.queue_of(forward, device, before), device, before)
+        take = streams.gpu_sampler(forward, streams.queue_of(forward, device, before, before), device, before)
     else:
         repeats = 1 if before else streams.forwards_per_sample(forward, device)
         take = streams.host_sampler(forward, repeats, device, before)

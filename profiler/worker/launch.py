@@ -148,6 +148,8 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
         with ready.running():
             if request["measure"].get("profile") and is_simulated(subject.case.device):
                 raise Unsupported("layers are not simulated: sim:0 has the time of a whole forward alone")
+            if request["measure"].get("profile") and subject.case.step != STEP:
+                raise Unsupported("layers are those of a forward in eval mode: use --steps inference")
             if ready.watch is not None:
                 measured = breakdown.of_operators(subject.lowered, ready.watch, subject.case.device)
             elif request["measure"].get("profile"):

@@ -10,7 +10,7 @@ from typing import Any
 from mixprof import sampling
 from mixprof.data.launch import Launch
 from mixprof.machine import cpu_contention, flags, streams, thermal
-from mixprof.machine.devices import Device
+from mixprof.machine.devices import Call, Device
 from mixprof.metrics import Subject, latency
 from mixprof.worker import extra_work, launch, pin
 
@@ -43,7 +43,7 @@ def _serve(subject: Subject, request: dict[str, Any]) -> str | None:
     flush = latency.ahead(subject.lowered.before, device.flusher() if subject.case.mode == "cold" else None)
     if headroom := request["measure"].get("thermal_headroom"):
         thermal.cool(device, headroom)
-    sampler, queue = _sampler(forward, device, flush)
+    sampler, queue = _sampler(forward, device, flush, subject.lowered.before)
     enqueue = streams.enqueue_sampler(forward, device, queue.forwards, subject.lowered.before)
     settle(sampler(), device)
     if changed := pin.changed_flags(values):
@@ -68,11 +68,11 @@ def _as_told(queue: streams.Queue) -> dict[str, object]:
 
 
 def _sampler(
-    forward: Callable[[], object], device: Device, flush: Callable[[], object] | None
+    forward: Call, device: Device, flush: Call | None, needs: Call | None
 ) -> tuple[Callable[[], Callable[[], float]], streams.Queue]:
     """What makes a sampler for each turn, since what a GPU's has queued ahead would be of the turn before."""
     if device.queue:
-        queue = streams.queue_of(forward, device, flush)
+        queue = streams.queue_of(forward, device, flush, needs)
         return (lambda: streams.gpu_sampler(forward, queue, device, flush)), queue
     repeats = 1 if flush else streams.forwards_per_sample(forward, device)
     return (lambda: streams.host_sampler(forward, repeats, device, flush)), streams.Queue(repeats, 1)

@@ -9,10 +9,10 @@ from mixprof.reports.gate.exporters.markdown import escaped
 from mixprof.reports.gate.stored import Stored
 from mixprof.reports.gate.trends import Change, Testbed
 
-Found = Sequence[tuple[Testbed, Change]]
+Changes = Sequence[tuple[Testbed, Change]]
 
 
-def all_changes(beds: Iterable[Testbed], since: date | None = None) -> Found:
+def all_changes(beds: Iterable[Testbed], since: date | None = None) -> Changes:
     """Every change with a run of this day or a later one, those for the worse first."""
     pairs = [(bed, change) for bed in beds for change in bed.changes]
     kept = [pair for pair in pairs if since is None or pair[1].after.time.date() >= since]
@@ -62,20 +62,20 @@ def next_command(change: Change) -> str:
     return " ".join(f"mixprof bisect {before.hash} {after.hash} {axes_of([change.timed.case])}{counts}".split())
 
 
-def as_issue(found: Found, commit_url: str | None) -> str:
+def as_issue(changes: Changes, commit_url: str | None) -> str:
     """Markdown for an issue: a sentence, a table, and a command for each case that became worse."""
-    worse = [(bed, change) for bed, change in found if change.is_worse]
-    cases = f"{len(worse)} change{'s' * (len(worse) != 1)} for the worse, {len(found) - len(worse)} for the better"
-    lines = [f"**mixprof history: {cases}.** Each testbed is judged by itself.", "", *_table(found, commit_url)]
+    worse = [(bed, change) for bed, change in changes if change.is_worse]
+    cases = f"{len(worse)} change{'s' * (len(worse) != 1)} for the worse, {len(changes) - len(worse)} for the better"
+    lines = [f"**mixprof history: {cases}.** Each testbed is judged by itself.", "", *_table(changes, commit_url)]
     for bed, change in worse:
         lines += ["", f"{escaped(change.timed.label())}, on {escaped(bed.name)}:", "", f"    {next_command(change)}"]
     return "\n".join(lines) + "\n"
 
 
-def _table(found: Found, commit_url: str | None) -> list[str]:
+def _table(changes: Changes, commit_url: str | None) -> list[str]:
     titles = ("case", "testbed", "change", "last before", "first after", "its message", "software")
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    for bed, change in found:
+    for bed, change in changes:
         cells = row(bed, change)
         runs = [_linked(run, commit_url) for run in (change.before, change.after)]
         subject = change.after.commit.subject if change.after.commit else ""

@@ -81,8 +81,8 @@ class Testbed:
     @property
     def changes(self) -> list[Change]:
         """All of them, the newest first, the worse ones of a run before the others."""
-        found = [change for series in self.series for change in series.changes]
-        return sorted(found, key=lambda change: (change.after.time, change.is_worse), reverse=True)
+        everything = [change for series in self.series for change in series.changes]
+        return sorted(everything, key=lambda change: (change.after.time, change.is_worse), reverse=True)
 
     @property
     def software(self) -> list[tuple[Stored, list[str]]]:
@@ -119,8 +119,8 @@ def of_timed(key: Timed, runs: Sequence[tuple[Stored, Kept]]) -> Series:
     bounds = [0, *steps, len(values)] if values else []
     spans = itertools.pairwise(bounds)
     levels = tuple((first, after - 1, float(np.median(values[first:after]))) for first, after in spans)
-    found = [Change(key, timed[at - 1][0], timed[at][0], time=step) for at, step in steps.items()]
-    return Series(key, tuple(timed), levels, (*found, *_exact_changes(key, runs)))
+    timed_changes = [Change(key, timed[at - 1][0], timed[at][0], time=step) for at, step in steps.items()]
+    return Series(key, tuple(timed), levels, (*timed_changes, *_exact_changes(key, runs)))
 
 
 def _half(kept: Kept) -> float | None:
@@ -131,8 +131,8 @@ def _half(kept: Kept) -> float | None:
 
 def _exact_changes(key: Timed, runs: Sequence[tuple[Stored, Kept]]) -> Iterator[Change]:
     """Every run with which counts or the status changed. What a busy machine made of a case is no status of its own."""
-    told = [(run, kept) for run, kept in runs if kept.status not in MACHINE_FAULTS]
-    for (before, old), (after, new) in itertools.pairwise(told):
+    measured = [(run, kept) for run, kept in runs if kept.status not in MACHINE_FAULTS]
+    for (before, old), (after, new) in itertools.pairwise(measured):
         if old.status != new.status:
             yield Change(key, before, after, status=(old.status, new.status))
         if exact := differing(old, new):

@@ -7,7 +7,7 @@ from string import Template
 
 from mixprof.reports.gate.history import HORIZON
 from mixprof.reports.gate.stored import Stored
-from mixprof.reports.gate.trend_text import Found, all_changes, in_words, name_of, next_command
+from mixprof.reports.gate.trend_text import Changes, all_changes, in_words, name_of, next_command
 from mixprof.reports.gate.trends import CHANCE, LEAST, PERMUTATIONS, Change, Testbed
 from mixprof.reports.page.html import FOLDER
 from mixprof.reports.page.trend_chart import chart
@@ -24,24 +24,24 @@ METHOD = (
 
 def page(name: str, beds: Sequence[Testbed], commit_url: str | None = None) -> str:
     """The page of a history. commit_url: what stands before a commit's hash in a link to it."""
-    found = all_changes(beds)
+    changes = all_changes(beds)
     runs, cases = sum(len(bed.runs) for bed in beds), sum(len(bed.series) for bed in beds)
-    counts = f"Runs: {runs}, on {len(beds)} testbed{'s' * (len(beds) != 1)}. Series: {cases}. Changes: {len(found)}."
+    counts = f"Runs: {runs}, on {len(beds)} testbed{'s' * (len(beds) != 1)}. Series: {cases}. Changes: {len(changes)}."
     return Template((FOLDER / "history.html").read_text(encoding="utf-8")).substitute(
         title=escape(f"mixprof history: {name}"),
         style=(FOLDER / "page.css").read_text(encoding="utf-8"),
         counts=escape(counts),
         links=" ".join(f'<a href="#{escape(bed.key)}">{escape(bed.name)}</a>' for bed in beds),
-        changes=_changes(found, commit_url),
+        changes=_changes(changes, commit_url),
         testbeds="\n".join(_testbed(bed, commit_url) for bed in beds),
         method=escape(METHOD),
     )
 
 
-def _changes(found: Found, commit_url: str | None) -> str:
-    if not found:
+def _changes(changes: Changes, commit_url: str | None) -> str:
+    if not changes:
         return "<p>None.</p>"
-    rows = [_change(bed, change, commit_url) for bed, change in found]
+    rows = [_change(bed, change, commit_url) for bed, change in changes]
     return _table(("case", "testbed", "change", "last before", "first after", "software", "what goes on"), rows)
 
 
@@ -71,10 +71,10 @@ def _testbed(bed: Testbed, commit_url: str | None) -> str:
     folded = f"<details{' open' * (not changed)}><summary>without a change: {len(quiet)}</summary>{rest}</details>"
     rows = [[f"<td>{linked(run, commit_url)}</td>", f"<td>{_timed(run)}</td>"] for run in reversed(bed.runs)]
     software = [f"<li>{escape(name_of(run))}: {escape(', '.join(words))}</li>" for run, words in bed.software]
-    said = f"<p>Software changed with these runs:</p><ul>{''.join(software)}</ul>" if software else ""
+    of_software = f"<p>Software changed with these runs:</p><ul>{''.join(software)}</ul>" if software else ""
     runs = f"<details><summary>runs: {len(rows)}</summary>{_table(('run', 'cases timed'), rows)}</details>"
     heading = f'<section id="{escape(bed.key)}"><h2>{escape(bed.name)}</h2>'
-    return f"{heading}{said}{figures}{folded if quiet else ''}{runs}</section>"
+    return f"{heading}{of_software}{figures}{folded if quiet else ''}{runs}</section>"
 
 
 def _timed(run: Stored) -> int:

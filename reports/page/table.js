@@ -2,7 +2,7 @@
 // The table of every case: filtered by words and choices, sorted by its headers, a page at a time.
 
 const PAGE = 100; // rows
-const CHOICES = ["status", "run", "model", "lowering"];
+const CHOICES = ["status", "run", "model", "lowering", "step"];
 const collator = new Intl.Collator("en", { numeric: true });
 const shownTable = { sort: null, descending: false, page: 0, rows: [] };
 const [head, body] = document.querySelectorAll("#case-table thead, #case-table tbody");

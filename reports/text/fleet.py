@@ -10,6 +10,7 @@ from mixprof.data.fleet import testbed_name
 from mixprof.reports.answers import Answers
 from mixprof.reports.answers.fleet import SETTING, Standing, standings
 from mixprof.reports.answers.slices import in_words
+from mixprof.reports.answers.stability import Stability, stabilities
 from mixprof.reports.text.markdown import Part, Section, Table, bounded, bullets, cell, section
 from mixprof.reports.text.method import Manifests
 
@@ -17,6 +18,10 @@ LISTED = 6  # settings at most that a claim names
 METHOD = (
     "Each testbed has a verdict of its own, from ratios within it: the model that is faster in more of the settings "
     "that are decided there (95 % interval without 1). Nothing is averaged over testbeds."
+)
+CHANGES = (
+    "Settings that differ in one axis alone, on one testbed, or in the testbed alone, where two or more are decided: "
+    "in how many of these both models win, and the two ratios furthest apart. Testbeds are counted, never averaged."
 )
 LINE = ["model", "lowering", "device", "dtype", "layout", "mode", "step"]
 LINE += ["channels", "resolution", "batch", "window", "axis"]
@@ -37,6 +42,7 @@ def fleet(answers: Answers, manifests: Manifests) -> list[Section]:
     return [
         *section("The fleet", METHOD, verdicts, *([agreed] if agreed else [])),
         *(section("Claim cards", claims) if claims else []),
+        *section("Where the winner changes", *_changes(compared)),
         *section("Growth by testbed", *_beside(answers)),
     ]
 
@@ -96,9 +102,39 @@ def _decided(standing: Standing) -> pd.Series:
 
 
 def _setting(row: pd.Series, varying: list[str]) -> str:
+    return cell(_plain(row, varying))
+
+
+def _plain(row: pd.Series, varying: list[str]) -> str:
     """A setting by what varies, and the ratio there with its interval."""
     names = " ".join(in_words(name, row[name]) for name in varying if not pd.isna(row[name]))
-    return cell(f"{names} ({bounded(row['ratio'], row['ratio_low'], row['ratio_high'])})".strip())
+    return f"{names} ({bounded(row['ratio'], row['ratio_low'], row['ratio_high'])})".strip()
+
+
+def _changes(compared: list[list[Standing]]) -> Iterator[Part]:
+    """A line for each pair, testbed and axis: how often the winner is another one along it, and where most clearly."""
+    rows = [
+        {
+            "models": f"{one.standing.over} over {one.standing.under}{_in(one.standing)}",
+            "testbed": one.run or "",
+            "axis": one.axis,
+            "changes": f"{one.changes} of {one.groups}",
+            "most clearly": _ends(one),
+        }
+        for one in stabilities(compared)
+    ]
+    if rows:
+        yield CHANGES
+        yield Table(tuple(rows))
+
+
+def _ends(one: Stability) -> str:
+    if one.here is None or one.there is None:
+        return ""
+    names = [name for name in SETTING if name == one.axis or one.standing.rows[name].nunique(dropna=False) > 1]
+    return "; ".join(
+        f"{str(row['run']) + ', ' if one.run is None else ''}{_plain(row, names)}" for row in (one.here, one.there)
+    )
 
 
 def _beside(answers: Answers) -> Iterator[Part]:

@@ -119,7 +119,7 @@ def _parts(row: pd.Series) -> dict[str, str]:
         "parts / whole": number(total / row["latency_ms"]),
         "backward / forward": _interval(row, RATIO),
         "images/s": number(row["images_per_s"]),
-        "MFU": "" if pd.isna(row.get("mfu")) else f"{row['mfu']:.1%}",
+        "MFU": "" if pd.isna(row["mfu"]) else f"{row['mfu']:.2%}",
         **{title: "" if pd.isna(error) else f"{error:.1e}" for title, error in errors.items()},
     }
 

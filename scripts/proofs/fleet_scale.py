@@ -136,8 +136,8 @@ def table(folder: Path, arguments: argparse.Namespace) -> int:
     )
     print("| phase | s by the clock | s of CPU | ms of CPU a case | most memory, MiB |\n|---|---|---|---|---|")
     for name, spent in (("driver", driver), ("merge", merge), ("report", report)):
-        each, memory = 1000 * spent["cpu"] / records, spent["bytes"] / 2**20
-        print(f"| {name} | {spent['wall']:.0f} | {spent['cpu']:.0f} | {each:.2f} | {memory:.0f} |")
+        case_ms, memory = 1000 * spent["cpu"] / records, spent["bytes"] / 2**20
+        print(f"| {name} | {spent['wall']:.0f} | {spent['cpu']:.0f} | {case_ms:.2f} | {memory:.0f} |")
     print(f"\nof the driver's CPU {inner['planning']:.1f} s plan, {inner['driving']:.1f} s survey, dispatch and write:")
     print(f"{1000 * inner['driving'] / launches:.2f} ms a launch")
     wall, memory = (max(spent[key] for spent in (driver, merge, report)) for key in ("wall", "bytes"))

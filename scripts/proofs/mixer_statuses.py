@@ -2,8 +2,9 @@
 
     python scripts/proofs/mixer_statuses.py [--run FOLDER] [--resolutions 9x13] [--lowerings A,B] [--models A,B]
 
-One short launch a case, in the formulations of the table (docs/method.md): no times are compared. With --run that
-folder is read, and nothing runs where it holds a run already. Errors are relative to the largest value.
+TensorRT-RTX builds for cuda:0 in float16, which needs no GPU; the others run on the CPU in float32. One short launch a
+case, in the formulations of the table (docs/method.md): no times are compared. With --run that folder is read, and
+nothing runs where it holds a run already. Errors are relative to the largest value.
 """
 
 import argparse
@@ -19,12 +20,27 @@ NEWER = "focal_modulation,split_depthwise_conv,linear_attention,convnext,dynamic
 LOWERINGS = "eager,compile,aot,onnxruntime,openvino,tensorrt_rtx"
 
 
+def groups(options: argparse.Namespace) -> str:
+    """The sweep file: what runs here, and what is built for a GPU."""
+    names = options.lowerings.split(",")
+    here, built = ([name for name in names if name.startswith("tensorrt") is engine] for engine in (False, True))
+    shared = f"models = {options.models.split(',')}\nresolutions = {options.resolutions.split(',')}\n"
+    where = ((here, "cpu", "float32"), (built, "cuda:0", "float16"))
+    return "\n".join(
+        f"[[group]]\n{shared}lowerings = {lowerings}\ndevices = ['{device}']\ndtypes = ['{dtype}']\n"
+        for lowerings, device, dtype in where
+        if lowerings
+    )
+
+
 def sweep(options: argparse.Namespace, folder: Path) -> None:
     """Run the cases into a folder."""
-    axes = ["--models", options.models, "--lowerings", options.lowerings, "--resolutions", options.resolutions]
-    measure = "--quick --seconds 0.05 --formulations usual --threads 1 --max-lost-cpu 1 --timeout 600"
-    command = [sys.executable, "-m", "mixprof", "sweep", *axes, *measure.split(), "--out", str(folder)]
-    subprocess.run(command, check=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(groups(options))
+        file.flush()
+        measure = "--quick --seconds 0.05 --formulations usual --threads 1 --max-lost-cpu 1 --timeout 600"
+        command = [sys.executable, "-m", "mixprof", "sweep", file.name, *measure.split(), "--out", str(folder)]
+        subprocess.run(command, check=True)
 
 
 def cell(record: Record | None) -> str:

@@ -1,9 +1,9 @@
 """Predicted against measured peak memory of a training step on this CPU, as a table in Markdown.
 
-    python scripts/proofs/training_memory.py [NAME ...]
+    python scripts/proofs/training_memory.py [--amp] [NAME ...]
 
-Eleven mixers and four networks, each at two sizes, AdamW, float32, one thread. Memory is no time: it may run on a
-busy machine. About three minutes on two idle cores.
+Eleven mixers and four networks, each at two sizes, AdamW, one thread; in float32, or with --amp in amp_bfloat16.
+Memory is no time: it may run on a busy machine. About three minutes on two idle cores.
 """
 
 import sys
@@ -65,27 +65,28 @@ def predicted(name: str, side: int, batch: int, recipe: Recipe) -> StepMemory:
         return step_memory.predict(Unsettled(module, module, at, recipe, tensors_of), "train")
 
 
-def rows(names: list[str]) -> Iterator[list[str]]:
+def rows(names: list[str], amp: torch.dtype | None) -> Iterator[list[str]]:
     for name in names:
         kind = models.kind(name)
         for side, batch in SIZES[kind]:
-            recipe = Recipe(0, within=kind == "mixer", classifies=kind == "network")
+            recipe = Recipe(0, within=kind == "mixer", classifies=kind == "network", amp=amp)
             truth, guess = measured(name, side, batch, recipe), predicted(name, side, batch, recipe)
             assert truth.peak_bytes is not None
             assert guess.peak_bytes is not None
             parts = [f"{getattr(guess, f'{part}_bytes') / 2**20:.2f}" for part in PARTS]
             peaks = [f"{peak / 2**20:.2f}" for peak in (guess.peak_bytes, truth.peak_bytes)]
-            yield [name, str(side), str(batch), *parts, *peaks, f"{guess.peak_bytes / truth.peak_bytes - 1:+.2%}"]
+            yield [name, str(side), str(batch), *parts, *peaks, f"{abs(guess.peak_bytes / truth.peak_bytes - 1):.2%}"]
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], amp: torch.dtype | None) -> None:
     torch.set_num_threads(1)
     header = ["model", "side", "batch", *PARTS, "predicted peak", "measured peak", "error"]
     print("| " + " | ".join(header) + " |")
     print("|---|" + "---:|" * (len(header) - 1))
-    for row in rows(names):
+    for row in rows(names or [*MIXERS, *NETWORKS], amp):
         print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or [*MIXERS, *NETWORKS])
+    given = sys.argv[1:]
+    main([name for name in given if name != "--amp"], torch.bfloat16 if "--amp" in given else None)

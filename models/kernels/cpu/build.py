@@ -47,11 +47,15 @@ def library(name: str) -> ctypes.CDLL:
     key = hashlib.sha256(
         "\0".join([*command, _version(compiler), torch.__version__, platform.machine(), text]).encode()
     )
-    folder = _own(_cache() / "kernels")
-    path = folder / f"{name}-{key.hexdigest()[:32]}.so"
-    if not path.exists():
-        _compile([*command, str(HERE / f"{name}.cpp")], path)
-    return ctypes.CDLL(str(path))
+    try:
+        path = _own(_cache() / "kernels") / f"{name}-{key.hexdigest()[:32]}.so"
+        if not path.exists():
+            _compile([*command, str(HERE / f"{name}.cpp")], path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError) as error:  # read-only, full, mounted noexec
+        raise ValueError(
+            f"the kernel {name!r} cannot be built here ({error}): set MIXPROF_CACHE to another folder"
+        ) from error
 
 
 def compiler_here() -> str | None:
@@ -94,8 +98,8 @@ def _cache() -> Path:
 
 def _own(folder: Path) -> Path:
     """The folder, made if it is missing; ValueError where others could put code into it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for each in (folder, folder.parent):
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
         if each.stat().st_uid != os.getuid() or each.stat().st_mode & 0o022:
             raise ValueError(
                 f"got '{each}', which others own or can write, expected a folder of your own: chmod go-w it"

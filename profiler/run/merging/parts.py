@@ -47,16 +47,16 @@ def read(folder: Path) -> Part:
     for case, launch in run_folder.read_launches(folder):
         _add(part.launches, case, _marked(launch, name))
     for record in run_folder.read_records(folder):
-        launches = tuple(_marked(each, name) for each in record.launches)
+        # Those of the journal, not copies of them: a launch takes tens of kilobytes.
+        launches = tuple(_add(part.launches, record.case, _marked(each, name)) for each in record.launches)
         environment = _from(name, record.environment)
         _add(part.records, record.case, replace(record, launches=launches, environment=environment))
-        for launch in launches:
-            _add(part.launches, record.case, launch)
     return part
 
 
-def _add(table: dict[Case, dict[str, T]], case: Case, value: T) -> None:
-    table.setdefault(case, {})[digest(to_builtins(value))] = value
+def _add(table: dict[Case, dict[str, T]], case: Case, value: T) -> T:
+    """The value, or the equal one that is there already."""
+    return table.setdefault(case, {}).setdefault(digest(to_builtins(value)), value)
 
 
 def _marked(launch: Launch, name: str) -> Launch:

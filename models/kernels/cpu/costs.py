@@ -1,0 +1,30 @@
+"""Multiply-accumulates of the operators, from the shapes of their arguments: of eager forwards by their parts."""
+
+from collections.abc import Callable
+from math import prod
+
+Shape = tuple[int, ...]
+
+
+def _linear(x: Shape, panels: object, bias: object, outputs: int, *, out: object) -> int:
+    return prod(x) * outputs
+
+
+def _inhomogeneous(x: Shape, hidden: Shape, weight: Shape, *_: object, out: object) -> int:
+    """Every position's taps from its hidden values, then K*K for every value."""
+    return prod(hidden[:3]) * prod(weight) + prod(x) * weight[0]
+
+
+def _window_attention(
+    qkv: Shape, padding: object, bias: object, heads: object, window: int, *_: object, out: object
+) -> int:
+    """Both products, padded positions included."""
+    positions = prod(-(-side // window) * window for side in qkv[1:3])
+    return 2 * qkv[0] * positions * window**2 * (qkv[3] // 3)
+
+
+MACS: dict[str, Callable[..., int]] = {
+    "mixprof.linear": _linear,
+    "mixprof.inhomogeneous": _inhomogeneous,
+    "mixprof.window_attention": _window_attention,
+}
