@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mixprof.models.formulations import FORMULATION_OPTIONS
 from mixprof.models.registry import (
-    FORMULATION_OPTIONS,
     HEAD_CHANNELS,
     MODELS,
     SMALLEST_IMAGE,

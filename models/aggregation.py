@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mixprof.models.formulations import OWN
 from mixprof.models.layers import channels_first, channels_last
-from mixprof.models.registry import OWN
 
 Rows = Callable[[Tensor, Callable[[int], Tensor], Tensor, int], Tensor]
 

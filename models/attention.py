@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixprof.models.registry import OWN
+from mixprof.models.formulations import OWN
 
 CPU_SDPA_KEYS = 192  # from about this many keys on, blocking wins over two batched products on a CPU
 

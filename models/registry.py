@@ -5,46 +5,27 @@ from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from mixprof.models.formulations import (
+    AGGREGATION,
+    ATTENTION,
+    CPP,
+    FORMULATION_OPTIONS,
+    KERNELS,
+    LINEAR_ATTENTION,
+    PLAIN_AGGREGATION,
+    PLAIN_ATTENTION,
+    PLAIN_LINEAR_ATTENTION,
+    PLAIN_SAMPLING,
+    PLAIN_SCAN,
+    SAMPLING,
+    SCAN,
+    TRITON,
+    WINDOWED,
+    formulations_of,
+)
+
 HEAD_CHANNELS = 32  # channels of one head; a mixer's channels are a multiple of it
 SMALLEST_IMAGE = 32  # pixels along a side
-
-CPP = "cpp"  # positions are mixed in a C++ kernel of our own
-ATTENTION = {"attention": ("explicit", "sdpa", "baddbmm")}
-LINEAR_ATTENTION = {"attention": ("linear", "quadratic")}
-SAMPLING = {"aggregation": ("grid_sample", "gather")}
-SCAN = {"scan": ("chunked", "doubling")}
-AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
-KERNELS = {"aggregation": (*AGGREGATION["aggregation"], CPP)}  # where the aggregation has one of its own
-WINDOWED = {"attention": (*ATTENTION["attention"], CPP)}
-FORMULATION_OPTIONS = frozenset(ATTENTION) | frozenset(AGGREGATION) | frozenset(SCAN)
-PUBLISHED = "plain"  # the formulation that is the published definition: nothing folded or computed ahead
-TRITON = "triton"  # positions are mixed in a Triton kernel of our own
-OWN = (CPP, TRITON)  # which a published module, what is counted, never runs
-# Behind a formulation's name: its Linears run as the 1x1 convolutions that they are, or in a C++ kernel of our own.
-POINTWISE, CPP_LINEAR = "+1x1", "+cpp"
-LINEARS = ("", POINTWISE, CPP_LINEAR)
-KERNEL_LOWERINGS = ("eager", "compile")  # those in which an operator of our own can stand
-# Formulations that are put together from general operators where nothing fuses them; any other is one kernel.
-PLAIN_ATTENTION = {
-    "plain": "attention as two products around a softmax",
-    "explicit": "attention as two products around a softmax",
-    "baddbmm": "attention as two batched products around a softmax",
-}
-PLAIN_LINEAR_ATTENTION = dict.fromkeys(("plain", "linear", "quadratic"), "linear attention as two products")
-PLAIN_SCAN = dict.fromkeys(("plain", "chunked", "doubling"), "a scan as multiplies and adds of slices")
-PLAIN_SAMPLING = {
-    "plain": "moved samples as a gather and products",
-    "gather": "moved samples as a gather and products",
-    "grid_sample": "moved samples as grid_sample, multiply, sum",
-}
-PLAIN_AGGREGATION = {
-    "plain": "position-wise kernels as unfold and products",
-    "matmul": "position-wise kernels as unfold and products",
-    "shift": "position-wise kernels as shifts and multiply-adds",
-    "shift_flat": "position-wise kernels as shifts and multiply-adds",
-    "unfold_rows": "position-wise kernels as unfold, multiply, sum",
-    "unfold_sum": "position-wise kernels as unfold, multiply, sum",
-}
 
 
 @dataclass(frozen=True)
@@ -85,24 +66,6 @@ class Entry:
     def formulations(self) -> tuple[str, ...]:
         """Every formulation: each way to mix positions with Linears of each kind, and the published one."""
         return formulations_of(self.mixings, published=True)
-
-
-def formulations_of(mixings: Iterable[str], *, published: bool) -> tuple[str, ...]:
-    """The names of formulations that follow from ways to mix positions; none from none."""
-    names = [mixing + linear for mixing in mixings for linear in LINEARS]
-    return (*names, PUBLISHED) if names and published else tuple(names)
-
-
-def can_run(formulation: str, lowering: str, device: str) -> bool:
-    """Whether a formulation is one for this lowering and device: C++ is for a CPU, Triton for a CUDA device."""
-    parts = formulation.split("+")
-    here = (CPP not in parts or device == "cpu") and (TRITON not in parts or device.startswith("cuda"))
-    return here and can_hold(lowering, formulation)
-
-
-def can_hold(lowering: str, formulation: str) -> bool:
-    """Whether a formulation has no operator of our own, or the lowering is one of PyTorch."""
-    return lowering in KERNEL_LOWERINGS or not {CPP, TRITON} & set(formulation.split("+"))
 
 
 def _pyramid(

@@ -6,19 +6,19 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from mixprof.models.kernels import triton
-from mixprof.models.kernels.cpu.linear import CppLinear
-from mixprof.models.layers import EagerLinear, Formulated, PointwiseLinear
-from mixprof.models.registry import (
+from mixprof.models.formulations import (
     CPP_LINEAR,
     KERNEL_LOWERINGS,
-    MODELS,
     POINTWISE,
     PUBLISHED,
     TRITON,
     can_hold,
     formulations_of,
 )
+from mixprof.models.kernels import triton
+from mixprof.models.kernels.cpu.linear import CppLinear
+from mixprof.models.layers import EagerLinear, Formulated, PointwiseLinear
+from mixprof.models.registry import MODELS
 
 LOWERINGS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt_rtx")
 DONE = "specialized_for"  # the attribute that notes it on a module

@@ -18,14 +18,15 @@ from mixprof.data.pairs import Measured, Paired
 from mixprof.data.run_folder import read_records
 from mixprof.lowerings import Target
 from mixprof.metrics.memory_plan import predict_peak
-from mixprof.models import attention, registry, specialization
+from mixprof.models import attention, specialization
+from mixprof.models import formulations as named
 from mixprof.models.specialization import LOWERINGS, formulations_in, parts_of
 from mixprof.reports.gate.judge import Judge
 from mixprof.worker import choosing
 
 MIXERS = [name for name, entry in models.MODELS.items() if entry.kind == "mixer" and entry.formulations]
 FORMULATIONS = [
-    (name, one) for name in MIXERS for one in models.MODELS[name].formulations if registry.can_run(one, "eager", "cpu")
+    (name, one) for name in MIXERS for one in models.MODELS[name].formulations if named.can_run(one, "eager", "cpu")
 ]
 
 
@@ -73,7 +74,7 @@ def test_a_network_offers_its_mixers_and_what_else_has_a_choice():
 
 
 def test_plain_is_always_among_them():
-    assert all(registry.PUBLISHED in models.MODELS[name].formulations for name in MIXERS)
+    assert all(named.PUBLISHED in models.MODELS[name].formulations for name in MIXERS)
 
 
 # What races: the truth is known because a clock of the test's own goes on with each formulation that runs.
@@ -98,7 +99,7 @@ class Clock:
     def __init__(self, monkeypatch, ms: dict[str, float]):
         self.seconds = 0.0
         monkeypatch.setattr(choosing.devices, "of", lambda name: self)
-        timed = {*attention.FORMULATIONS, registry.PUBLISHED}  # those that go on with this clock
+        timed = {*attention.FORMULATIONS, named.PUBLISHED}  # those that go on with this clock
         monkeypatch.setattr(choosing, "can_run", lambda name, *_: specialization.mixing_of(name) in timed)
         for name, of_one in ms.items():
             monkeypatch.setitem(attention.FORMULATIONS, name, self.taking(attention.FORMULATIONS[name], of_one))
@@ -122,7 +123,7 @@ class Clock:
 def test_the_fastest_wins(fastest, part, monkeypatch):
     Clock(monkeypatch, {"explicit": 3.0, "sdpa": 3.0, "baddbmm": 3.0, fastest: 2.0})
     choice = choosing.Race(part, (1, 8, 8, 32), racing()).run()
-    fast = {fastest + linear for linear in registry.LINEARS} | ({"plain"} if fastest == "explicit" else set())
+    fast = {fastest + linear for linear in named.LINEARS} | ({"plain"} if fastest == "explicit" else set())
     assert choice.chosen in fast
     assert choice.usual == "baddbmm+1x1"
     assert {choice.usual, "plain", choice.chosen} <= set(choice.ms)
@@ -212,7 +213,7 @@ def test_every_launch_of_a_case_runs_what_was_chosen(run):
     assert [launch.proof["formulation"] for launch in chosen.launches] == 2 * [[choice["chosen"]]]
     assert {choice["usual"], choice["chosen"], "plain"} <= set(choice["ms"])
     (offered,) = records["window_attention:attention=sdpa"].proof["choices"]
-    assert set(offered["ms"]) == {"sdpa" + linear for linear in registry.LINEARS}
+    assert set(offered["ms"]) == {"sdpa" + linear for linear in named.LINEARS}
     assert records["window_attention:formulation=plain"].proof["formulation"] == ["plain"]
     assert all("choices" not in records[name].proof for name in ("window_attention:formulation=plain", "spatial_mlp"))
 

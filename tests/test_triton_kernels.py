@@ -13,8 +13,9 @@ from mixprof import models
 from mixprof.data.errors import Unsupported
 from mixprof.metrics.flops import count
 from mixprof.metrics.memory_plan import predict_peak
+from mixprof.models.formulations import TRITON, can_run
 from mixprof.models.kernels import triton
-from mixprof.models.registry import MODELS, TRITON, can_run
+from mixprof.models.registry import MODELS
 from mixprof.models.specialization import formulations_in, offered
 from mixprof.worker import modules
 

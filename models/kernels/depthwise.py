@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mixprof.models.formulations import CPP, TRITON
 from mixprof.models.kernels.cpu import build
 from mixprof.models.kernels.cpu import depthwise as cpu
 from mixprof.models.kernels.triton import depthwise as triton
-from mixprof.models.registry import CPP, TRITON
 
 
 def _cpp(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

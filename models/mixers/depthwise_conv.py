@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixprof.models.folding import as_linear, fold_after
+from mixprof.models.formulations import OWN
 from mixprof.models.kernels import depthwise
 from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise, require_map, require_odd
-from mixprof.models.registry import OWN
 
 
 class DepthwiseConv(Formulated):

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixprof.models.folding import affine, fold_after, permute_outputs
+from mixprof.models.formulations import OWN
 from mixprof.models.kernels import depthwise
 from mixprof.models.layers import channels_first, channels_last
 from mixprof.models.mixers.depthwise_conv import DepthwiseConv
-from mixprof.models.registry import OWN
 
 
 class DynamicConv(nn.Module):

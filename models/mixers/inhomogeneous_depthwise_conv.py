@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from mixprof.models.aggregation import ROWS, choose, flat_rows, shift_flat_rows
 from mixprof.models.aggregation_backward import FORMULATIONS
 from mixprof.models.folding import affine, as_linear, fold_after, permute_inputs, permute_outputs
+from mixprof.models.formulations import CPP, TRITON
 from mixprof.models.kernels.cpu import build, inhomogeneous
 from mixprof.models.kernels.triton import inhomogeneous as triton
 from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise
 from mixprof.models.mixers.depthwise_conv import DepthwiseConv
-from mixprof.models.registry import CPP, TRITON
 
 GROUPS = inhomogeneous.GROUPS  # kernels per position, in every stage
 FLAT_POSITIONS = 512  # from about this many on, dense positions are faster to add over than the groups of each

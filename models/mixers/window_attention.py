@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixprof.models.attention import attend, choose
+from mixprof.models.formulations import CPP, TRITON
 from mixprof.models.kernels.cpu import build
 from mixprof.models.kernels.cpu import window_attention as cpp
 from mixprof.models.kernels.triton.window_attention import require_fit, window_attention
 from mixprof.models.layers import Formulated, pad_to, require_heads, require_map, round_up
-from mixprof.models.registry import CPP, TRITON
 
 MASKED = -100.0  # the published checkpoints' value between regions that only the shift brought together
 ALIGNMENT = 8  # elements: fused attention on CUDA copies a bias whose rows do not start at multiples of it

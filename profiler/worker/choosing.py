@@ -22,7 +22,7 @@ from mixprof.lowerings import Lowered, Target
 from mixprof.machine import cpu_contention, devices, process, streams, testbed
 from mixprof.metrics import accuracy
 from mixprof.models import specialization
-from mixprof.models.registry import PUBLISHED, can_run
+from mixprof.models.formulations import PUBLISHED, can_run
 from mixprof.worker import counting, modules, pin, simulated
 from mixprof.worker.reference import Reference
 

@@ -17,7 +17,7 @@ from mixprof.data.case import ANCHORS, QUANTIZED, STEP, Case, is_simulated
 from mixprof.data.choices import Choices
 from mixprof.data.errors import Unsupported
 from mixprof.data.json import digest
-from mixprof.data.launch import Launch, LaunchEnvironment, Status
+from mixprof.data.launch import Launch, LaunchEnvironment, Samples, Status
 from mixprof.lowerings import Target
 from mixprof.machine import cpu_contention, cuda_driver, flags, process, testbed, thermal
 from mixprof.metrics import Subject, latency
@@ -223,17 +223,27 @@ def _budget(case: Case, settings: Mapping[str, Any]) -> sampling.Budget:
     return replace(budget, cap_s=settings["seconds"], cap_samples=cap_samples)
 
 
+def _cool(subject: Subject, settings: Mapping[str, Any]) -> float | None:
+    """Seconds waited for a GPU to cool down; None where nobody asked for that."""
+    headroom = settings.get("thermal_headroom")
+    return None if headroom is None else thermal.cool(subject.device, headroom)
+
+
+def _parts(subject: Subject) -> dict[str, Samples] | None:
+    """The times of each part of a whole training step."""
+    step = subject.lowered.training if subject.case.step == "train" else None
+    return None if step is None else latency.parts(step, subject.device)
+
+
 def measure(subject: Subject, settings: Mapping[str, Any], checked: Launch) -> Launch:
     """Time a checked subject, then take its metrics."""
     case, start = subject.case, time.perf_counter()
     values = pin.flags_of(case, settings["threads"])
     flags.apply(values)  # once more: a first forward may have imported more
-    headroom = settings.get("thermal_headroom")
-    cooled_s = None if headroom is None else thermal.cool(subject.device, headroom)
+    cooled_s = _cool(subject, settings)
     before, contention = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     times = latency.measure(subject.lowered, subject.device, case.mode, _budget(case, settings))
-    step = subject.lowered.training if case.step == "train" else None
-    parts = None if step is None else latency.parts(step, subject.device)
+    parts = _parts(subject)
     after, contended = resource.getrusage(resource.RUSAGE_SELF), cpu_contention.read()
     taken: dict[str, Any] = {name: metrics.measure(name, subject) for name in metrics.wanted(settings)}
     own = {name: value for name, value in taken.items() if metrics.METRICS[name].own_field}

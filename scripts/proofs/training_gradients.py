@@ -58,9 +58,8 @@ def _cases(arguments: argparse.Namespace) -> Iterator[Case]:
                 yield Case(model, *where, side, window, channels, "train")
 
 
-def _row(case: Case) -> list[str]:
-    size = f"{case.batch}x{case.resolution[0]}x{case.resolution[1]}"
-    source = {
+def _source(case: Case) -> dict[str, object]:
+    return {
         "factory": "mixprof.models:build",
         "arguments": {"name": case.model},
         "accepts": sorted(accepts(case.model)),
@@ -68,6 +67,10 @@ def _row(case: Case) -> list[str]:
         "specialize": "mixprof.models:specialize",
         "user": False,
     }
+
+
+def _row(case: Case) -> list[str]:
+    size, source = f"{case.batch}x{case.resolution[0]}x{case.resolution[1]}", _source(case)
     dtype, within = torch_dtype(case.dtype), kind(case.model) == "mixer"
     built = modules.build(source, case)
     example = built.example.tensors
