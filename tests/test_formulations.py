@@ -247,3 +247,11 @@ def test_memory_is_predicted_of_the_formulation_that_runs(run):
     name = f"window_attention:formulation={chosen.proof['choices'][0]['chosen']}"
     module = models.build(name, resolution=8, window=4, channels=32, lowering="eager")
     assert chosen.memory.predicted_peak_bytes == predict_peak(module, torch.randn(1, 8, 8, 32))
+
+
+@pytest.mark.parametrize("batch", [2, 3, 5])
+@torch.no_grad()
+def test_no_right_formulation_is_refused_at_any_batch(batch, part):
+    choice = choosing.Race(part, (batch, 8, 8, 32), racing()).run()
+    assert not [why for why in choice.refused.values() if "differs" in why]
+    assert "plain" in choice.ms

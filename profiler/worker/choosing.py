@@ -213,7 +213,7 @@ class Race:
         """Lower a formulation and let it in if it computes what the usual one does."""
         try:
             _, lowered = self._lowered(name)
-            error = accuracy.relative_error(lowered.read(), self.right.double())
+            error = accuracy.worst_error([lowered.read()], [self.right.double()])
         except Exception as failure:  # of whatever a lowering cannot do: the others go on
             self.refused[name] = one_line(failure)
             return
