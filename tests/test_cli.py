@@ -141,6 +141,7 @@ def test_json_is_all_that_count_plan_and_doctor_print():
     assert counted["flops"] == 2 * counted["macs"] == 2 * sum(counted["macs_by_op"].values())
     assert counted["params"] == 2 * c * c + k * k * c + c + 6 * c
     costs = {"params", "macs", "flops", "macs_by_op", "min_bytes", "uncounted_ops", "counted_on"}
+    costs |= {"step", "backward_macs", "optimizer_bytes"}
     assert set(counted) == {"model", *costs}
     assert counted["counted_on"] == "meta"
     planned = json.loads(mixprof("plan", "--models", "depthwise_conv", "--windows", "3,4", "--json").stdout)

@@ -246,7 +246,7 @@ def test_full_tensorrt_is_unavailable_where_only_rtx_is_and_both_are_named():
     said = lowerings.missing("tensorrt")
     assert said is not None
     assert "pip install 'mixprof[tensorrt]'" in said
-    assert "tensorrt_rtx is installed here" in said
+    assert "tensorrt_rtx is installed, another lowering" in said
 
 
 def test_a_graph_knows_what_each_node_is_for(tmp_path):

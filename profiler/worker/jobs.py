@@ -7,7 +7,7 @@ from typing import Any
 
 from mixprof.data.json import to_builtins
 from mixprof.machine import cuda_driver, nvml, process, simulation, testbed, torch_cuda
-from mixprof.worker import choosing, counting, feeds, graphs, launch, modules, reference, resident, serving
+from mixprof.worker import choosing, counting, feeds, graphs, launch, modules, reference, resident
 
 Job = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -26,6 +26,13 @@ def environment(request: dict[str, Any]) -> dict[str, Any]:
         "informing": testbed.informing(),
         "simulated": simulation.configured().words,
     }
+
+
+def serve(request: dict[str, Any]) -> dict[str, Any]:
+    """A model under load."""
+    from mixprof.worker import serving  # not above: it needs scipy, which no other job does
+
+    return serving.serve(request)
 
 
 def describe(request: dict[str, Any]) -> dict[str, Any]:
@@ -65,5 +72,5 @@ JOBS: dict[str, Job] = {
     "prepare": _of_either(reference.prepare, graphs.prepare),
     "launch": launch.launch,
     "resident": resident.resident,
-    "serve": serving.serve,
+    "serve": serve,
 }
