@@ -29,7 +29,7 @@ def test_the_work_that_is_owed_is_done_over_several_forwards(monkeypatch):
         return lambda: done.update(products=done["products"] + 1)
 
     monkeypatch.setattr(extra_work, "_product", product)
-    monkeypatch.setattr(extra_work, "_typical_ms", lambda forward, device, before: next(took_ms))
+    monkeypatch.setattr(extra_work, "_typical_ms", lambda forward, device, before=None: next(took_ms))
     run = extra_work.slowed(lambda: done.update(forwards=done["forwards"] + 1), 0.05, Cpu())
     for _ in range(60):
         run()

@@ -34,12 +34,12 @@ def slowed(
 
     def run() -> object:
         nonlocal owed_ms
-        found = forward()
+        result = forward()
         owed_ms += owed_each
         while owed_ms >= unit_ms:
             product()
             owed_ms -= unit_ms
-        return found
+        return result
 
     return run
 
