@@ -9,6 +9,19 @@ import pytest
 
 from mixprof.machine import cuda_driver
 
+# Files whose tests begin many processes, browsers or builds: they take more than half of the time of all that are not
+# marked one by one, and `make test` is to end within five minutes.
+SLOW = {
+    *("test_ab.py", "test_artifacts.py", "test_gpu_acceptance.py", "test_int8.py", "test_lowering_openvino.py"),
+    *("test_onnx_macs.py", "test_page.py", "test_people_onnx.py", "test_serve_test.py", "test_tensorrt.py"),
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker(pytest.mark.slow)
+
 
 def pytest_configure(config):
     """Give each process of pytest-xdist its own temporary folder: gates wait there for one another."""
