@@ -7,7 +7,7 @@ endif
 
 .PHONY: sweep test test-slow test-all gpu lint clean
 # A GPU is hidden from tests that are not about it; `make gpu` runs those that are.
-PYTEST = CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
+PYTEST = CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n 3 --dist loadfile --durations=15
 
 sweep: .venv/ready
 	$(BIN)/mixprof sweep --out $(RUN)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-import time as clock
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import MISSING, Field, dataclass, fields
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixprof import models as registry
 from mixprof.data.errors import UsageError
+from mixprof.data.files import new_folder
 from mixprof.data.histories import is_url
 from mixprof.gate import ab as gate
 from mixprof.gate.ab import Spec
@@ -108,7 +108,7 @@ def sweep(
     place.refuse_beside(shard, refine)
     if out is not None and is_url(str(out)):
         raise UsageError(f"out=: got '{out}', a URL, expected a folder: `mixprof sweep --out` takes URLs")
-    run = Path(out or clock.strftime("runs/%Y%m%d-%H%M%S"))
+    run = Path(out or new_folder())
     more = (lambda folder: next_cases(load(folder))) if refine else None
     asked = Sweep(groups, measure, given or Given(), Shard.parse(shard) if shard else None, place)
     carry_out(asked, run, registry, Unstopped(sys.stderr), resume, more)

@@ -18,7 +18,10 @@ SLOW = {
 
 
 def pytest_collection_modifyitems(items):
+    whole = os.environ.get("MIXPROF_FUZZ") == "200"
     for item in items:
+        if item.get_closest_marker("long") and not whole:
+            item.add_marker(pytest.mark.skip(reason="takes a minute or more: with MIXPROF_FUZZ=200"))
         if item.path.name in SLOW:
             item.add_marker(pytest.mark.slow)
 

@@ -313,6 +313,7 @@ def test_of_two_gates_at_once_the_second_waits(repository, tmp_path):
     assert "waiting for it" in second.stderr
     assert "waiting for it" not in err
     for code, said in ((first.returncode, out), (second.returncode, second.stdout)):
-        assert code in (0, 3, 4), said  # five seconds decide little, and never against HEAD
+        # Five seconds decide little, and never against HEAD.
+        assert code in (0, 3, 4), (said, err, second.stderr)
         assert "net:steady" in said
     assert len(repository.work_trees()) == 1

@@ -56,6 +56,7 @@ def test_only_skipped_commits_left_is_3_and_names_them(tmp_path):
     assert "toy: broken-1: missing" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_time_convicts_where_no_count_does(tmp_path):
     found = Repository(tmp_path / "repository")

@@ -56,6 +56,7 @@ def test_every_case_is_there_once_and_no_two_timings_share_a_node(deaths, silenc
     assert capsys.readouterr().err.count("launched anew") == lost
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_proof_at_scale_runs_small(tmp_path):
     pytest.importorskip("ray")

@@ -312,6 +312,7 @@ def test_on_a_simulated_gpu_times_and_rates_are_its_truth(tmp_path):
     assert sum(line["seen"]["virtual_s"] or 0 for line in lines(tmp_path)) < 540
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_all_of_it_on_a_simulated_gpu_killed_at_five_random_moments(tmp_path):
     moments = random.Random(13)

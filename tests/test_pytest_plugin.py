@@ -175,6 +175,7 @@ def test_uncommitted_changes_are_part_of_what_is_gated(run, tmp_path):
     assert f"macs {MACS:,} -> {2 * MACS:,}" in ran.cases["test_mixer"].message
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_real_work_in_a_function_fails_its_test(run, tmp_path):
     """Time alone tells. Noise may make the baseline differ from itself: that fails, too, and says so."""

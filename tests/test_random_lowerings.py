@@ -16,7 +16,7 @@ import pytest
 import random_modules
 
 ROOT = Path(__file__).parents[1]
-SLOW = int(os.environ.get("MIXPROF_FUZZ", "5"))
+SLOW = int(os.environ.get("MIXPROF_FUZZ", "3"))
 SOME = range(60, 60 + SLOW) if SLOW < 140 else range(random_modules.COUNT)  # of the few, none has an nn.RNN
 MANY = range(min(4 * SLOW, random_modules.COUNT))
 SEEDS = {"eager": MANY, "onnxruntime": SOME, "compile": SOME}

@@ -142,6 +142,7 @@ def test_ab_finds_five_percent_and_which_side_they_are_on(repository, monkeypatc
         assert change == pytest.approx(0.05, abs=0.01)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_calibrate_is_quiet_and_finds_what_is_injected(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MIXPROF_CACHE", str(tmp_path))

@@ -1,12 +1,12 @@
 """`mixprof ab`: two revisions, environments or settings, interleaved in one job."""
 
 import argparse
-import time
 from pathlib import Path
 
 from mixprof.api import VERDICTS, compare
 from mixprof.cli import gate_options
 from mixprof.cli.command import Command, add_axes, add_files, add_json, add_list, add_measure, read_sweep
+from mixprof.data.files import new_folder
 from mixprof.gate.ab import Spec
 from mixprof.gate.grid import parse_overrides
 from mixprof.gate.sides import HERE
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     sweep = read_sweep(arguments)
     gate_options.refuse_no_model(arguments)
     policy = gate_options.policy_of(arguments)
-    out = Path(arguments.out or time.strftime("runs/ab-%Y%m%d-%H%M%S"))
+    out = Path(arguments.out or new_folder("ab-"))
     keeps = arguments.out is not None or not arguments.exact_only
     spec = Spec(
         sweep.groups, arguments.base, arguments.head, sweep.measure,

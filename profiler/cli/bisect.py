@@ -3,7 +3,6 @@
 import argparse
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mixprof.api import compare
 from mixprof.cli.command import Command, add_axes, add_files, add_json, add_list, add_measure, print_json, read_sweep
 from mixprof.cli.gate_options import add_setup, refuse_no_model
 from mixprof.data.errors import UsageError
+from mixprof.data.files import new_folder
 from mixprof.data.json import to_builtins
 from mixprof.data.run_folder import make_folder
 from mixprof.gate.ab import Spec
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         pythonpath=arguments.pythonpath, exact_only=arguments.exact_only, budget_s=arguments.budget,
     )  # fmt: skip
     policy = Policy(thresholds=thresholds.parse(arguments.threshold))
-    folder = Path(arguments.out or time.strftime("runs/bisect-%Y%m%d-%H%M%S"))
+    folder = Path(arguments.out or new_folder("bisect-"))
     case = _only_case(spec, policy)
     make_folder(folder, hidden=arguments.out is None)
     steps = Steps(spec, policy, 1 if spec.exact_only else 1 + int(arguments.retries), folder, [])

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from mixprof.cli.watch import Interruptible
 from mixprof.data import cache, run_folder
 from mixprof.data.case import Case
 from mixprof.data.errors import UsageError
+from mixprof.data.files import new_folder
 from mixprof.data.fleet import runs_in
 from mixprof.data.histories import is_url
 from mixprof.data.record import Record
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         return run_batch(arguments, place)
     if arguments.resume and arguments.out is None:
         raise UsageError("got --resume without --out, expected --out RUN, the run to go on with")
-    out = arguments.out or time.strftime("runs/%Y%m%d-%H%M%S")
+    out = arguments.out or str(new_folder())
     if not is_url(out):
         return _into(Path(out), out, sweep, Interruptible(), arguments)
     with working_copy(out, arguments.resume) as (folder, remote, claim):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import time
 from pathlib import Path
 
 from mixprof.data.json import Json, line
@@ -71,3 +72,8 @@ def _end_of_whole_lines(content: bytes) -> int:
     except ValueError:
         return start
     return end
+
+
+def new_folder(kind: str = "") -> Path:
+    """A name in runs/ that no other process has, not even one that began within the second."""
+    return Path("runs") / f"{kind}{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
