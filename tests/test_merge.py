@@ -178,6 +178,7 @@ def test_what_does_not_go_together_is_one_line(shards, tmp_path):
 AXES = ("--models", "depthwise_conv,window_attention", "--resolutions", "7,14", "--windows", "3,4", "--channels", "32")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_eight_shards_in_a_random_order_are_the_sweep(tmp_path):
     for index in range(1, 9):
