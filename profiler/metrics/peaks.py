@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from mixprof.data.manifest import Peaks
 from mixprof.machine import cpu_contention, devices
@@ -19,6 +20,7 @@ from mixprof.machine.devices import Device
 from mixprof.machine.process import torch_dtype
 from mixprof.metrics import overheads
 from mixprof.metrics.flops import Counts
+from mixprof.models.kernels.cpu.linear import CppLinear
 
 BLOCK_S = 0.001  # short, so that some blocks are not interrupted on a busy machine
 LOOK_S = 0.4  # for each candidate
@@ -30,6 +32,7 @@ OF_L2 = 0.25  # of a GPU's L2 for each of the two, so that the copy stays within
 CHAIN = 1024  # multiply-adds per value on CUDA
 # (channels, side of the map, side of the kernel): maps that fit a core's cache
 DEPTHWISE = ((64, 28, 7), (128, 28, 7), (256, 14, 7), (96, 56, 7), (256, 28, 3), (128, 28, 11))
+DENSE = (96, 28, 7)  # of a dense convolution
 Candidate = tuple[str, Callable[[], object], float]  # its name, what runs, the work of one call
 
 
@@ -86,7 +89,7 @@ def _flops(macs: int) -> int:
 
 
 def _matrix(device: str, kind: str, element: torch.dtype) -> Iterator[Candidate]:
-    """Square products; on a CPU as the 1x1 convolution, too, which is another library's product."""
+    """Square products; on a CPU also as convolutions, which are another library's, and in our own kernel."""
     for side in SIDES[kind]:
         a, b = (torch.rand(side, side, device=device).to(element) for _ in range(2))
         yield f"mm {side}", lambda a=a, b=b: torch.mm(a, b), _flops(side**3)  # type: ignore[misc]
@@ -94,6 +97,32 @@ def _matrix(device: str, kind: str, element: torch.dtype) -> Iterator[Candidate]
             rows = a.view(1, side, 1, side).permute(0, 3, 1, 2)
             weight = b[:, :, None, None]
             yield f"1x1 convolution {side}", lambda x=rows, w=weight: F.conv2d(x, w), _flops(side**3)  # type: ignore[misc]
+            yield from _own_product(a, b)
+    if kind == "cpu":
+        yield _convolution(element)
+
+
+def _own_product(a: Tensor, b: Tensor) -> Iterator[Candidate]:
+    """A square product in our C++ kernel, (side, side) times its like; none without a compiler or for its dtype."""
+    if a.dtype not in (torch.float32, torch.float64, torch.bfloat16):
+        return
+    side = len(a)
+    linear = nn.Linear(side, side, bias=False, dtype=a.dtype)
+    linear.weight.data = b
+    try:
+        own = CppLinear.of(linear)
+    except ValueError:
+        return
+    yield f"C++ product {side}", lambda: own(a), _flops(side**3)
+
+
+def _convolution(element: torch.dtype) -> Candidate:
+    """A dense convolution over whole neighbourhoods alone: no zeros are counted."""
+    channels, side, kernel = DENSE
+    x = torch.rand(1, channels, side, side).to(element).to(memory_format=torch.channels_last)
+    weight = torch.rand(channels, channels, kernel, kernel).to(element).to(memory_format=torch.channels_last)
+    work = _flops(channels**2 * (side - kernel + 1) ** 2 * kernel**2)
+    return f"convolution {kernel}x{kernel}, {side}x{side}x{channels}", lambda: F.conv2d(x, weight), work
 
 
 def _vector(device: str, kind: str, element: torch.dtype) -> Iterator[Candidate]:
