@@ -100,7 +100,8 @@ def sweep(text: str, run: Path, options: argparse.Namespace, most_s: float, *mor
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_S)
-    return reports.load(run).assign(layout="")  # each side in its own
+    frame = reports.load(run).assign(layout="")  # each side in its own
+    return frame.assign(window=frame["window"].fillna(WINDOW))  # of a mixer without one, too: its rival is asked with it
 
 
 def row(name: str, frame: pd.DataFrame, eager: pd.Series | None) -> tuple[dict[str, str], bool]:
