@@ -101,7 +101,8 @@ def sweep(text: str, run: Path, options: argparse.Namespace, most_s: float, *mor
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_S)
     frame = reports.load(run).assign(layout="")  # each side in its own
-    return frame.assign(window=frame["window"].fillna(WINDOW))  # of a mixer without one, too: its rival is asked with it
+    # A mixer without a window, too: its rival is asked with it.
+    return frame.assign(window=frame["window"].fillna(WINDOW))
 
 
 def row(name: str, frame: pd.DataFrame, eager: pd.Series | None) -> tuple[dict[str, str], bool]:
