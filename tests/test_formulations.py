@@ -255,3 +255,13 @@ def test_no_right_formulation_is_refused_at_any_batch(batch, part):
     choice = choosing.Race(part, (batch, 8, 8, 32), racing()).run()
     assert not [why for why in choice.refused.values() if "differs" in why]
     assert "plain" in choice.ms
+
+
+@pytest.mark.parametrize("name", ["swin_t", "dwnet_t", "dynamic_dwnet_t", "i_dynamic_dwnet_t", "vit_s"])
+def test_every_part_of_a_network_has_a_key_of_its_own_work(name):
+    with torch.device("meta"):
+        network = models.build(name, resolution=224)
+    shapes = choosing.input_shapes(network, lambda: network(torch.empty(1, 3, 224, 224, device="meta")))
+    parts = specialization.parts_of(network)
+    keys = {choosing._key(part, shapes[path], racing()) for path, part in parts.items()}
+    assert 1 < len(keys) < len(parts)  # blocks of a stage share theirs

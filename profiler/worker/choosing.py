@@ -123,7 +123,8 @@ def _key(part: nn.Module, shape: tuple[int, ...], racing: Racing) -> str:
     case = racing.case
     where = {name: getattr(case, name) for name in ("lowering", "device", "dtype", "layout", "mode")}
     state = {name: list(tensor.shape) for name, tensor in modules.state_of(part).items()}
-    sizes = {name: getattr(part, name, None) for name in ("window", "heads", "resolution", "reduction")}
+    named = {name: getattr(part, name, None) for name in ("window", "heads", "resolution", "reduction")}
+    sizes = {name: value for name, value in named.items() if not isinstance(value, nn.Module)}  # a merging's reduction
     kind, offered = type(part).__qualname__, specialization.offered(part)
     return choices.key_of(
         machine=racing.machine, part=kind, offered=offered, shape=shape, state=state, sizes=sizes, **where
