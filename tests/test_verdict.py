@@ -89,6 +89,14 @@ def test_what_was_not_measured_is_said(tmp_path):
     assert "aten::x" in text
 
 
+def test_a_choice_that_failed_is_said(tmp_path):
+    frame = load(tmp_path, ok(case("swin_t"), [1.0], proof={"choice_failed": "crashed: no room"}))
+    assert any(
+        "**No formulation was chosen** by measurement for swin_t, which ran the usual one: crashed: no room." in line
+        for line in not_measured(frame, {})
+    )
+
+
 def test_gpu_cases_that_were_only_built_are_no_gpu_measurement(tmp_path):
     frame = load(tmp_path, Record(case(device="cuda:0", lowering="tensorrt"), "built", "no device"))
     assert any("none of them ran on one" in said for said in not_measured(frame, {}))

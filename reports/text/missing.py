@@ -64,6 +64,9 @@ def _uncertain(frame: pd.DataFrame) -> Iterator[str]:
     for how, part in rows.groupby("plain"):
         models, lowerings = (cell(_few(sorted(part[name].unique()))) for name in ("model", "lowering"))
         yield f"**Plain implementation**, no kernel of its own: {models} under {lowerings}: {how}."
+    for reason, part in frame.groupby("choice_failed"):
+        models = cell(_few(sorted(part["model"].unique())))
+        yield f"**No formulation was chosen** by measurement for {models}, which ran the usual one: {cell(str(reason))}."
     if count := int((frame["interval"] == "within-launch").sum()):
         yield f"{count} latencies are of **one launch**: their intervals say nothing of the next."
     if (frame["crosscheck"] == "disagreed").any():
