@@ -13,7 +13,8 @@ from mixprof.machine import cuda_driver
 # marked one by one, and `make test` is to end within five minutes.
 SLOW = {
     *("test_ab.py", "test_artifacts.py", "test_gpu_acceptance.py", "test_int8.py", "test_lowering_openvino.py"),
-    *("test_onnx_macs.py", "test_page.py", "test_people_onnx.py", "test_serve_test.py", "test_tensorrt.py"),
+    *("test_onnx_macs.py", "test_page.py", "test_people_count.py", "test_people_onnx.py", "test_ran.py"),
+    *("test_serve_test.py", "test_symbolic.py", "test_tensorrt.py"),
 }
 
 
