@@ -1,6 +1,7 @@
 """Formulations: equal in value, chosen by measurement, the same for every launch of a case."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -265,3 +266,29 @@ def test_every_part_of_a_network_has_a_key_of_its_own_work(name):
     parts = specialization.parts_of(network)
     keys = {choosing._key(part, shapes[path], racing()) for path, part in parts.items()}
     assert 1 < len(keys) < len(parts)  # blocks of a stage share theirs
+
+
+@pytest.mark.slow
+def test_formulations_race_in_onnxruntime(tmp_path):
+    axes = "--models depthwise_conv,window_attention --resolutions 14,28 --lowerings onnxruntime --devices cpu"
+    command = [
+        sys.executable,
+        "-m",
+        "mixprof",
+        "sweep",
+        *axes.split(),
+        "--quick",
+        "--max-lost-cpu",
+        "1",
+        "--out",
+        "run",
+    ]
+    environment = {
+        **os.environ,
+        "MIXPROF_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
+    }
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines():
+        proof = json.loads(line)["proof"]
+        assert "choice_failed" not in proof, proof["choice_failed"]

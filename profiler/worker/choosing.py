@@ -160,6 +160,7 @@ class Race:
         self.input = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         self.order = random.Random(0)
         self.samplers: dict[str, Callable[[], float]] = {}
+        self.lowered: list[Lowered] = []  # kept while they race: what a forward writes to is theirs
         self.ms: dict[str, list[float]] = {}
         self.refused: dict[str, str] = {}
 
@@ -197,6 +198,7 @@ class Race:
 
     def _admit(self, name: str, lowered: Lowered) -> None:
         assert lowered.forward is not None
+        self.lowered.append(lowered)
         self.samplers[name], self.ms[name] = sampler(lowered, self.racing.case), []
 
     def _heat(self, names: list[str]) -> None:
