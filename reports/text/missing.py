@@ -66,7 +66,8 @@ def _uncertain(frame: pd.DataFrame) -> Iterator[str]:
         yield f"**Plain implementation**, no kernel of its own: {models} under {lowerings}: {how}."
     for reason, part in frame.groupby("choice_failed"):
         models = cell(_few(sorted(part["model"].unique())))
-        yield f"**No formulation was chosen** by measurement for {models}, which ran the usual one: {cell(str(reason))}."
+        why = cell(str(reason))
+        yield f"**No formulation was chosen** by measurement for {models}, which ran the usual one: {why}."
     if count := int((frame["interval"] == "within-launch").sum()):
         yield f"{count} latencies are of **one launch**: their intervals say nothing of the next."
     if (frame["crosscheck"] == "disagreed").any():
