@@ -17,6 +17,7 @@ from mixprof.plan.axes import Planned
 from mixprof.reports.gate.calibration import play
 from mixprof.reports.gate.judge import Judge
 from mixprof.reports.gate.outcome import Policy, exit_code
+from mixprof.reports.gate.thresholds import Thresholds
 from mixprof.reports.gate.verdicts import (
     LOOKS,
     MORE_LOOKS,
@@ -284,3 +285,22 @@ def test_a_slower_host_of_a_device_that_is_as_fast_is_a_regression_of_its_own():
         f"{COLD.label()} host": "same",
     }
     assert exit_code(outcome, Policy()) == 1
+
+
+def test_the_slow_down_that_would_have_been_found_is_no_less_than_the_policys_threshold():
+    pairs = [Paired(HOT, HOT, HOT, differences=STEADY[:5])]
+    outcome = Judge(Policy(thresholds=Thresholds(0.9))).conclude(Measured("base", "head", pairs))
+    assert outcome.detectable == 0.9
+    assert Judge().conclude(Measured("base", "head", pairs)).detectable == 0.02
+
+
+def test_fewer_products_beside_operators_that_nobody_counts_are_no_improvement():
+    fewer = {"macs": (9, 1)}
+    pairs = [
+        Paired(HOT, HOT, HOT, exact=fewer, new_uncounted=("mine.kernel",)),
+        Paired(COLD, COLD, COLD, exact=fewer),
+    ]
+    outcome = Judge().conclude(Measured("base", "head", pairs, timed=False))
+    assert [judged.verdict for judged in outcome.cases] == ["inconclusive", "improved"]
+    assert "not counted: mine.kernel" in str(outcome.cases[0].reason)
+    assert exit_code(outcome, Policy()) == 3

@@ -123,5 +123,7 @@ def count(entry: Entry, both: tuple[Side, Side], base: Session, head: Session) -
             reason = f"{name} cannot be counted: {explain(side, str(counted.reason))}"
             entry.pair.uncounted = Failure(name, counted.status, reason)
             return
+    known, unknown = (set(counted.uncounted_ops or ()) for counted in counts)
+    entry.pair.new_uncounted = sorted(unknown - known)
     pairs = {name: (getattr(counts[0], name), getattr(counts[1], name)) for name in EXACT}
     entry.pair.exact = {name: (a, b) for name, (a, b) in pairs.items() if a is not None and b is not None and a != b}
