@@ -147,3 +147,93 @@ def test_bad_input_is_one_line(arguments, words, capsys):
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+NETS = """
+import torch
+from torch import nn
+
+
+class Two(nn.Module):
+    # Another product from 40 pixels up: code that depends on the size.
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x = x.relu() if x.shape[-1] < 20 else x.sigmoid()
+        return self.head(x.mean((2, 3)))
+
+
+def free():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
+def branching():
+    return Two()
+
+
+def own_weights(resolution):
+    return nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(4 * (resolution // 8) ** 2, 10))
+
+
+class Flat(nn.Module):
+    def __init__(self, side):
+        super().__init__()
+        self.side, self.conv = side, nn.Conv2d(3, 8, 1)
+
+    def forward(self, x):
+        return self.conv(x).reshape(x.shape[0], 8, self.side**2).mean(2)
+
+
+def of_one_size(resolution):
+    return Flat(resolution)
+"""
+
+
+def churned(tmp_path, monkeypatch, capsys, name, *options):
+    """What one engine makes of a module of the user's at 32, 48 and 64 pixels."""
+    (tmp_path / "serve_nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    one = ("--scenario", "churn", "--engines", "one", "--resolutions", "32,48,64", "--queries", "12", "--json")
+    assert main(["serve-test", f"serve_nets:{name}", "--devices", "cpu", *one, *options]) == 0
+    return json.loads(capsys.readouterr().out)["served"]
+
+
+def test_one_engine_takes_every_resolution(tmp_path, monkeypatch, capsys):
+    """Outputs are compared with a module of each resolution; what is built is built once."""
+    for served in churned(tmp_path, monkeypatch, capsys, "free", "--lowerings", "eager,onnxruntime,openvino"):
+        assert served["status"] == "ok", served["reason"]
+        builds = sorted(shape["build_s"] for shape in served["shapes"])
+        assert len(builds) == 3
+        assert served["case"]["lowering"] == "eager" or builds[1] < builds[2] / 5
+        assert served["recompiles"] == 0
+
+
+def test_what_cannot_be_one_engine_says_why(tmp_path, monkeypatch, capsys):
+    (served,) = churned(tmp_path, monkeypatch, capsys, "own_weights")
+    assert (served["status"], "its weights are of one resolution" in served["reason"]) == ("unsupported", True)
+    (served,) = churned(tmp_path, monkeypatch, capsys, "of_one_size")
+    assert "one engine does not run at" in served["reason"]
+    words = {"swin_t": "is built for one resolution", "serve_nets:free": "has no engine of free height and width"}
+    for model, reason in words.items():
+        lowering = ("--lowerings", "eager") if model == "swin_t" else ("--lowerings", "tensorrt_rtx")
+        where = ("--devices", "cpu" if model == "swin_t" else "cuda:0", "--scenario", "churn", "--engines", "one")
+        assert main(["serve-test", model, *lowering, *where, "--resolutions", "32,64", "--json"]) == 0
+        (served,) = json.loads(capsys.readouterr().out)["served"]
+        assert (served["status"], reason in served["reason"]) == ("unsupported", True)
+
+
+def test_what_one_compiled_engine_compiles_anew_is_counted(tmp_path, monkeypatch, capsys):
+    (free,) = churned(tmp_path, monkeypatch, capsys, "free", "--lowerings", "compile")
+    assert free["recompiles"] == 0
+    (branching,) = churned(tmp_path, monkeypatch, capsys, "branching", "--lowerings", "compile")
+    assert branching["recompiles"] == 1
+
+
+def test_one_packaged_engine_takes_every_resolution(tmp_path, monkeypatch, capsys):
+    (served,) = churned(tmp_path, monkeypatch, capsys, "free", "--lowerings", "aot")
+    assert (served["status"], len(served["shapes"])) == ("ok", 3)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from mixprof.data.case import is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.data.json import Json, decode
 from mixprof.data.served import Served
@@ -71,8 +72,10 @@ def _served(group: Sequence[Planned], bench: Bench, load: Load) -> list[Served]:
     for entry in group:
         if (reason := local.impossible(entry)) is not None:
             return [replace(each, status=reason.status, reason=reason.reason) for each in failed]
+    if load.engines == "one" and (words := _of_one_size(group[0])):
+        return [replace(each, status="unsupported", reason=f"{words}: use --engines each") for each in failed]
     try:
-        requested = [_prepared(entry, bench) for entry in group]
+        requested = _requested(group, bench, load)
     except _Failed as error:
         status, reason_words = error.args
         return [replace(each, status=status, reason=reason_words) for each in failed]
@@ -90,10 +93,32 @@ class _Failed(Exception):
     """A status and a reason."""
 
 
-def _prepared(entry: Planned, bench: Bench) -> Json:
-    """A size as the worker is told of it, its reference made."""
+def _of_one_size(entry: Planned) -> str | None:
+    """Why a model has no engine of free height and width; None where one can be tried."""
+    model, source = entry.case.model, entry.source
+    if source.specialize is not None:
+        return f"{model} is built for one resolution, with its padding and masks, as timm's and your own need not be"
+    if source.artifact is not None:
+        return f"{model}: a file is lowered at fixed sizes"
+    return "sim:0 simulates engines of fixed sizes" if is_simulated(entry.case.device) else None
+
+
+def _requested(group: Sequence[Planned], bench: Bench, load: Load) -> list[Json]:
+    """Every size as the worker is told of it. One engine has one set of weights, those of the first."""
+    requested: list[Json] = []
+    for entry in group:
+        shared = requested[0]["reference"] if requested and load.engines == "one" else None
+        requested.append(_prepared(entry, bench, shared))
+    return requested
+
+
+def _prepared(entry: Planned, bench: Bench, state_of: str | None) -> Json:
+    """A size as the worker is told of it, its reference made. state_of: a reference whose weights it has."""
     reference = launching.reference_of(bench.server, entry.case)
     request = launching.request_of(entry)
+    if state_of is not None:
+        reference = reference.with_name(f"{reference.stem}.as.{Path(state_of).name}")
+        request["state_of"] = state_of
     if not reference.exists():
         values = bench.server.run("prepare", bench.measure.timeout, reference=str(reference), **request).values
         if values["status"] != "ok":

@@ -21,7 +21,7 @@ from mixprof.machine.devices import Device
 from mixprof.metrics import Subject
 from mixprof.metrics.serving import percentiles, queue, rate
 from mixprof.metrics.serving.queue import Answered, Policy
-from mixprof.worker import launch
+from mixprof.worker import free, launch
 
 MULTI = 8  # samples in a query of MLPerf's multi stream
 SPIN_S = 5e-4  # before an arrival: a sleep may end late
@@ -193,17 +193,19 @@ def _churn(request: Mapping[str, Any]) -> Served:
     """Queries of resolutions drawn at random, one after another; a shape is built when it first comes."""
     load, case = request["load"], Case.from_json(request["case"])
     drawn = np.random.default_rng(load["seed"]).integers(len(request["sizes"]), size=load["queries"])
+    one = load["engines"] == "one"
+    lower = free.lowering(request) if one else lambda size: launch.lower({**request, **size}).subject
     subjects: dict[int, Subject] = {}
     times: dict[int, list[float]] = {}
     recompiles = dict.fromkeys(range(len(request["sizes"])), 0)
     for place in map(int, drawn):
         if place not in subjects:
-            subjects[place] = launch.lower({**request, **request["sizes"][place]}).subject
+            subjects[place] = lower(request["sizes"][place])
             if subjects[place].lowered.forward is None:
                 raise Unsupported(f"{case.device} is not there: nothing to load")
-        with _inference(subjects[place]):
+        with _inference(subjects[place]), free.refused(subjects[place]) if one else contextlib.nullcontext():
             elapsed_ms, compiled = _timed(subjects[place])
-        recompiles[place] += compiled if place in times else 0
+        recompiles[place] += compiled if one or place in times else 0
         times.setdefault(place, []).append(elapsed_ms)
     with contextlib.ExitStack() as stack:
         for subject in subjects.values():
