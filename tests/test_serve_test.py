@@ -1,10 +1,17 @@
 """`mixprof serve-test` as people run it: real worker processes, on the simulated GPU whose clock is virtual."""
 
+import inspect
 import json
 
 import pytest
 
+import mixprof
 from mixprof.cli.main import main
+from mixprof.data.errors import UsageError
+from mixprof.data.json import decode
+from mixprof.data.served import Served
+from mixprof.plan.load import SETTINGS, read
+from mixprof.reports.answers.served import frame
 from mixprof.run import serving
 
 MODEL = ("serve-test", "depthwise_conv", "--resolutions", "14", "--formulations", "usual")
@@ -43,6 +50,40 @@ def test_bounds_hold_their_percentile_and_launches_differ(loaded):
         for found in each["percentiles"]:
             assert (found["low_ms"] or 0) <= found["ms"] <= (found["high_ms"] or float("inf"))
     assert loaded[3]["percentiles"] != loaded[7]["percentiles"]
+
+
+def test_python_gets_a_row_for_each_as_a_frame(loaded):
+    rows = frame(decode(each, Served) for each in loaded)
+    assert list(rows["scenario"]) == [each["scenario"] for each in loaded]
+    server = rows.iloc[3]
+    assert (server["p50_ms"], server["rate"]) == (loaded[3]["percentiles"][0]["ms"], 1000)
+    assert (server["height"], server["launch"], rows["launch"].max()) == (14, 0, 1)
+    assert rows["p99_ms"].isna().tolist() == [each["scenario"] == "offline" for each in loaded]
+
+
+def test_command_line_and_python_are_read_by_one_table():
+    typed = read({"models": "swin_t", "scenario": "single,server", "rate": "5", "quick": True}, "--{}".format)
+    called = read({"models": ("swin_t",), "scenario": ["single", "server"], "rate": 5.0, "quick": True}, "{}=".format)
+    assert typed == called
+    assert typed[2].seconds == 1
+    assert set(inspect.signature(mixprof.serve_test).parameters) == {*SETTINGS, "given"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "got scenario= server without rate= and limit_ms=, expected one"),
+        ({"rate": -1}, "rate=: got -1, expected a number above 0"),
+        ({"scenarios": "single"}, "got scenarios=, expected scenario"),
+        ({"scenario": []}, "scenario=: got None, expected one of single"),
+        ({"batches": 4, "scenario": "single"}, "got batches="),
+    ],
+)
+def test_a_wrong_keyword_is_one_line(given, words):
+    with pytest.raises(UsageError) as error:
+        mixprof.serve_test("depthwise_conv", **given)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.slow
@@ -87,8 +128,12 @@ def test_sizes_are_powers_of_two_and_the_largest():
         ((), "expected one: queries a second, or the p99"),
         (("--rate", "0"), "--rate: got '0', expected a number above 0"),
         (("--rate", "nan"), "--rate: got 'nan', expected a number above 0"),
-        (("--scenario", "fast"), "--scenario: got 'fast', expected one or more of single, multi, offline"),
-        (("--scenario", "single,single"), "each once"),
+        (("--scenario", "fast"), "--scenario: got 'fast', expected one of single, multi, offline, server, churn"),
+        (("--scenario", "single,single"), "--scenario: got single,single, expected each once"),
+        (("--scenario", "single", "--engines", "one"), "got --engines one, which is of --scenario churn"),
+        (("--scenario", "churn", "--engines", "two"), "--engines: got 'two', expected one of each, one"),
+        (("--rate", "5", "--launches", "0"), "--launches: got '0', expected a whole number from 1 up"),
+        (("--rate", "5", "--steps", "train"), "--steps"),
         (("--scenario", "single", "--rate", "5"), "which are of --scenario server"),
         (("--rate", "5", "--max-batch", "0"), "--max-batch: got '0'"),
         (("--rate", "5", "--max-wait-ms", "3"), "expected --max-batch from 2 up"),
