@@ -18,6 +18,7 @@ WEIGHT_DECAY = 0.05
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of AdamW
 MOMENTUM = 0.9  # of SGD
 SPARED = ("relative_position_bias_table", "pos_embed", "cls_token")  # by weight decay, besides norms and biases
+COMPLEX = "keep it as real and imaginary parts, or freeze it by requires_grad_(False)"
 NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -72,6 +73,8 @@ def prepare(module: nn.Module, recipe: Recipe) -> None:
     module.train()
     for name, parameter in module.named_parameters():
         wanted = recipe.trained is None or name in recipe.trained
+        if wanted and parameter.is_complex():
+            raise ValueError(f"got a complex parameter '{name}', expected real ones: {COMPLEX}")
         parameter.requires_grad_(wanted and parameter.is_floating_point())
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ValueError("got a model without a parameter that takes a gradient: nothing to train, use inference")

@@ -135,6 +135,8 @@ class Forward:
         """Every output tensor in float64; in float32, with a note, where float64 does not fit or does not run."""
         try:
             return self._run(self.module.double(), inputs, torch.float64), None
+        except Unsupported:
+            raise
         except Exception as error:  # of the user's own code, or for want of memory
             outputs = self._run(self.module.float(), inputs, torch.float32)
             return outputs, f"float32: float64 fails ({one_line(error)})"[:200]
@@ -144,9 +146,15 @@ class Forward:
         return self._run(convert(self.module, dtype), inputs, dtype)
 
     def _run(self, module: nn.Module, inputs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        fed = [cast(tensor, dtype).clone() for tensor in inputs]
         try:
             with torch.inference_mode(not self.differentiates), torch.no_grad():
-                return tensors_of(module(*(cast(tensor, dtype) for tensor in inputs)))
+                outputs = tensors_of(module(*fed))
+                if any(tensor._version for tensor in fed):
+                    outputs = [tensor.clone() for tensor in outputs]
+                    if accuracy.worst_error(tensors_of(module(*fed)), outputs) > INDEPENDENT:
+                        raise Unsupported(feeds.WRITES)
+                return outputs
         except RuntimeError as error:
             if self.differentiates or not any(words in str(error) for words in NEEDS_GRADIENTS):
                 raise
