@@ -79,7 +79,7 @@ def test_the_operators_have_shapes_without_values_and_compiles():
     for name in ("depthwise", "directional_scan", "inhomogeneous", "linear", "window_attention"):
         importlib.import_module(f"mixprof.models.kernels.cpu.{name}")
     generator = torch.Generator().manual_seed(0)
-    shapes = ((1, 4, 5, 32), (1, 4, 5, 8), (9, 8, 32), (9, 32), (32,), (32,))
+    shapes = ((1, 4, 5, 32), (1, 32, 32), (32,), (9, 8, 32), (9, 32), (32,), (32,))
     operands = [torch.randn(shape, generator=generator) for shape in shapes]
     tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
     torch.library.opcheck(torch.ops.mixprof.inhomogeneous, (*operands, 3), test_utils=tests)
