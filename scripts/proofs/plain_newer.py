@@ -37,7 +37,7 @@ class PlainSplitDepthwise(nn.Module):
     def __init__(self, dim: int, resolution: Sides, window: int, heads: int, stage: int, shifted: bool):
         super().__init__()
         width = dim // 8
-        self.sizes = (dim - 3 * width, width, width, width)
+        self.sizes = [dim - 3 * width, width, width, width]
         self.square = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.row = nn.Conv2d(width, width, (1, window), padding=(0, window // 2), groups=width)
         self.column = nn.Conv2d(width, width, (window, 1), padding=(window // 2, 0), groups=width)
