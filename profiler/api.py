@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixprof import models as registry
+from mixprof.data.case import STEP, STEPS
 from mixprof.data.errors import UsageError
 from mixprof.data.files import new_folder
 from mixprof.data.histories import is_url
@@ -23,9 +24,12 @@ from mixprof.models import build as build
 from mixprof.models import load_published as load_published
 from mixprof.plan import sweep_file
 from mixprof.plan.files import Given
+from mixprof.plan.load import SETTINGS, Load
+from mixprof.plan.load import read as read_load
 from mixprof.plan.place import Place
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.shards import Shard
+from mixprof.plan.values import one_of
 from mixprof.reports.answers.refine import next_cases
 from mixprof.reports.frame import load as load
 from mixprof.reports.gate.exporters import write
@@ -67,13 +71,17 @@ def _with_settings(function: Function) -> Function:
     special: dict[str, list[Field[Any]]] = {
         "ab": [declared for declared in fields(Spec) if declared.name in OF_A_JOB],
         "sweep": list(fields(Elsewhere)),
+        "serve_test": list(fields(Load)),
     }
     names = {declared.name for declared in own}
+    settings = [*special.get(function.__name__, ()), *fields(Axes), *fields(Measure)]
+    if function.__name__ == "serve_test":
+        settings = [next(each for each in settings if each.name == name) for name in SETTINGS]
     more = [
         inspect.Parameter(
             declared.name, inspect.Parameter.KEYWORD_ONLY, default=_default(declared), annotation=declared.type
         )
-        for declared in (*special.get(function.__name__, ()), *fields(Axes), *fields(Measure))
+        for declared in settings
         if declared.name not in names
     ]
     function.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
@@ -123,6 +131,20 @@ def time(*models: str, given: Given | None = None, **settings: object) -> pd.Dat
         return load(run)
 
 
+@_with_settings
+def serve_test(*models: str, given: Given | None = None, **settings: object) -> pd.DataFrame:
+    """Put lowered models under load: a row for each case, scenario and launch; of churn, for each resolution.
+
+    scenario: "single", "multi", "offline", "server" (with rate or limit_ms), or "churn". given: what files are fed.
+    Raises UsageError.
+    """
+    from mixprof.reports.answers import served
+    from mixprof.run import serving
+
+    groups, measure, load = read_load({**settings, "models": models}, "{}=".format)
+    return served.frame(serving.serve(Sweep(groups, measure, given or Given()), load, registry, _say))
+
+
 def count(
     model: str,
     *,
@@ -130,11 +152,13 @@ def count(
     batch: int | None = None,
     window: int | None = None,
     channels: int | None = None,
+    step: str = STEP,
     given: Given | None = None,
 ) -> Counted:
-    """Parameters, MACs and bytes of one forward, counted without running it. Raises UsageError."""
+    """Parameters, MACs and bytes of one forward, or a training step, counted without running it. Raises UsageError."""
     single: dict[str, object] = {"resolution": resolution, "batch": batch, "window": window, "channels": channels}
-    return counting.count(counting.axes_of(model, single, "{}="), registry, given or Given())[1]
+    axes = counting.axes_of(model, single, "{}=")
+    return counting.count(axes, registry, given or Given(), step=one_of(*STEPS).parse(step, "step="))[1]
 
 
 def figures(frame: pd.DataFrame) -> dict[str, Figure]:

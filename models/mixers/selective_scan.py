@@ -5,6 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixprof.models import scan
+from mixprof.models.formulations import CPP
+from mixprof.models.kernels.cpu import build
+from mixprof.models.kernels.cpu import directional_scan as cpp
 from mixprof.models.layers import Formulated, channels_first, channels_last, require_map
 
 DIRECTIONS = 4  # along the rows, along the columns, and both from the end
@@ -39,22 +42,37 @@ class SelectiveScan(Formulated):
         """How the recurrence is composed."""
         return self.override or "chunked"
 
+    def specialize(self, lowering: str) -> None:
+        """Build the kernel, where it is one of ours."""
+        super().specialize(lowering)
+        if self.formulation == CPP:
+            build.library(cpp.NAME)
+
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)
         x = F.silu(channels_last(self.conv(channels_first(self.in_proj(x)))))
+        if self.lowering is not None and self.formulation == CPP:
+            operands = (self.step_weight, self.step_bias[:, 0], self.rate, self.skip)
+            y = torch.ops.mixprof.directional_scan(x, self.steps(x), self.states(x), *operands)
+        else:
+            y = self.scan_paths(x)
+        return self.out_proj(self.norm(y))
+
+    def scan_paths(self, x: Tensor) -> Tensor:
+        """The scans' sum by way of a map for each direction: (B, H, W, C) -> (B, H, W, C)."""
         low = self.steps(x).unflatten(-1, (DIRECTIONS, -1)).permute(3, 0, 1, 2, 4).flatten(1, 3)  # (4, B*N, C/16)
         steps = F.softplus(torch.baddbmm(self.step_bias, low, self.step_weight)).view(DIRECTIONS, *x.shape)
         entry, readout = self.states(x).unsqueeze(-1).movedim(3, 0).chunk(2)  # (4, B, H, W, 1) each
         paths = [along_paths(part) for part in (x.expand(DIRECTIONS, *x.shape), steps, entry, readout)]
         y = self.scan(paths[0], paths[1], self.rate, paths[2], paths[3])
-        y = from_paths(y, self.resolution) + x * self.skip.sum(dim=0)
-        return self.out_proj(self.norm(y))
+        return from_paths(y, self.resolution) + x * self.skip.sum(dim=0)
 
     def scan(self, *operands: Tensor) -> Tensor:
         """One operator where it is counted, several where it is lowered: exporters know none of ours."""
         if self.lowering is None and not torch.compiler.is_compiling():
             return scan.selective_scan(*operands)
-        return scan.scan(self.formulation, *operands)
+        formulation = "chunked" if self.formulation == CPP else self.formulation  # what a published module exports
+        return scan.scan(formulation, *operands)
 
 
 def along_paths(maps: Tensor) -> Tensor:

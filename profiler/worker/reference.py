@@ -23,6 +23,7 @@ from mixprof.worker.trees import Example, ends
 
 INDEPENDENT = 1e-6  # relative error of an image by itself, in float64, up to which others have no part in it
 NEEDS_GRADIENTS = ("does not require grad", "Inference tensors", "inference tensor")  # in an error of inference mode
+RESOLUTION = "its weights are of one resolution: one engine cannot have another: use --engines each"
 NO_REFERENCE = "a compiled package comes without the module that would say what is right"
 
 
@@ -61,6 +62,8 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     module, example = built.module, built.example
     if source["specialize"] is not None or case.is_anchor:
         accuracy.initialize(module, tuple(tensor[:1] for tensor in example.tensors), feeds.seed_of(case))
+    if request.get("state_of"):
+        modules.load_state(module, Reference.read(Path(request["state_of"])).state, RESOLUTION)
     dtype = torch_dtype(case.dtype)
     state = _rounded(modules.state_of(module), dtype)
     modules.load_state(module, state)

@@ -14,9 +14,9 @@ def _depthwise(x: Shape, weight: Shape, *_: object, out: object) -> int:
     return prod(x) * weight[1]
 
 
-def _inhomogeneous(x: Shape, hidden: Shape, weight: Shape, *_: object, out: object) -> int:
-    """Every position's taps from its hidden values, then K*K for every value."""
-    return prod(hidden[:3]) * prod(weight) + prod(x) * weight[0]
+def _inhomogeneous(x: Shape, reduce: object, reduce_bias: object, weight: Shape, *_: object, out: object) -> int:
+    """Every position's hidden values, its taps from those, then K*K for every value."""
+    return prod(x) * (weight[1] + weight[0]) + prod(x[:3]) * prod(weight)
 
 
 def _window_attention(
@@ -27,9 +27,15 @@ def _window_attention(
     return 2 * qkv[0] * positions * window**2 * (qkv[3] // 3)
 
 
+def _directional_scan(x: Shape, low: object, states: object, weight: Shape, *_: object, out: object) -> int:
+    """Step sizes from R values; each direction's state and readout for every value."""
+    return prod(x) * weight[0] * (weight[1] + 2)
+
+
 MACS: dict[str, Callable[..., int]] = {
     "mixprof.linear": _linear,
     "mixprof.depthwise": _depthwise,
+    "mixprof.directional_scan": _directional_scan,
     "mixprof.inhomogeneous": _inhomogeneous,
     "mixprof.window_attention": _window_attention,
 }

@@ -26,6 +26,14 @@ def _shape(x: Tensor, panels: Tensor, bias: Tensor, outputs: int) -> Tensor:
     return x.new_empty((*x.shape[:-1], outputs))
 
 
+def panels_of(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """A Linear's weights as (M / 32 rounded up, J, 32) and its bias, padded likewise."""
+    lacking = -linear.out_features % PANEL
+    bias = linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
+    panels = F.pad(linear.weight.detach(), (0, 0, 0, lacking)).unflatten(0, (-1, PANEL)).transpose(1, 2)
+    return panels.contiguous(), F.pad(bias, (0, lacking))
+
+
 class CppLinear(PointwiseLinear):
     """A Linear that runs in our own kernel."""
 
@@ -38,11 +46,8 @@ class CppLinear(PointwiseLinear):
         library("linear")
         made = super().of(linear)
         assert isinstance(made, cls)
-        lacking = -linear.out_features % PANEL
-        bias = linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
-        panels = F.pad(linear.weight.detach(), (0, 0, 0, lacking)).unflatten(0, (-1, PANEL)).transpose(1, 2)
-        made.register_buffer("panels", panels.contiguous(), persistent=False)
-        made.register_buffer("padded", F.pad(bias, (0, lacking)), persistent=False)
+        for name, tensor in zip(("panels", "padded"), panels_of(linear), strict=True):
+            made.register_buffer(name, tensor, persistent=False)
         return made
 
     def forward(self, x: Tensor) -> Tensor:

@@ -51,6 +51,15 @@ inline Vector<float> load(const bfloat16 *from) {
   return (Vector<float>)(__builtin_convertvector(halves, Words) << 16);
 }
 
+// A value that is read again from its register, where the compiler would read memory several times.
+template <class V>
+inline V in_register(V value) {
+#if defined(__AVX2__)
+  asm("" : "+v"(value));
+#endif
+  return value;
+}
+
 template <class T>
 inline void store(T *to, Vector<T> from) {
   std::memcpy(to, &from, sizeof(from));

@@ -1,6 +1,5 @@
 // Attention within windows, read from and written to the map: partition, shift, padding and their inverses are indices.
-#include <cmath>
-
+#include "exponential.h"
 #include "product.h"
 
 namespace {
@@ -23,23 +22,6 @@ struct Operands {
   const T *qkv, *padding, *bias;
   T *out;
 };
-
-inline Vector<float> exponential(Vector<float> x) {  // of what is not above 0; from 2^n and a polynomial of the rest
-  const Vector<float> least = Vector<float>{} - 87.f, shifter = Vector<float>{} + 12582912.f;
-  x = x < least ? least : x;  // not a number stays one
-  Vector<float> n = (x * 1.44269504f + shifter) - shifter;
-  Vector<float> r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  Vector<float> p = Vector<float>{} + 1.9875691500e-4f;
-  for (float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
-    p = p * r + next;
-  p = p * r * r + r + 1.f;
-  return p * (Vector<float>)((__builtin_convertvector(n, Integers) + 127) << 23);
-}
-
-inline Vector<double> exponential(Vector<double> x) {
-  for (int64_t lane = 0; lane < LANES<double>; lane++) x[lane] = std::exp(x[lane]);
-  return x;
-}
 
 template <class T>
 class Window {
