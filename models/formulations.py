@@ -57,3 +57,20 @@ def can_run(formulation: str, lowering: str, device: str) -> bool:
 def can_hold(lowering: str, formulation: str) -> bool:
     """Whether a formulation has no operator of our own, or the lowering is one of PyTorch."""
     return lowering in KERNEL_LOWERINGS or not {CPP, TRITON} & set(formulation.split("+"))
+
+
+def why_not(formulation: str, lowering: str, device: str | None, step: str = "inference") -> str | None:
+    """Why a formulation that is asked for cannot run there, in one line; None if it can, or for a device of None."""
+    own = {CPP, TRITON} & set(formulation.split("+"))
+    if not can_hold(lowering, formulation):
+        expected = " or ".join(KERNEL_LOWERINGS)
+        return f"got formulation {formulation!r} for {lowering!r}, expected {expected}: no graph holds our kernels"
+    if device is not None and not can_run(formulation, lowering, device):
+        expected = "cpu" if CPP in own else "a CUDA device"
+        return f"got formulation {formulation!r} on {device}, expected {expected}: its kernel is for no other"
+    if step != "inference" and (own or "+" in formulation):
+        return (
+            f"got formulation {formulation!r} with --steps {step}, expected one without '+' or kernels of ours: "
+            "a step is trained as published, with another way to mix positions at most"
+        )
+    return None

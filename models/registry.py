@@ -242,6 +242,13 @@ def _deciding(entry: Entry, options: Mapping[str, str]) -> Entry:
     return entry if entry.mixer is None else MODELS[options.get("mixer", entry.mixer)]
 
 
+def pinned(name: str) -> tuple[str, ...]:
+    """The formulations that a name asks for; none for a name that is none of ours."""
+    base, *pairs = name.split(":")
+    options = [pair.partition("=") for pair in pairs if base in MODELS]
+    return tuple(value for option, _, value in options if option in {*FORMULATION_OPTIONS, "formulation"})
+
+
 def kind(name: str) -> str:
     """ "mixer" or "network"."""
     return parse(name)[0].kind

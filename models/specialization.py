@@ -8,12 +8,11 @@ from torch import nn
 
 from mixprof.models.formulations import (
     CPP_LINEAR,
-    KERNEL_LOWERINGS,
     POINTWISE,
     PUBLISHED,
     TRITON,
-    can_hold,
     formulations_of,
+    why_not,
 )
 from mixprof.models.kernels import triton
 from mixprof.models.kernels.cpu.linear import CppLinear
@@ -114,9 +113,8 @@ def linear_of(formulation: str) -> str:
 
 def arrange(part: nn.Module, lowering: str, formulation: str | None) -> None:
     """Arrange one part for a lowering in a formulation; None: the usual one. ValueError where it cannot run there."""
-    if formulation is not None and not can_hold(lowering, formulation):
-        expected = " or ".join(KERNEL_LOWERINGS)
-        raise ValueError(f"got formulation {formulation!r} for {lowering!r}, expected {expected}: no graph holds it")
+    if formulation is not None and (reason := why_not(formulation, lowering, None)):
+        raise ValueError(reason)
     if formulation is not None and mixing_of(formulation) == TRITON and not triton.is_installed():
         raise ValueError(f"got formulation {formulation!r} without the package triton: pip install 'mixprof[triton]'")
     if formulation is not None:

@@ -141,8 +141,13 @@ class Step:
                 group["lr"] = rate
 
     def gradients(self) -> dict[str, Tensor]:
-        """Every gradient by its parameter's name, or input's place, unscaled."""
+        """Every gradient by its parameter's name, or input's place, unscaled. ValueError for a sparse one."""
         scale = 1.0 if self.scaler is None else self.scaler.get_scale()
         inputs = ((f"input {number}", each) for number, each in enumerate(self.at))
         named = (*self.module.named_parameters(), *inputs)
+        for name, each in named:
+            if each.grad is not None and each.grad.layout != torch.strided:
+                raise ValueError(
+                    f"got a sparse gradient of '{name}', which weight decay and AdamW do not take: use sparse=False"
+                )
         return {name: each.grad / scale for name, each in named if each.grad is not None}

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-__all__ = ["ab", "build", "count", "figures", "load", "load_published", "register_flops", "sweep", "time"]
+__all__ = ["ab", "build", "count", "figures", "load", "load_published", "register_flops", "serve_test", "sweep", "time"]
 
 
 def __getattr__(name: str) -> object:

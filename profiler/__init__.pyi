@@ -4,6 +4,7 @@ from mixprof.api import count as count
 from mixprof.api import figures as figures
 from mixprof.api import load as load
 from mixprof.api import load_published as load_published
+from mixprof.api import serve_test as serve_test
 from mixprof.api import sweep as sweep
 from mixprof.api import time as time
 from mixprof.metrics.registered import register_flops as register_flops

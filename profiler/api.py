@@ -23,6 +23,8 @@ from mixprof.models import build as build
 from mixprof.models import load_published as load_published
 from mixprof.plan import sweep_file
 from mixprof.plan.files import Given
+from mixprof.plan.load import SETTINGS, Load
+from mixprof.plan.load import read as read_load
 from mixprof.plan.place import Place
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.shards import Shard
@@ -67,13 +69,17 @@ def _with_settings(function: Function) -> Function:
     special: dict[str, list[Field[Any]]] = {
         "ab": [declared for declared in fields(Spec) if declared.name in OF_A_JOB],
         "sweep": list(fields(Elsewhere)),
+        "serve_test": list(fields(Load)),
     }
     names = {declared.name for declared in own}
+    settings = [*special.get(function.__name__, ()), *fields(Axes), *fields(Measure)]
+    if function.__name__ == "serve_test":
+        settings = [next(each for each in settings if each.name == name) for name in SETTINGS]
     more = [
         inspect.Parameter(
             declared.name, inspect.Parameter.KEYWORD_ONLY, default=_default(declared), annotation=declared.type
         )
-        for declared in (*special.get(function.__name__, ()), *fields(Axes), *fields(Measure))
+        for declared in settings
         if declared.name not in names
     ]
     function.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
@@ -121,6 +127,20 @@ def time(*models: str, given: Given | None = None, **settings: object) -> pd.Dat
     groups, measure = sweep_file.read(None, {**settings, "models": models}, "{}=".format)
     with passing(Sweep(groups, measure, given or Given()), registry, Unstopped(sys.stderr)) as run:
         return load(run)
+
+
+@_with_settings
+def serve_test(*models: str, given: Given | None = None, **settings: object) -> pd.DataFrame:
+    """Put lowered models under load: a row for each case, scenario and launch; of churn, for each resolution.
+
+    scenario: "single", "multi", "offline", "server" (with rate or limit_ms), or "churn". given: what files are fed.
+    Raises UsageError.
+    """
+    from mixprof.reports.answers import served
+    from mixprof.run import serving
+
+    groups, measure, load = read_load({**settings, "models": models}, "{}=".format)
+    return served.frame(serving.serve(Sweep(groups, measure, given or Given()), load, registry, _say))
 
 
 def count(

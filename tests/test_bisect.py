@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from mixprof.cli.bisect import Step, Steps
+from mixprof.gate.ab import Spec
+from mixprof.reports.gate.outcome import Judged, Policy
 from toy_repository import AXES, BROKEN, MANY, Repository, mixprof, net
 
 MIXER = ("--models", "net:mixer", *AXES)
@@ -92,3 +95,17 @@ def test_bad_input_is_exit_code_2_and_its_last_line(eight, arguments, said):
     assert said in done.stderr.splitlines()[-1]
     assert done.stdout == ""
     assert eight.state() == before
+
+
+@pytest.mark.parametrize(
+    ("latency", "host", "followed"),
+    [("regressed", "same", None), ("same", "regressed", "host"), ("same", "same", None)],
+)
+def test_of_a_gpus_two_times_the_one_in_which_bad_is_slower_is_followed(tmp_path, latency, host, followed):
+    steps = Steps(Spec([]), Policy(), 1, tmp_path, [])
+    two = [Judged("net", latency), Judged("net host", host, time="host")]
+    assert steps._of_one_time(two).time == followed
+    steps.done.append(Step("c0ffee", "bad", "bad", two[0]))
+    later = [Judged("net", "same"), Judged("net host", "regressed", time="host")]
+    assert steps._of_one_time(later).verdict == ("regressed" if followed else "same")
+    assert steps._of_one_time([Judged("net", "missing")]).verdict == "missing"

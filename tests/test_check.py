@@ -226,6 +226,39 @@ def test_what_was_ok_and_is_not_is_missing_with_its_status_and_reason(fleet, cap
     assert found["exit_code"] == 1
 
 
+@pytest.mark.parametrize("status", ["crashed", "unstable"])
+def test_a_case_that_broke_is_still_expected_after_its_run_was_stored(fleet, capsys, status):
+    broken = [Record(CONV, status, "broke"), ok(ATTENTION, [1.0] * 3, **EXACT)]
+    history = fleet.history(1)
+    check(fleet.run(day=1, records=broken), history, "--add")
+    found = outcome(capsys, fleet.run(day=2, records=broken), history, "--on-inconclusive", "pass")
+    assert verdicts(found)["depthwise_conv"] == ("missing" if status == "crashed" else "inconclusive")
+    assert found["exit_code"] == (1 if status == "crashed" else 0)
+    # Whoever takes it out of the sweep is told once.
+    check(fleet.run(day=3, records=broken[1:]), history, "--add")
+    assert check(fleet.run(day=4, records=broken[1:]), history, "--on-inconclusive", "pass") == 0
+
+
+@pytest.mark.parametrize("lost", [{"macs": None}, {"macs": None, "params": None}])
+def test_counts_that_were_lost_are_not_the_same(fleet, capsys, lost):
+    base, other = fleet.run(), ok(ATTENTION, [1.0] * 3, **EXACT)
+    head = fleet.run(records=[ok(CONV, [1.0] * 3, **{**EXACT, **lost}), other])
+    found = outcome(capsys, head, base, "--exact-only")
+    assert verdicts(found) == {"depthwise_conv": "inconclusive", "window_attention": "same"}
+    assert found["exit_code"] == 3
+    uncounted = fleet.run(records=[ok(CONV, [1.0] * 3), other])
+    assert "no count of it" in outcome(capsys, uncounted, uncounted, "--exact-only")["cases"][0]["reason"]
+
+
+def test_the_peak_of_a_race_is_no_fact_of_the_code(fleet):
+    choice = {"part": "Conv", "shape": [1], "usual": "matmul", "ms": {}, "chosen": "own"}
+    raced = of_run(fleet.run(records=[ok(CONV, [1.0] * 3, **EXACT, proof={"choices": [choice]})]))
+    assert "predicted_peak_bytes" not in raced.cases[Timed(CONV)].exact
+    choice["chosen"] = "matmul"
+    usual = of_run(fleet.run(records=[ok(CONV, [1.0] * 3, **EXACT, proof={"choices": [choice]})]))
+    assert usual.cases[Timed(CONV)].exact["predicted_peak_bytes"] == 4096
+
+
 def test_a_machine_that_was_disturbed_blames_nobody(fleet, capsys):
     shaky = [Record(CONV, "unstable", "lost 40% of its CPU time"), ok(ATTENTION, [1.0] * 3, **EXACT)]
     found = outcome(capsys, fleet.run(records=shaky), fleet.history(8))

@@ -87,8 +87,8 @@ def test_the_operators_have_shapes_without_values_and_compiles():
     torch.library.opcheck(torch.ops.mixprof.linear, (*product, 40), test_utils=tests)
     depthwise = [torch.randn(shape, generator=generator) for shape in ((2, 3, 4, 32), (2, 9, 32), (32,))]
     torch.library.opcheck(torch.ops.mixprof.depthwise, tuple(depthwise), test_utils=tests)
-    shapes = ((1, 3, 4, 32), (1, 3, 4, 8), (1, 3, 4, 8), (4, 2, 32), (4, 32), (4, 32), (4, 32))
-    scan = [torch.randn(shape, generator=generator) for shape in shapes]
+    maps, weights = ((1, 3, 4, 32), (1, 3, 4, 8), (1, 3, 4, 8)), ((4, 2, 32), (4, 32), (4, 32), (4, 32))
+    scan = [torch.randn(shape, generator=generator) for shape in (*maps, *weights)]
     torch.library.opcheck(torch.ops.mixprof.directional_scan, tuple(scan), test_utils=tests)
     attention = [torch.randn(shape, generator=generator) for shape in ((1, 3, 4, 96), (96,), (1, 1, 4, 32))]
     torch.library.opcheck(torch.ops.mixprof.window_attention, (*attention, 1, 2, 1, 0), test_utils=tests)

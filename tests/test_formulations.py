@@ -1,7 +1,6 @@
 """Formulations: equal in value, chosen by measurement, the same for every launch of a case."""
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 import plain_mixers
-from mixprof import models
+from mixprof import lowerings, models
 from mixprof.data import choices
 from mixprof.data.case import Case
 from mixprof.data.pairs import Measured, Paired
@@ -268,27 +267,40 @@ def test_every_part_of_a_network_has_a_key_of_its_own_work(name):
     assert 1 < len(keys) < len(parts)  # blocks of a stage share theirs
 
 
+@pytest.mark.parametrize("lowering", ["aot", "onnxruntime", "openvino"])
+def test_no_kernel_of_ours_races_for_a_graph(lowering):
+    assert lowerings.LOWERINGS[lowering].chooses
+    names = {one for name in MIXERS for one in models.MODELS[name].formulations if named.can_run(one, lowering, "cpu")}
+    assert {"plain", "sdpa+1x1"} < names
+    assert not [one for one in names if {"cpp", "triton"} & set(one.split("+"))]
+
+
 @pytest.mark.slow
-def test_formulations_race_in_onnxruntime(tmp_path):
-    axes = "--models depthwise_conv,window_attention --resolutions 14,28 --lowerings onnxruntime --devices cpu"
-    command = [
-        sys.executable,
-        "-m",
-        "mixprof",
-        "sweep",
-        *axes.split(),
-        "--quick",
-        "--max-lost-cpu",
-        "1",
-        "--out",
-        "run",
-    ]
+@pytest.mark.parametrize(
+    ("lowering", "names", "raced_in"),
+    [
+        ("onnxruntime", "depthwise_conv,window_attention", None),
+        ("openvino", "depthwise_conv,window_attention", None),
+        ("aot", "pointwise_conv", "compile"),
+    ],
+)
+def test_formulations_race_in(lowering, names, raced_in, tmp_path):
+    axes = f"--models {names} --resolutions 14 --lowerings {lowering} --devices cpu"
+    measuring = "--quick --launches 1 --max-lost-cpu 1 --out run"
+    command = [sys.executable, "-m", "mixprof", "sweep", *axes.split(), *measuring.split()]
     environment = {
         **os.environ,
         "MIXPROF_CACHE": str(tmp_path / "cache"),
         "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
     }
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines():
-        proof = json.loads(line)["proof"]
-        assert "choice_failed" not in proof, proof["choice_failed"]
+    for record in read_records(tmp_path / "run"):
+        proof: Any = record.proof or {}
+        assert "choice_failed" not in proof
+        if record.case.is_anchor:
+            continue
+        (choice,) = proof["choices"]
+        assert {choice["usual"], choice["chosen"], "plain"} <= set(choice["ms"])
+        assert not choice["refused"]
+        assert choice["raced_in"] == raced_in
+        assert proof["formulation"] == [choice["chosen"]]

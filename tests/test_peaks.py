@@ -141,3 +141,18 @@ def test_without_peaks_a_sweep_goes_on(capsys):
 def test_the_cache_of_a_cpu_is_told_or_unknown():
     found = peaks.cache_bytes("cpu")
     assert found is None or found > 2**15
+
+
+def test_other_candidates_are_measured_anew(tmp_path, monkeypatch):
+    for name in ("metrics", "models/kernels/cpu"):
+        (tmp_path / name).mkdir(parents=True)
+    for number, name in enumerate(("metrics/peaks.py", "models/kernels/cpu/linear.cpp", "notes.md"), start=1):
+        (tmp_path / name).write_text("candidates")
+        monkeypatch.setattr(machine_peaks, "PACKAGE", tmp_path)
+        session = Counting()
+        for _ in range(2):
+            machine_peaks.of("cpu", "float32", session, MACHINE)
+        assert len(session.asked) == (number < 3)
+    monkeypatch.setattr(machine_peaks.lowerings, "missing", lambda name: "no C++ compiler")
+    machine_peaks.of("cpu", "float32", session := Counting(), MACHINE)
+    assert session.asked

@@ -144,3 +144,28 @@ def test_a_broken_sweep_file_names_file_line_key_and_the_nearest_key(tmp_path, b
 def test_rounds_follow_the_settings():
     assert [Measure().rounds, Measure(quick=True).rounds, Measure(publication=True).rounds] == [3, 1, 8]
     assert Measure(launches=5, quick=True).rounds == 5
+
+
+@pytest.mark.parametrize("name", ["depthwise_conv:formulation=conv+cpp", "swin_t:attention=cpp"])
+def test_a_kernel_of_ours_in_a_graph_is_refused_where_the_sweep_is_read(name):
+    with pytest.raises(UsageError, match=r"'aot', expected eager or compile: no graph holds our kernels$"):
+        sweep_file.read(None, {"models": name, "lowerings": "aot,onnxruntime,openvino,tensorrt:opt=3"}, str)
+    groups, _ = sweep_file.read(None, {"models": name, "lowerings": "eager,aot"}, str)
+    entries = axes.expand(groups, lambda name: MIXER, ["cpu"])
+    assert [entry.case.lowering for entry in entries if entry.reason is None] == ["eager"]
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "device", "reason"),
+    [
+        ("depthwise_conv:formulation=triton", "inference", "cpu", "on cpu, expected a CUDA device"),
+        ("depthwise_conv:formulation=cpp", "inference", "cuda:0", "on cuda:0, expected cpu"),
+        ("swin_t:formulation=sdpa+1x1", "train", "cpu", "with --steps train, expected one without"),
+        ("swin_t:formulation=sdpa", "train", "cpu", None),
+        ("package.module:factory:formulation=cpp", "inference", "cuda:0", None),
+    ],
+)
+def test_a_formulation_that_cannot_run_there_is_no_case(name, step, device, reason):
+    group = Axes(models=(name, "swin_t"), devices=(device,), steps=(step,))
+    pinned, _ = axes.expand([group, Axes(models=(name,), devices=("cpu", "cuda:0"))], lambda name: MIXER, [device])[:2]
+    assert pinned.reason is None if reason is None else reason in str(pinned.reason)

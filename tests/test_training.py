@@ -266,5 +266,58 @@ def test_what_cannot_be_trained_is_said():
         step_of(norm, (torch.ones(1, 3),), RECIPE, norm)
 
 
+class Spectral(nn.Module):
+    """Complex parameters beside real ones: a step that left them out would be another, faster step."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.mask = nn.Linear(8, 8), nn.Parameter(torch.randn(8, dtype=torch.cfloat))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.ifft(torch.fft.fft(self.scale(x)) * self.mask).real
+
+
+class Writes(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(2.0))
+
+
+class Rectifies(nn.Linear):
+    """Writes what it finds there the next time: every forward is the first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.relu_(x))
+
+
+def right_of(module: nn.Module, inputs: Tensor) -> gradients.Right:
+    names = tuple(name for name, each in module.named_parameters() if each.requires_grad)
+    return worker.right_of(module, [inputs], case_of(), False, names)
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "words"),
+    [
+        (Spectral(), torch.ones(2, 8), "complex parameter 'mask'"),
+        (
+            nn.Sequential(nn.EmbeddingBag(9, 4, sparse=True)),
+            torch.ones(2, 3, dtype=torch.int64),
+            "sparse gradient of '0.weight'",
+        ),
+        (Writes(8, 8), torch.ones(2, 8), "writes into its inputs"),
+    ],
+)
+def test_what_an_optimizer_or_a_second_step_cannot_take_is_said(module, inputs, words):
+    with pytest.raises(Unsupported, match=words) as caught:
+        right_of(module, inputs)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_frozen_complex_parameter_and_a_write_that_changes_nothing_train():
+    frozen = Spectral()
+    frozen.mask.requires_grad_(False)
+    assert set(right_of(frozen, torch.ones(2, 8)).gradients) == {"scale.weight", "scale.bias"}
+    assert right_of(Rectifies(8, 8), torch.randn(2, 8)).loss != 0
+
+
 def test_the_mixed_tolerances_are_their_dtypes():
     assert accuracy.TOLERANCES["amp_float16"] == accuracy.TOLERANCES["float16"]

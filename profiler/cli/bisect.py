@@ -3,6 +3,7 @@
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,13 +63,14 @@ class Steps:
     tries: int
     folder: Path
     done: list[Step]
+    time: str | None = None  # of a GPU's case: that in which BAD is slower; None: its latency
 
     def judge(self, commit: str) -> Word:
         """Return git's word for a commit. An inconclusive verdict is looked for again, then skipped."""
         for number in range(self.tries):
             spec = replace(self.spec, head=commit, out=self.folder / f"{commit[:10]}-{number}")
             try:
-                (judged,) = compare(spec, self.policy).trusted
+                judged = self._of_one_time(compare(spec, self.policy).trusted)
             except UsageError as error:  # it cannot be prepared: no finding about its speed
                 judged = Judged(commit, "missing", reason=str(error))
             if judged.verdict != "inconclusive":
@@ -77,6 +79,13 @@ class Steps:
         self.done.append(step)
         print(f"mixprof: {_line(step)}", file=sys.stderr, flush=True)
         return step.said
+
+    def _of_one_time(self, judged: Sequence[Judged]) -> Judged:
+        """The verdict on the time that is followed: BAD's latency, or its host's where that alone regressed."""
+        latency = judged[0]
+        if not self.done and latency.verdict != "regressed":
+            self.time = next((each.time for each in judged if each.verdict == "regressed"), None)
+        return next((each for each in judged if each.time == self.time), latency)
 
     def of(self, commit: str) -> Step:
         return next(step for step in self.done if step.commit == commit)

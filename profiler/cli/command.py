@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -62,17 +62,18 @@ def add_axes(command: argparse.ArgumentParser, but: Sequence[str] = ()) -> None:
     """An option for each axis, a list with commas."""
     for axis in AXES.values():
         if axis.name not in but:
-            _add(command, axis, "A,B")
+            add_setting(command, axis, "A,B")
 
 
 def add_measure(command: argparse.ArgumentParser, *scopes: Scope) -> None:
     """An option for each measuring setting of these scopes."""
     for setting in MEASURE.values():
         if setting.scope in scopes:
-            _add(command, setting, setting.name[0].upper())
+            add_setting(command, setting, setting.name[0].upper())
 
 
-def _add(command: argparse.ArgumentParser, setting: Setting, metavar: str) -> None:
+def add_setting(command: argparse.ArgumentParser, setting: Setting, metavar: str) -> None:
+    """An option for one setting."""
     help = f"{setting.words} (default: {setting.default})"
     if setting.is_switch:
         command.add_argument(setting.option, action="store_true", help=help)
@@ -99,11 +100,20 @@ def check_depth(depth: int | None, option: str, *, asked: bool) -> None:
 
 def read_sweep(arguments: argparse.Namespace) -> Sweep:
     """Groups and settings from a sweep file, the command line, or both; the command line wins."""
-    values = {name: getattr(arguments, name, None) for name in (*AXES, *MEASURE)}
-    given = {name: value for name, value in values.items() if value is not None and value is not False}
     file = getattr(arguments, "file", None)
-    groups, measure = sweep_file.read(Path(file) if file else None, given, lambda name: f"--{name.replace('_', '-')}")
+    groups, measure = sweep_file.read(Path(file) if file else None, given(arguments, (*AXES, *MEASURE)), spelled)
     return Sweep(groups, measure, read_files(arguments))
+
+
+def given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, object]:
+    """Those of the settings that were given, by name."""
+    values = {name: getattr(arguments, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None and value is not False}
+
+
+def spelled(name: str) -> str:
+    """A setting's name as an option."""
+    return f"--{name.replace('_', '-')}"
 
 
 def read_files(arguments: argparse.Namespace) -> Given:

@@ -26,6 +26,7 @@ class Choice(Message, frozen=True):
     ms: dict[str, float]  # least milliseconds of a forward of each formulation that was tried
     refused: dict[str, str] = field(default_factory=dict)  # formulation -> why it was not tried
     lost_cpu_share: float | None = None  # to others, while it was measured
+    raced_in: str | None = None  # the lowering that they were measured in; None: the case's own
 
 
 class Choices(Message, frozen=True):

@@ -32,7 +32,8 @@ class Shape(Message, frozen=True):
     build_s: float  # at its first query
     first_ms: float  # that query's forward
     median_ms: float | None  # of later ones
-    recompiles: int  # at later ones
+    recompiles: int  # at later ones; of one engine for all, at any
+    percentiles: tuple[Percentile, ...] = ()  # of later ones
 
 
 class Served(Message, frozen=True):

@@ -42,7 +42,8 @@ class Entry:
     fuses: bool = False  # makes kernels of its own out of several operators
     quantizes: tuple[str, ...] = ()  # of the dtypes of quantized graphs, those that it takes
     form: str | None = None  # the arrangement of models that suits it, by a lowering's name; None: its own name's
-    chooses: bool = False  # the formulations of a model are raced in it before a case; else the usual ones run
+    chooses: bool = False  # the formulations of a model are raced before a case in it; else the usual ones run
+    races_in: str | None = None  # the lowering that a race is run in, where its own takes too long to build rivals
     trains: bool = False  # takes training steps, by lowerings/training.py
     build_s: float = 0.0  # assumed of a case that nobody has built yet
 
@@ -109,6 +110,8 @@ LOWERINGS: dict[str, Entry] = {
         layouts=LAYOUTS,
         fuses=True,
         form="compile",
+        chooses=True,
+        races_in="compile",  # inductor's code for it, without the package and the process that makes it
         build_s=40.0,
     ),
     "onnxruntime": Entry(
@@ -141,6 +144,7 @@ LOWERINGS: dict[str, Entry] = {
         layers="own",
         fuses=True,
         form="onnxruntime",
+        chooses=True,
         build_s=5.0,
     ),
     "tensorrt": TENSORRT,
@@ -196,6 +200,12 @@ def form_of(name: str) -> str:
     """The lowering that models are arranged for, its options kept."""
     base, *options = name.split(":")
     return ":".join([entry_of(name).form or base, *options])
+
+
+def raced_in(name: str) -> str:
+    """The lowering that formulations are raced in for this one, its options kept."""
+    base, *options = name.split(":")
+    return ":".join([entry_of(name).races_in or base, *options])
 
 
 def is_installed(package: str) -> bool:

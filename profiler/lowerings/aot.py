@@ -26,6 +26,7 @@ from mixprof.machine.process import torch_dtype
 FOLDER = "/data/aotinductor/"  # in a package, above its libraries
 KERNEL = re.compile(r"\bcpp_fused_\w+(?=\()")
 CALL = re.compile(r"AOTI_TORCH_ERROR_CODE_CHECK\(aoti_torch_(?:cpu|cuda|proxy_executor)_(\w+)\(")
+Axes = tuple[dict[int, Any], ...]  # of each input, those that vary
 PRODUCTS = re.compile(r"mm|linear|convolution|attention|dot")
 
 
@@ -62,18 +63,20 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
     path = target.cache / f"{target.key}.pt2"
     cached = path.exists()
     if not cached:
-        _in_a_child(module, inputs, path, target)
+        package(module, inputs, path, target)
     return _loaded(path, inputs, start, cached)
 
 
-def _in_a_child(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, target: Target) -> None:
+def package(
+    module: nn.Module, inputs: tuple[Tensor, ...], path: Path, target: Target, axes: Axes | None = None
+) -> None:
     """Write the package at `path`, whole or not at all, from a child: this process is one that compiled nothing."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            _package(module, inputs, path, target)
+            _package(module, inputs, path, target, axes)
             code = 0
         except BaseException as error:
             traceback.print_exc()
@@ -88,7 +91,7 @@ def _in_a_child(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, targe
         raise Unsupported(f"lowering 'aot': {reason or 'the process that compiled it died'}")
 
 
-def _package(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, target: Target) -> None:
+def _package(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, target: Target, axes: Axes | None) -> None:
     import torch._inductor
     from torch._inductor import config
 
@@ -96,7 +99,7 @@ def _package(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, target: 
     temporary = path.with_name(f"{os.getpid()}.{path.name}")
     settings = {"max_autotune": True} if "max-autotune" in target.options else {}
     with torch.no_grad(), config.patch({"cpp.threads": target.threads}):
-        program = torch.export.export(module, inputs)
+        program = torch.export.export(module, inputs, dynamic_shapes=axes)
         torch._inductor.aoti_compile_and_package(program, package_path=str(temporary), inductor_configs=settings)
     os.replace(temporary, path)
 

@@ -53,17 +53,18 @@ def _reason(error: BaseException) -> str:
 
 
 def exported(
-    module: nn.Module, inputs: tuple[Tensor, ...], target: Target, dtype: torch.dtype
-) -> tuple[Path, tuple[Tensor, ...], bool]:
+    module: nn.Module, inputs: tuple[Tensor, ...], target: Target, dtype: torch.dtype,
+    dynamic: tuple[dict[int, Any], ...] | None = None,
+) -> tuple[Path, tuple[Tensor, ...], bool]:  # fmt: skip
     """The module's graph in a float type, its inputs in that type, and whether an earlier launch wrote the file.
 
-    For int8 the graph is quantized, and its inputs are float32.
+    For int8 the graph is quantized, and its inputs are float32. dynamic: as of `export`.
     """
     inputs = tuple(cast(x, dtype).contiguous() for x in inputs)
     path = target.cache / f"{target.key}.onnx"
     cached = path.exists()
     if not cached:
-        export(convert(module, dtype), inputs, path)
+        export(convert(module, dtype), inputs, path, dynamic)
     return (quantized(path, inputs, target) if target.dtype in QUANTIZED else path), inputs, cached
 
 

@@ -59,14 +59,24 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
     start = time.perf_counter() if start is None else start
     if target.dtype == "int8" and target.device != "cpu":
         raise Unsupported(f"lowering 'onnxruntime': got int8 on {target.device}, expected cpu: use tensorrt there")
-    session = _session(path, target)
-    binding, buffers = _bind(session, inputs, target)
+    session = session_for(path, target)
     proof = {
         "onnx_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "provider": session.get_providers()[0],
         "layout": "chosen by onnxruntime",
         **({} if _kind(target) == "cpu" else _assigned(session)),
     }
+    lowered = bound(session, inputs, target, proof=proof, artifact_bytes=path.stat().st_size)
+    lowered = replace(lowered, build_s=time.perf_counter() - start, cold=_cold(path, inputs, target))
+    if target.dtype != "int8":
+        return lowered
+    lowered = quantize.with_definition(lowered, path, inputs)
+    return replace(lowered, proof={**lowered.proof, **integers(path, target)})
+
+
+def bound(session: Any, inputs: tuple[Tensor, ...], target: Target, **details: Any) -> Lowered:
+    """A session with its inputs and outputs bound. details: further fields of the lowering."""
+    binding, buffers = _bind(session, inputs, target)
     settings = _run_options(target)
 
     def run() -> None:
@@ -77,25 +87,13 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         run()
         return _fetch(binding, buffers)
 
-    lowered = Lowered(
-        run,
-        lambda: read_all()[0],
-        time.perf_counter() - start,
-        artifact_bytes=path.stat().st_size,
-        proof=proof,
-        runs_in_torch=False,
-        read_all=read_all,
-        cold=_cold(path, inputs, target),
-    )
-    return _quantized(lowered, path, inputs, target) if target.dtype == "int8" else lowered
+    return Lowered(run, lambda: read_all()[0], 0.0, runs_in_torch=False, read_all=read_all, **details)
 
 
-def _quantized(lowered: Lowered, path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
-    """Add what is said of int8, and which products of the executed graph are in integers."""
-    fields = quantize.described(lowered, path, inputs)
+def integers(path: Path, target: Target) -> Proof:
+    """Which products of a quantized graph's executed form are in integers. Unsupported where none is."""
     level = LEVELS.get(target.options.get("opt", "all"), "ORT_ENABLE_ALL")
-    ran = quantize.executed(quantize.in_onnxruntime(path, level), fields["proof"]["kept_in_float"], target.name)
-    return replace(lowered, **{**fields, "proof": {**fields["proof"], **ran}})
+    return quantize.executed(quantize.in_onnxruntime(path, level), quantize.kept_in_float(path), target.name)
 
 
 def _cold(path: Path, inputs: tuple[Tensor, ...], target: Target) -> Cold | None:
@@ -111,7 +109,8 @@ def _kind(target: Target) -> str:
     return target.options.get("provider") or target.device.split(":")[0]
 
 
-def _session(path: Path, target: Target) -> Any:
+def session_for(path: Path, target: Target) -> Any:
+    """The session that a target asks for."""
     kind, level = _kind(target), target.options.get("opt", "all")
     _refuse_absent(kind)
     if (device := DEVICES.get(kind, target.device.split(":")[0])) != target.device.split(":")[0]:

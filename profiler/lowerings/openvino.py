@@ -52,7 +52,7 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
     def read_all() -> list[Tensor]:
         _poison(request, compiled)
         _infer(request)
-        return [_to_torch(request.get_output_tensor(index)) for index in range(len(compiled.outputs))]
+        return [to_torch(request.get_output_tensor(index)) for index in range(len(compiled.outputs))]
 
     lowered = Lowered(
         lambda: request.infer(share_outputs=True),
@@ -66,6 +66,16 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
         cold=order("openvino", path, inputs, target.threads, _settings(target)),
     )
     return _quantized(lowered, path, inputs, target) if target.dtype == "int8" else lowered
+
+
+def requested(path: Path, target: Target) -> tuple[Any, Proof]:
+    """A request of the graph's model, nothing bound to it, and what the model says of itself."""
+    if target.device != "cpu":
+        raise Unsupported(f"lowering 'openvino': got {target.device}, expected cpu: use --devices cpu")
+    compiled = _compile(path, target, {})
+    proof = _proof(compiled, path.read_bytes())
+    _refuse_float(proof, target.dtype)
+    return compiled.create_infer_request(), proof
 
 
 def _quantized(lowered: Lowered, path: Path, inputs: tuple[Tensor, ...], target: Target) -> Lowered:
@@ -146,19 +156,21 @@ def _refuse_float(proof: Proof, dtype: str) -> None:
 
 def _bound(compiled: Any, inputs: tuple[Tensor, ...]) -> Any:
     """An infer request that reads the inputs where they lie."""
-    import openvino
-
     request = compiled.create_infer_request()
     for index, example in enumerate(inputs):
-        if example.dtype == torch.bfloat16:  # numpy has none
-            array = example.view(torch.uint16).numpy()
-            tensor = openvino.Tensor(array, list(example.shape), openvino.Type.bf16)
-        else:
-            tensor = openvino.Tensor(example.numpy(), shared_memory=True)
-        request.set_input_tensor(index, tensor)
+        request.set_input_tensor(index, tensor_of(example))
     request.kept_alive = inputs
     _infer(request)
     return request
+
+
+def tensor_of(example: Tensor) -> Any:
+    """A tensor of OpenVINO's over the memory of torch's."""
+    import openvino
+
+    if example.dtype == torch.bfloat16:  # numpy has none
+        return openvino.Tensor(example.view(torch.uint16).numpy(), list(example.shape), openvino.Type.bf16)
+    return openvino.Tensor(example.numpy(), shared_memory=True)
 
 
 def _infer(request: Any) -> None:
@@ -178,7 +190,8 @@ def _poison(request: Any, compiled: Any) -> None:
             array[...] = np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max if array.dtype != bool else 1
 
 
-def _to_torch(tensor: Any) -> Tensor:
+def to_torch(tensor: Any) -> Tensor:
+    """A copy of a tensor of OpenVINO's."""
     name = tensor.element_type.to_string()
     array = torch.from_numpy(np.array(tensor.data))
     return array.view(torch.bfloat16).view(list(tensor.shape)) if name == "bf16" else array

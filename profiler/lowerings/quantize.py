@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,17 @@ def described(lowered: Lowered, path: Path, inputs: tuple[Tensor, ...]) -> dict[
         return [torch.from_numpy(output) for output in session.run(None, fed)]
 
     return {"proof": {**lowered.proof, **facts}, "definition": definition}
+
+
+def with_definition(lowered: Lowered, path: Path, inputs: tuple[Tensor, ...]) -> Lowered:
+    """The lowering of a quantized graph with the fields that this adds."""
+    return replace(lowered, **described(lowered, path, inputs))
+
+
+def kept_in_float(path: Path) -> list[str]:
+    """The products of a quantized graph that were left as they are, by name."""
+    kept: list[str] = json.loads(path.with_suffix(".json").read_text())["kept_in_float"]
+    return kept
 
 
 def batches(calibration: Calibration, inputs: Mapping[str, Tensor]) -> list[Feeds]:

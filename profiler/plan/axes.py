@@ -9,6 +9,8 @@ from mixprof import lowerings
 from mixprof.data.case import STEP, Case, is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.lowerings import steps
+from mixprof.models.formulations import why_not
+from mixprof.models.registry import pinned
 from mixprof.plan import files
 from mixprof.plan.given import Fed, sizes_of
 from mixprof.plan.settings import SIDES, USUAL_LOWERING, Axes, usual_dtype, usual_layouts
@@ -72,6 +74,23 @@ def expand(
     return list(planned.values())
 
 
+def refuse_pinned(groups: Iterable[Axes]) -> None:
+    """UsageError for a model whose name asks for a formulation that none of its lowerings holds. Starts nothing."""
+    reasons: dict[str, list[str]] = {}
+    for group in groups:
+        for model, lowering in itertools.product(group.models, group.lowerings or (USUAL_LOWERING,)):
+            reasons.setdefault(model, []).append(_why_not_pinned(model, lowering, None))
+    for of_model in reasons.values():
+        if all(of_model):
+            raise UsageError(of_model[0])
+
+
+def _why_not_pinned(model: str, lowering: str, device: str | None, step: str = STEP) -> str:
+    """Why a formulation that a model's name asks for cannot run there; empty if it can."""
+    reasons = (why_not(one, lowering.split(":")[0], device, step) for one in pinned(model))
+    return next((f"{model}: {reason}" for reason in reasons if reason), "")
+
+
 def refuse_mixture(devices: set[str]) -> None:
     """UsageError for simulated devices beside real ones: a run of both would compare with no machine."""
     simulated = set(filter(is_simulated, devices))
@@ -97,6 +116,8 @@ def _why_impossible(case: Case, source: Source) -> str | None:
         return files.why_impossible(source.artifact, case)
     if source.inputs:
         return _why_not_given(case, source)
+    if reason := _why_not_pinned(case.model, case.lowering, case.device, case.step):
+        return reason
     return source.check(resolution=case.resolution, window=case.window, channels=case.channels)
 
 

@@ -172,19 +172,20 @@ class Measure:
         return self.launches or (QUICK if self.quick else PUBLICATION if self.publication else USUAL)
 
 
-def _table(declared: type[Axes] | type[Measure]) -> dict[str, Setting]:
-    table = {}
+def table(declared: type[Any]) -> dict[str, Setting]:
+    """The settings among the fields of a class, by name."""
+    settings = {}
     for axis in fields(declared):
-        if axis.default is not MISSING:
+        if axis.default is not MISSING and axis.metadata:
             first = axis.default[0] if isinstance(axis.default, tuple) and axis.default else axis.default
             words = "no" if first is False else f"{first:g}" if isinstance(first, float) else str(first)
             metadata = {**axis.metadata, "default": axis.metadata["words"] or words}
-            table[axis.name] = Setting(axis.name, *(metadata[name] for name in ("kind", "help", "default", "scope")))
-    return table
+            settings[axis.name] = Setting(axis.name, *(metadata[name] for name in ("kind", "help", "default", "scope")))
+    return settings
 
 
-AXES: dict[str, Setting] = _table(Axes)
-MEASURE: dict[str, Setting] = _table(Measure)
+AXES: dict[str, Setting] = table(Axes)
+MEASURE: dict[str, Setting] = table(Measure)
 
 
 def parse_axis(name: str, value: object, where: str) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from mixprof.data import toml
 from mixprof.data.errors import UsageError
 from mixprof.data.parsing import nearest
+from mixprof.plan.axes import refuse_pinned
 from mixprof.plan.settings import AXES, MEASURE, Axes, Measure, parse_axis
 
 DEFAULT = Path(__file__).with_name("default_sweep.toml")
@@ -31,6 +32,7 @@ def read(file: Path | None, given: Mapping[str, object], spelled: Callable[[str]
     measure = replace(measure, **changed)
     if measure.quick and measure.publication:
         raise UsageError(f"got {spelled('quick')} and {spelled('publication')}, expected at most one of them")
+    refuse_pinned(groups)
     return groups, measure
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol
 
+from mixprof import lowerings
 from mixprof.data import cache
 from mixprof.data.case import QUANTIZED
 from mixprof.data.errors import UsageError
@@ -16,7 +17,8 @@ from mixprof.machine.cpu_contention import TRIES
 from mixprof.plan.axes import Planned
 from mixprof.plan.settings import Measure
 
-VERSION = 2  # of how they are measured: another one is measured anew
+PACKAGE = Path(__file__).parents[1]
+MEASURED_BY = ("metrics/peaks.py", "metrics/overheads.py", "models/kernels/cpu/*")  # another code has other candidates
 MOST_LOST = Measure.max_lost_cpu
 RATES = ("matrix_flops_per_s", "vector_flops_per_s", "copy_bytes_per_s", "overhead_s")
 
@@ -73,8 +75,14 @@ def _measure(device: str, dtype: str, asked: Asked) -> tuple[Peaks, bool]:
 
 
 def _path(device: str, dtype: str, machine: Machine) -> Path:
-    key = digest([VERSION, machine.testbed_of([device]), machine.versions.get("torch"), device, dtype])
+    offered = [digest(source.read_text()) for name in MEASURED_BY for source in _sources(name)]
+    compiler = lowerings.missing("compile") is None  # without one, no candidate in C++
+    key = digest([offered, compiler, machine.testbed_of([device]), machine.versions.get("torch"), device, dtype])
     return cache.folder() / "peaks" / f"{key}.json"
+
+
+def _sources(name: str) -> list[Path]:
+    return sorted(path for path in PACKAGE.glob(name) if path.suffix in (".py", ".cpp", ".h"))
 
 
 def _read(path: Path) -> Peaks | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from mixprof.data.case import is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.data.json import Json, decode
 from mixprof.data.served import Served
 from mixprof.machine.process import default_threads
 from mixprof.plan.axes import Planned, plan_case
+from mixprof.plan.load import Load
 from mixprof.plan.sources import Registry
 from mixprof.run import launching
 from mixprof.run.client import Server
@@ -20,52 +22,19 @@ from mixprof.run.launching import Bench
 from mixprof.run.session import planned_cases, session
 from mixprof.run.sweep import Sweep
 
-SCENARIOS = ("single", "multi", "offline", "server", "churn")
-
-
-@dataclass(frozen=True)
-class Load:
-    """How a service is loaded."""
-
-    scenarios: tuple[str, ...]
-    rate: float | None = None  # queries a second
-    limit_ms: float | None = None  # of p99
-    max_batch: int = 1
-    max_wait_ms: float = 0.0
-    seconds: float = 10.0  # of each load, at least
-    most_queries: int = 20_000  # in each load
-    churn_queries: int = 50
-    seed: int = 0
-
-    def refuse(self) -> None:
-        """UsageError for what does not go together."""
-        server = "server" in self.scenarios
-        if server and self.rate is None and self.limit_ms is None:
-            raise UsageError(
-                "got --scenario server without --rate and --limit-ms, expected one: queries a second, or the p99 "
-                "that the largest rate is searched for"
-            )
-        if not server and (self.rate is not None or self.limit_ms is not None):
-            raise UsageError("got --rate or --limit-ms, which are of --scenario server, expected that with it")
-        if self.max_wait_ms and self.max_batch == 1:
-            raise UsageError("got --max-wait-ms with batches of 1, which never wait: expected --max-batch from 2 up")
-        if "churn" in self.scenarios and len(self.scenarios) > 1:
-            raise UsageError("got --scenario churn beside others, expected it alone: its shapes are built under load")
-
 
 def serve(sweep: Sweep, load: Load, registry: Registry, say: Callable[[str], None]) -> list[Served]:
     """Load every case of a sweep, launch by launch, each in a process of its own. Nothing is left behind."""
-    load.refuse()
     measure = sweep.measure
     with session(measure, registry, sweep.given) as asked:
         planned, _ = planned_cases(sweep.groups, asked)
     entries = [entry for entry in planned if not entry.case.is_anchor]
     served: list[Served] = []
     with tempfile.TemporaryDirectory(prefix="mixprof-serve-") as folder:
-        for number in range(measure.launches or 1):
+        for number in range(load.launches):
             threads = measure.threads or default_threads()
             with Server(Path(folder), local.preload(entries), threads, measure.allocator) as server:
-                bench, seeded = Bench(server, measure, round=number), replace(load, seed=measure.seed + number)
+                bench, seeded = Bench(server, measure, round=number), replace(load, seed=load.seed + number)
                 for group in _groups(entries, load):
                     results = _served(group, bench, seeded)
                     served += [replace(each, launch=number) for each in results]
@@ -75,7 +44,7 @@ def serve(sweep: Sweep, load: Load, registry: Registry, say: Callable[[str], Non
 
 def _groups(entries: Sequence[Planned], load: Load) -> list[list[Planned]]:
     """What is lowered into one process: a case at every batch size, or at every resolution where these change."""
-    if load.scenarios == ("churn",):
+    if load.scenario == ("churn",):
         by_rest: dict[object, list[Planned]] = {}
         for entry in entries:
             by_rest.setdefault(replace(entry.case, resolution=(0, 0)), []).append(entry)
@@ -99,12 +68,14 @@ def _at(entry: Planned, batch: int) -> Planned:
 def _served(group: Sequence[Planned], bench: Bench, load: Load) -> list[Served]:
     """The scenarios of one service; what cannot be, with its reason."""
     first = group[0].case
-    failed = [Served(first.to_json(), name, limit_ms=load.limit_ms) for name in load.scenarios]
+    failed = [Served(first.to_json(), name, limit_ms=load.limit_ms) for name in load.scenario]
     for entry in group:
         if (reason := local.impossible(entry)) is not None:
             return [replace(each, status=reason.status, reason=reason.reason) for each in failed]
+    if load.engines == "one" and (words := _of_one_size(group[0])):
+        return [replace(each, status="unsupported", reason=f"{words}: use --engines each") for each in failed]
     try:
-        requested = [_prepared(entry, bench) for entry in group]
+        requested = _requested(group, bench, load)
     except _Failed as error:
         status, reason_words = error.args
         return [replace(each, status=status, reason=reason_words) for each in failed]
@@ -122,10 +93,32 @@ class _Failed(Exception):
     """A status and a reason."""
 
 
-def _prepared(entry: Planned, bench: Bench) -> Json:
-    """A size as the worker is told of it, its reference made."""
+def _of_one_size(entry: Planned) -> str | None:
+    """Why a model has no engine of free height and width; None where one can be tried."""
+    model, source = entry.case.model, entry.source
+    if source.specialize is not None:
+        return f"{model} is built for one resolution, with its padding and masks, as timm's and your own need not be"
+    if source.artifact is not None:
+        return f"{model}: a file is lowered at fixed sizes"
+    return "sim:0 simulates engines of fixed sizes" if is_simulated(entry.case.device) else None
+
+
+def _requested(group: Sequence[Planned], bench: Bench, load: Load) -> list[Json]:
+    """Every size as the worker is told of it. One engine has one set of weights, those of the first."""
+    requested: list[Json] = []
+    for entry in group:
+        shared = requested[0]["reference"] if requested and load.engines == "one" else None
+        requested.append(_prepared(entry, bench, shared))
+    return requested
+
+
+def _prepared(entry: Planned, bench: Bench, state_of: str | None) -> Json:
+    """A size as the worker is told of it, its reference made. state_of: a reference whose weights it has."""
     reference = launching.reference_of(bench.server, entry.case)
     request = launching.request_of(entry)
+    if state_of is not None:
+        reference = reference.with_name(f"{reference.stem}.as.{Path(state_of).name}")
+        request["state_of"] = state_of
     if not reference.exists():
         values = bench.server.run("prepare", bench.measure.timeout, reference=str(reference), **request).values
         if values["status"] != "ok":

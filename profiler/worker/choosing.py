@@ -49,8 +49,9 @@ def choose(request: dict[str, Any]) -> dict[str, Any]:
     """The fastest formulation of each part of a case's model: the fields of Choices. Run before its launches."""
     case, settings = Case.from_json(request["case"]), request["measure"]
     pin.prepare(case, settings["threads"])
-    _, options = lowerings.parse(case.lowering)
-    name, cache = case.lowering.split(":")[0], Path(request["cache"])
+    raced_in = lowerings.raced_in(case.lowering)
+    _, options = lowerings.parse(raced_in)
+    name, cache = raced_in.split(":")[0], Path(request["cache"])
     target = Target(case.device, case.dtype, case.layout, options, settings["threads"], cache, False, "", name)
     hardware = flatten(testbed.testbed(settings["threads"], request["allocator"]))
     machine = digest([hardware, testbed.versions(), sources()])
@@ -165,8 +166,9 @@ class Race:
         self.refused: dict[str, str] = {}
 
     def run(self) -> Choice:
-        case, form = self.racing.case, lowerings.form_of(self.racing.target.name)
-        offered = [one for one in specialization.offered(self.part) if can_run(one, form, case.device)]
+        case, raced_in = self.racing.case, lowerings.raced_in(self.racing.case.lowering)
+        lowering = case.lowering.split(":")[0]  # whose graphs may hold less than the code that is raced
+        offered = [one for one in specialization.offered(self.part) if can_run(one, lowering, case.device)]
         usual, self.right = self._enter_usual()
         mixing = specialization.mixing_of(usual)
         self._heat([name for name in offered if specialization.mixing_of(name) == mixing or name == PUBLISHED])
@@ -174,20 +176,22 @@ class Race:
         self._heat([name for name in offered if specialization.linear_of(name) == linear])
         fastest, least = self._fastest(), {name: min(samples) for name, samples in self.ms.items()}
         chosen = usual if least[usual] <= MARGIN * least[fastest] else fastest
-        return Choice(type(self.part).__qualname__, self.shape, chosen, usual, least, self.refused)
+        elsewhere = None if raced_in == case.lowering else raced_in
+        kind = type(self.part).__qualname__
+        return Choice(kind, self.shape, chosen, usual, least, self.refused, raced_in=elsewhere)
 
     def _fastest(self, but: str = "") -> str:
         return min((name for name in self.ms if name != but), key=lambda name: min(self.ms[name]))
 
     def _lowered(self, formulation: str | None) -> tuple[nn.Module, Lowered]:
         case, part = self.racing.case, copy.deepcopy(self.part)
-        specialization.arrange(part, self.racing.target.name, formulation)
+        specialization.arrange(part, lowerings.form_of(self.racing.target.name), formulation)
         part = lowerings.convert(part, process.torch_dtype(case.dtype))
         key = digest([self.racing.machine, case.to_json(), self.shape, formulation])
         target = replace(self.racing.target, key=key)
         if is_simulated(case.device):
             return part, simulated.lower(case, part, (self.input,), target, "choose")
-        return part, lowerings.lower(case.lowering, part, (self.input,), target)
+        return part, lowerings.lower(lowerings.raced_in(case.lowering), part, (self.input,), target)
 
     def _enter_usual(self) -> tuple[str, Tensor]:
         """Let the usual formulation in; its name here, and its output, by which the others are checked."""

@@ -18,6 +18,8 @@ from mixprof.metrics import accuracy
 from mixprof.worker import inputs
 from mixprof.worker.trees import Example
 
+WRITES = "its forward writes into its inputs, and so begins with what the last one left: let it write into a copy"
+
 
 def seed_of(case: Case) -> int:
     """A seed that is one for a model and its inputs, whatever runs it."""

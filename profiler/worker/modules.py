@@ -243,11 +243,15 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Fill a module's tensors in place; those on `meta` are replaced. Unsupported where another module was built."""
+def load_state(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    why: str = "its factory returns another module at each call: seed what it draws from",
+) -> None:
+    """Fill a module's tensors in place; those on `meta` are replaced. Unsupported, and why, where it has others."""
     own = state_of(module)
     if set(own) != set(state) or any(own[name].shape != state[name].shape for name in own):
-        raise Unsupported("its factory returns another module at each call: seed what it draws from")
+        raise Unsupported(why)
     placed: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, value in state.items():

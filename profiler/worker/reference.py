@@ -23,6 +23,7 @@ from mixprof.worker.trees import Example, ends
 
 INDEPENDENT = 1e-6  # relative error of an image by itself, in float64, up to which others have no part in it
 NEEDS_GRADIENTS = ("does not require grad", "Inference tensors", "inference tensor")  # in an error of inference mode
+RESOLUTION = "its weights are of one resolution: one engine cannot have another: use --engines each"
 NO_REFERENCE = "a compiled package comes without the module that would say what is right"
 
 
@@ -61,6 +62,8 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     module, example = built.module, built.example
     if source["specialize"] is not None or case.is_anchor:
         accuracy.initialize(module, tuple(tensor[:1] for tensor in example.tensors), feeds.seed_of(case))
+    if request.get("state_of"):
+        modules.load_state(module, Reference.read(Path(request["state_of"])).state, RESOLUTION)
     dtype = torch_dtype(case.dtype)
     state = _rounded(modules.state_of(module), dtype)
     modules.load_state(module, state)
@@ -132,6 +135,8 @@ class Forward:
         """Every output tensor in float64; in float32, with a note, where float64 does not fit or does not run."""
         try:
             return self._run(self.module.double(), inputs, torch.float64), None
+        except Unsupported:
+            raise
         except Exception as error:  # of the user's own code, or for want of memory
             outputs = self._run(self.module.float(), inputs, torch.float32)
             return outputs, f"float32: float64 fails ({one_line(error)})"[:200]
@@ -141,9 +146,15 @@ class Forward:
         return self._run(convert(self.module, dtype), inputs, dtype)
 
     def _run(self, module: nn.Module, inputs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        fed = [cast(tensor, dtype).clone() for tensor in inputs]
         try:
             with torch.inference_mode(not self.differentiates), torch.no_grad():
-                return tensors_of(module(*(cast(tensor, dtype) for tensor in inputs)))
+                outputs = tensors_of(module(*fed))
+                if any(tensor._version for tensor in fed):
+                    outputs = [tensor.clone() for tensor in outputs]
+                    if accuracy.worst_error(tensors_of(module(*fed)), outputs) > INDEPENDENT:
+                        raise Unsupported(feeds.WRITES)
+                return outputs
         except RuntimeError as error:
             if self.differentiates or not any(words in str(error) for words in NEEDS_GRADIENTS):
                 raise

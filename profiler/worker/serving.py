@@ -15,13 +15,13 @@ from mixprof import lowerings
 from mixprof.data.case import Case, is_simulated
 from mixprof.data.errors import Unsupported
 from mixprof.data.json import to_builtins
-from mixprof.data.served import Served, Shape, Tried
+from mixprof.data.served import Percentile, Served, Shape, Tried
 from mixprof.machine import cpu_contention
 from mixprof.machine.devices import Device
 from mixprof.metrics import Subject
 from mixprof.metrics.serving import percentiles, queue, rate
 from mixprof.metrics.serving.queue import Answered, Policy
-from mixprof.worker import launch
+from mixprof.worker import free, launch
 
 MULTI = 8  # samples in a query of MLPerf's multi stream
 SPIN_S = 5e-4  # before an arrival: a sleep may end late
@@ -65,11 +65,11 @@ class Engine:
 def serve(request: dict[str, Any]) -> dict[str, Any]:
     """Lower a case at every batch size and load it, by each scenario asked for. {"served": fields of Served, …}."""
     load = request["load"]
-    if load["scenarios"] == ["churn"]:
+    if load["scenario"] == ["churn"]:
         return {"status": "ok", "served": [to_builtins(_churn(request))]}
     with contextlib.ExitStack() as stack:
         engine = _engine(request, stack)
-        served = [_scenario(name, engine, request) for name in load["scenarios"]]
+        served = [_scenario(name, engine, request) for name in load["scenario"]]
     return {"status": "ok", "served": [to_builtins(each) for each in served]}
 
 
@@ -192,18 +192,20 @@ SCENARIOS: dict[str, Callable[[Engine, Mapping[str, Any], Served], Served]] = {
 def _churn(request: Mapping[str, Any]) -> Served:
     """Queries of resolutions drawn at random, one after another; a shape is built when it first comes."""
     load, case = request["load"], Case.from_json(request["case"])
-    drawn = np.random.default_rng(load["seed"]).integers(len(request["sizes"]), size=load["churn_queries"])
+    drawn = np.random.default_rng(load["seed"]).integers(len(request["sizes"]), size=load["queries"])
+    one = load["engines"] == "one"
+    lower = free.lowering(request) if one else lambda size: launch.lower({**request, **size}).subject
     subjects: dict[int, Subject] = {}
     times: dict[int, list[float]] = {}
     recompiles = dict.fromkeys(range(len(request["sizes"])), 0)
     for place in map(int, drawn):
         if place not in subjects:
-            subjects[place] = launch.lower({**request, **request["sizes"][place]}).subject
+            subjects[place] = lower(request["sizes"][place])
             if subjects[place].lowered.forward is None:
                 raise Unsupported(f"{case.device} is not there: nothing to load")
-        with _inference(subjects[place]):
+        with _inference(subjects[place]), free.refused(subjects[place]) if one else contextlib.nullcontext():
             elapsed_ms, compiled = _timed(subjects[place])
-        recompiles[place] += compiled if place in times else 0
+        recompiles[place] += compiled if one or place in times else 0
         times.setdefault(place, []).append(elapsed_ms)
     with contextlib.ExitStack() as stack:
         for subject in subjects.values():
@@ -211,12 +213,19 @@ def _churn(request: Mapping[str, Any]) -> Served:
             _check(subject)
             subject.lowered.close()
     shapes = tuple(_shape(subjects[place], times[place], recompiles[place]) for place in sorted(subjects))
-    settled = np.array([each for of in times.values() for each in of[1:]]) / 1e3
-    found = [percentiles.percentile(settled, share, np.arange(len(settled))) for share in percentiles.SHARES]
+    later = [each for of in times.values() for each in of[1:]]
     return Served(
-        case.to_json(), "churn", queries=len(drawn), shapes=shapes, percentiles=tuple(found), settings=load,
+        case.to_json(), "churn", queries=len(drawn), shapes=shapes, percentiles=_percentiles(later), settings=load,
         recompiles=sum(recompiles.values()), simulated=is_simulated(case.device),
     )  # fmt: skip
+
+
+def _percentiles(times: Sequence[float]) -> tuple[Percentile, ...]:
+    """Of forwards one after another, none of which waits for another. times: in milliseconds."""
+    if not times:
+        return ()
+    seconds = np.array(times) / 1e3
+    return tuple(percentiles.percentile(seconds, share, np.arange(len(seconds))) for share in percentiles.SHARES)
 
 
 @contextlib.contextmanager
@@ -238,4 +247,6 @@ def _timed(subject: Subject) -> tuple[float, int]:
 def _shape(subject: Subject, times: Sequence[float], recompiles: int) -> Shape:
     case, later = subject.case, times[1:]
     median = statistics.median(later) if later else None
-    return Shape(case.resolution, len(times), subject.lowered.build_s, times[0], median, recompiles)
+    return Shape(
+        case.resolution, len(times), subject.lowered.build_s, times[0], median, recompiles, _percentiles(later)
+    )

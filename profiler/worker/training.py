@@ -57,7 +57,10 @@ def right_of(module: nn.Module, inputs: list[Tensor], case: Case, within: bool, 
     except Exception:  # of the user's own code, which fixes a dtype
         step = _ran(module, inputs, plain, torch.float32)
     assert step.loss is not None
-    loss, own = float(step.loss.detach()), {name: each.double() for name, each in step.gradients().items()}
+    try:
+        loss, own = float(step.loss.detach()), {name: each.double() for name, each in step.gradients().items()}
+    except ValueError as error:
+        raise Unsupported(f"{case.model}: {error}") from error
     if loss != loss or abs(loss) == float("inf"):
         raise Unsupported(f"{case.model}: got a loss of NaN or Inf in float64, expected a finite one: nothing to train")
     noise = step.noise.clone()
@@ -93,10 +96,22 @@ def _ran(module: nn.Module, inputs: list[Tensor], recipe: Recipe, dtype: torch.d
     module.zero_grad(set_to_none=True)
     convert(module, dtype)
     with torch.enable_grad():
-        step = step_of(module, tuple(cast(each, dtype) for each in inputs), recipe, module)
+        step = step_of(module, tuple(cast(each, dtype).clone() for each in inputs), recipe, module)
         step.forward()
+        if any(tensor._version for tensor in step.at) and _drifts(step):
+            raise Unsupported(feeds.WRITES)
         step.backward()
     return step
+
+
+def _drifts(step: Step) -> bool:
+    """Whether a step that writes into its inputs has another loss at its next forward."""
+    losses = []
+    for _ in range(2):
+        step.forward()
+        assert step.loss is not None
+        losses.append(float(step.loss.detach()))
+    return abs(losses[1] - losses[0]) > 1e-6 * abs(losses[0])
 
 
 def check(subject: Subject, started: Launch) -> Launch:

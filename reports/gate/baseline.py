@@ -15,7 +15,7 @@ from mixprof.data.json import digest
 from mixprof.data.pairs import Timed
 from mixprof.reports.gate.comparable import compare
 from mixprof.reports.gate.history import Level, level
-from mixprof.reports.gate.stored import EXACT, Kept, Stored, timed_of
+from mixprof.reports.gate.stored import COMPARES, EXACT, Kept, Stored, timed_of
 from mixprof.reports.gate.verdicts import THRESHOLD
 
 SCHEMA = 1
@@ -48,7 +48,17 @@ def of_runs(name: str, runs: Sequence[Stored], notes: Sequence[str] = ()) -> Bas
             case_level = levels[case] = level([ratio for _, ratio, _ in known], [kept.error for *_, kept in known])
             if case_level.step is not None:
                 steps.setdefault(known[case_level.began][0], []).append(case_level.step)
-    return Baseline(name, runs[-1], levels, [*notes, *_in_words(steps)])
+    return Baseline(name, _expected(runs), levels, [*notes, *_in_words(steps)])
+
+
+def _expected(runs: Sequence[Stored]) -> Stored:
+    """The newest run, with what its cases were when they last ran: one that broke is not given up by being stored."""
+
+    def last(case: Timed, newest: Kept) -> Kept:
+        kept = (run.cases[case] for run in reversed(runs) if case in run.cases)
+        return next((each for each in kept if each.status in COMPARES), newest)
+
+    return replace(runs[-1], cases={case: last(case, kept) for case, kept in runs[-1].cases.items()})
 
 
 def _in_words(steps: Mapping[str, Sequence[float]]) -> list[str]:
@@ -76,7 +86,7 @@ def as_text(baseline: Baseline) -> str:
     facts += [(f"version.{name}", value) for name, value in sorted(newest.versions.items())]
     lines = [f"{name} {json.dumps(value)}" for name, value in facts]
     cases = sorted(
-        _line(kept, baseline.levels.get(case)) for case, kept in newest.cases.items() if kept.status in ("ok", "built")
+        _line(kept, baseline.levels.get(case)) for case, kept in newest.cases.items() if kept.status in COMPARES
     )
     return "\n".join([TITLE, *map(_sealed, [*lines, *cases, f"end {len(cases)} cases"])]) + "\n"
 

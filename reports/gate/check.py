@@ -15,12 +15,11 @@ from mixprof.reports.gate.baseline import Baseline
 from mixprof.reports.gate.comparable import compare
 from mixprof.reports.gate.history import LEAST_RUNS, Level
 from mixprof.reports.gate.outcome import Judged, Outcome, exact_words
-from mixprof.reports.gate.stored import MACHINE_FAULTS, Kept, Stored
+from mixprof.reports.gate.stored import COMPARES, COUNTED, MACHINE_FAULTS, Kept, Stored
 from mixprof.reports.gate.thresholds import Thresholds
 from mixprof.reports.gate.verdicts import Verdict
 
 DEFAULT_THRESHOLDS = Thresholds()
-COMPARES = ("ok", "built")  # statuses that a comparison starts from
 AXES = {
     name: f"{name}s" for name in ("model", "lowering", "device", "dtype", "layout", "mode", "step")
 }  # field -> option
@@ -86,6 +85,8 @@ def _of_case(
     worse = [each for each, (before, after) in exact.items() if after > before]
     if now.status not in (*COMPARES, *MACHINE_FAULTS) or (kept.status, now.status) == COMPARES:
         return _judged(key, "missing", f"{now.status}: {now.reason}", kept, now)
+    if exact_only and not worse and (unknown := _unknown(kept, now)):
+        return _judged(key, "inconclusive", unknown, kept, now)
     if worse or exact_only:
         verdict = "regressed" if worse else "improved" if exact else "same"
         return _judged(key, verdict, exact_words(exact) or None, kept, now)
@@ -129,6 +130,13 @@ def differing(before: Kept, now: Kept) -> dict[str, tuple[int, int]]:
     """The exact metrics that both have and that differ."""
     both = {name: (before.exact[name], now.exact[name]) for name in before.exact if name in now.exact}
     return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+
+
+def _unknown(before: Kept, now: Kept) -> str | None:
+    """Why counts alone cannot judge a case, if they cannot."""
+    if lost := [name for name in COUNTED if name in before.exact and name not in now.exact]:
+        return f"the run has no {' and no '.join(lost)} to compare: it could not be counted"
+    return None if set(before.exact) & set(now.exact) else "no count of it is known on both sides"
 
 
 def _judged(key: Timed, verdict: str, reason: str | None, kept: Kept, now: Kept | None) -> Judged:

@@ -30,6 +30,8 @@ SCHEMA = 1
 DATE = "%Y-%m-%dT%H:%M:%S%z"
 EXACT = ("params", "macs", "predicted_peak_bytes", "graph_breaks", "recompiles", "kernels")  # more of them is worse
 HOST_MODE = " host"  # behind the mode of a host's time in files that are older than its own field
+COUNTED = ("params", "macs")  # of them, those that follow from the model alone
+COMPARES = ("ok", "built")  # statuses that a comparison starts from
 MACHINE_FAULTS = ("unstable", "throttled")  # statuses that blame the machine and not the code
 
 
@@ -158,10 +160,12 @@ def _times(record: Record, *latency: float) -> dict[str, Time]:
 
 
 def _kept(record: Record, ratio: tuple[float | None, float | None]) -> Kept:
+    choices = (record.proof or {}).get("choices") or ()
+    raced = any(choice["chosen"] != choice["usual"] for choice in choices)  # its peak is the race's, not the code's
     sources = {
         "params": record.params,
         "macs": record.macs,
-        "predicted_peak_bytes": getattr(record.memory, "predicted_peak_bytes", None),
+        "predicted_peak_bytes": None if raced else getattr(record.memory, "predicted_peak_bytes", None),
         **{name: (record.proof or {}).get(name) for name in ("graph_breaks", "recompiles", "kernels")},
     }
     exact = {name: value for name, value in sources.items() if value is not None}

@@ -84,11 +84,12 @@ def _shapes(served: Served) -> list[dict[str, str]]:
     return [
         {
             "case": Case.from_json(served.case).label().replace(_size(served.case["resolution"]), "*"),
+            "engines": str(served.settings.get("engines", "each")),
             "resolution": _size(shape.resolution),
             "queries": str(shape.queries),
             "built in": f"{shape.build_s:.3g} s",
             "first": _ms(shape.first_ms),
-            "later median": "" if shape.median_ms is None else _ms(shape.median_ms),
+            "later median": _bounded(shape.percentiles[0]) if shape.percentiles else "",
             "recompiles": str(shape.recompiles),
         }
         for shape in served.shapes

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mixprof.models.kernels.triton.launches import Launch, Tensors, cover, power_of_two, precision, present, sums_of
 
+KERNELS = "inhomogeneous_kernels.mixprof_inhomogeneous"
 COLUMNS, GROUPS, CHANNELS = 8, 16, 8  # of a tile, at most: 16 groups are the least that a product takes
 PLACES, SPLITS = 16, 8  # of the gradients: positions at a time, programs that share one tap's weights
 
@@ -77,13 +78,7 @@ def aggregate_launch(tensors: Tensors, *, relu: bool = False, transposed: bool =
     tile = {"ROWS": rows, "COLUMNS": COLUMNS, "GROUPS": groups, "EACH": each, "TRANSPOSED": transposed}
     programs = sizes["G"] // groups * cover(x.shape[3] // sizes["G"], each)
     grid = (cover(x.shape[1], rows) * cover(x.shape[2], COLUMNS), programs, len(x))
-    return Launch(
-        "inhomogeneous_kernels.mixprof_inhomogeneous_aggregate",
-        grid,
-        tensors,
-        {**sizes, **tile, "RELU": relu},
-        stages=3,
-    )
+    return Launch(f"{KERNELS}_aggregate", grid, tensors, {**sizes, **tile, "RELU": relu}, stages=3)
 
 
 def hidden_launch(tensors: Tensors) -> Launch:
@@ -91,25 +86,15 @@ def hidden_launch(tensors: Tensors) -> Launch:
     x = tensors["x"]
     constants = {**_sizes(x, tensors["weight"]), "N": len(x), "PLACES": PLACES}
     grid = (cover(prod(x.shape[:3]), PLACES),)
-    return Launch(
-        "inhomogeneous_kernels.mixprof_inhomogeneous_hidden_gradient",
-        grid,
-        tensors,
-        constants,
-        _warps(constants["EACH"]),
-    )
+    return Launch(f"{KERNELS}_hidden_gradient", grid, tensors, constants, _warps(constants["EACH"]))
 
 
 def weight_launch(tensors: Tensors) -> Launch:
     """How the gradient of the generator's weights is launched; room as partial_sums() makes it."""
     x, of_weight = tensors["x"], tensors["of_weight"]
     constants = {**_sizes(x, of_weight[0]), "N": len(x), "PLACES": PLACES, "SPLITS": SPLITS}
-    name, grid, warps = (
-        "inhomogeneous_kernels.mixprof_inhomogeneous_weight_gradient",
-        (of_weight.shape[1], SPLITS),
-        _warps(constants["EACH"]),
-    )
-    return Launch(name, grid, tensors, constants, warps, outputs=frozenset({"of_weight", "of_bias"}))
+    grid, outputs = (of_weight.shape[1], SPLITS), frozenset({"of_weight", "of_bias"})
+    return Launch(f"{KERNELS}_weight_gradient", grid, tensors, constants, _warps(constants["EACH"]), outputs=outputs)
 
 
 def _sizes(x: Tensor, weight: Tensor) -> dict[str, Any]:

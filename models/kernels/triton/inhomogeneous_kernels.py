@@ -18,12 +18,22 @@ def rows_of(start, place, inside, inner, D: tl.constexpr):
 
 
 @triton.jit
+def normalized(total, scale, shift, channel, C: tl.constexpr, RELU: tl.constexpr):
+    """The sums, (places, C/G, groups), times scale, plus shift, each of which may be None, and their ReLU."""
+    if scale is not None:
+        total *= tl.load(scale + channel, mask=channel < C, other=0.0).to(total.dtype)[None, :, :]
+    if shift is not None:
+        total += tl.load(shift + channel, mask=channel < C, other=0.0).to(total.dtype)[None, :, :]
+    if RELU:
+        total = tl.where(total < 0, 0.0, total)
+    return total
+
+
+@triton.jit
 def mixprof_inhomogeneous_aggregate(
-    x, hidden, weight, bias, scale, shift, out,
+    x, hidden, weight, bias, scale, shift, out, TRANSPOSED: tl.constexpr, PRECISION: tl.constexpr, RELU: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr, K: tl.constexpr, G: tl.constexpr,
-    TRANSPOSED: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUPS: tl.constexpr, EACH: tl.constexpr, WIDE: tl.constexpr,
-    RELU: tl.constexpr,
 ):  # fmt: skip
     """A tile of positions by some channels of a block of groups. TRANSPOSED: the gradient of the map, from that of out.
 
@@ -57,12 +67,7 @@ def mixprof_inhomogeneous_aggregate(
         source = x + (y * W + across)[:, None, None] * C + channel[None, :, :]
         taken = tl.load(source, mask=inside[:, None, None] & known, other=0.0)
         total += taken.to(SUM) * taps[:, None, :]
-    if scale is not None:
-        total *= tl.load(scale + channel, mask=channel < C, other=0.0).to(SUM)[None, :, :]
-    if shift is not None:
-        total += tl.load(shift + channel, mask=channel < C, other=0.0).to(SUM)[None, :, :]
-    if RELU:
-        total = tl.where(total < 0, 0.0, total)
+    total = normalized(total, scale, shift, channel, C, RELU)
     out += image * (H * W * C) + (row * W + column)[:, None, None] * C + channel[None, :, :]
     tl.store(out, total.to(out.dtype.element_ty), mask=here[:, None, None] & known)
 

@@ -31,23 +31,23 @@ def places_of(
 
 
 @triton.jit
-def load(start, padding, place, inside, lane, OFFSET: tl.constexpr, STRIDE: tl.constexpr, D: tl.constexpr):
-    """The values of a window's tokens, (tokens, D): those of the padding where a token lies outside of the map."""
+def load(start, padding, place, inside, lane, offset, STRIDE: tl.constexpr, D: tl.constexpr):
+    """The values of a window's tokens from an offset, (tokens, D): the padding's where a token lies outside."""
     mask = inside[:, None] & (lane < D)[None, :]
-    values = tl.load(start + OFFSET + place[:, None] * STRIDE + lane[None, :], mask=mask, other=0.0)
+    values = tl.load(start + offset + place[:, None] * STRIDE + lane[None, :], mask=mask, other=0.0)
     if padding is not None:
-        row = tl.load(padding + OFFSET + lane, mask=lane < D, other=0.0)
+        row = tl.load(padding + offset + lane, mask=lane < D, other=0.0)
         values = tl.where(inside[:, None], values, row[None, :])
     return values
 
 
 @triton.jit
-def load_three(start, padding, place, inside, lane, C: tl.constexpr, D: tl.constexpr):
-    """A head's query, key and value, from where its query starts."""
+def load_three(start, padding, place, inside, lane, offset, C: tl.constexpr, D: tl.constexpr):
+    """A head's query, key and value; offset: where its query starts."""
     return (
-        load(start, padding, place, inside, lane, 0, 3 * C, D),
-        load(start, padding, place, inside, lane, C, 3 * C, D),
-        load(start, padding, place, inside, lane, 2 * C, 3 * C, D),
+        load(start, padding, place, inside, lane, offset, 3 * C, D),
+        load(start, padding, place, inside, lane, offset + C, 3 * C, D),
+        load(start, padding, place, inside, lane, offset + 2 * C, 3 * C, D),
     )
 
 
@@ -59,9 +59,28 @@ def store(start, values, place, inside, lane, STRIDE: tl.constexpr, D: tl.conste
 
 
 @triton.jit
-def over_padding(values, real, inside):
-    """The sum of a window's values, (D,), over the tokens that lie outside of the map."""
-    return tl.sum(tl.where((real & (inside == 0))[:, None], values, 0.0), axis=0)
+def store_three(start, query, key, value, place, inside, lane, C: tl.constexpr, D: tl.constexpr):
+    """Store what load_three() loads, where those tokens lie in the map."""
+    store(start, query, place, inside, lane, 3 * C, D)
+    store(start + C, key, place, inside, lane, 3 * C, D)
+    store(start + 2 * C, value, place, inside, lane, 3 * C, D)
+
+
+@triton.jit
+def store_row(start, query, key, value, lane, C: tl.constexpr, D: tl.constexpr):
+    """Store one row, (D,), of each of the three, where load_three() would load them."""
+    tl.store(start + lane, query, mask=lane < D)
+    tl.store(start + C + lane, key, mask=lane < D)
+    tl.store(start + 2 * C + lane, value, mask=lane < D)
+
+
+@triton.jit
+def plus_padding(query, key, value, of_query, of_key, of_value, outside):
+    """Add to three rows, (D,), the sums of a window's gradients over the tokens that lie outside of the map."""
+    query += tl.sum(tl.where(outside[:, None], of_query, 0.0), axis=0)
+    key += tl.sum(tl.where(outside[:, None], of_key, 0.0), axis=0)
+    value += tl.sum(tl.where(outside[:, None], of_value, 0.0), axis=0)
+    return query, key, value
 
 
 @triton.jit
@@ -94,9 +113,7 @@ def mixprof_window_attention_forward(
     window, head, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     place, inside, region = places_of(window, H, W, K, SHIFT_Y, SHIFT_X, TOKENS)
     lane = tl.arange(0, WIDE)
-    if padding is not None:
-        padding += head * D
-    query, key, value = load_three(qkv + image * (H * W * 3 * C) + head * D, padding, place, inside, lane, C, D)
+    query, key, value = load_three(qkv + image * (H * W * 3 * C), padding, place, inside, lane, head * D, C, D)
     weights = probabilities(
         query, key, bias + head * HEAD_STRIDE, region, SCALE, K, BIAS_STRIDE, MASKED, SHIFT_Y + SHIFT_X > 0,
         PRECISION, TOKENS, SUM,
@@ -121,11 +138,11 @@ def of_window(
 
 @triton.jit
 def mixprof_window_attention_backward(
-    qkv, bias, padding, gradient, of_qkv, of_bias, of_padding,
+    qkv, bias, padding, gradient, of_qkv, of_bias, of_padding, SPLITS: tl.constexpr, N: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr, K: tl.constexpr,
     SHIFT_Y: tl.constexpr, SHIFT_X: tl.constexpr, SCALE: tl.constexpr, MASKED: tl.constexpr,
     HEAD_STRIDE: tl.constexpr, BIAS_STRIDE: tl.constexpr, PRECISION: tl.constexpr,
-    TOKENS: tl.constexpr, WIDE: tl.constexpr, SPLITS: tl.constexpr, N: tl.constexpr,
+    TOKENS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """One head of a share of the windows of all N images; every position lies in one window, so none is added to.
 
@@ -137,16 +154,14 @@ def mixprof_window_attention_backward(
     token, lane = tl.arange(0, TOKENS), tl.arange(0, WIDE)
     real = token < K * K
     bias += head * HEAD_STRIDE
-    if padding is not None:
-        padding += head * D
     biases = tl.zeros((TOKENS, TOKENS), dtype=SUM)
     pad_q, pad_k, pad_v = tl.zeros((WIDE,), SUM), tl.zeros((WIDE,), SUM), tl.zeros((WIDE,), SUM)
     for number in range(split, N * COUNT, SPLITS):
         image = tl.full((), number // COUNT, tl.int64)
         place, inside, region = places_of(number % COUNT, H, W, K, SHIFT_Y, SHIFT_X, TOKENS)
-        start = image * (H * W * 3 * C) + head * D
-        query, key, value = load_three(qkv + start, padding, place, inside, lane, C, D)
-        of_out = load(gradient + image * (H * W * C) + head * D, None, place, inside, lane, 0, C, D)
+        start = image * (H * W * 3 * C)
+        query, key, value = load_three(qkv + start, padding, place, inside, lane, head * D, C, D)
+        of_out = load(gradient + image * (H * W * C), None, place, inside, lane, head * D, C, D)
         weights = probabilities(
             query, key, bias, region, SCALE, K, BIAS_STRIDE, MASKED, SHIFT_Y + SHIFT_X > 0, PRECISION, TOKENS, SUM
         )
@@ -154,17 +169,11 @@ def mixprof_window_attention_backward(
             query, key, value, weights, of_out, real, SCALE, PRECISION, SUM
         )
         biases += of_logits
-        store(of_qkv + start, of_query, place, inside, lane, 3 * C, D)
-        store(of_qkv + start + C, of_key, place, inside, lane, 3 * C, D)
-        store(of_qkv + start + 2 * C, of_value, place, inside, lane, 3 * C, D)
+        store_three(of_qkv + start + head * D, of_query, of_key, of_value, place, inside, lane, C, D)
         if padding is not None:
-            pad_q += over_padding(of_query, real, inside)
-            pad_k += over_padding(of_key, real, inside)
-            pad_v += over_padding(of_value, real, inside)
+            outside = real & (inside == 0)
+            pad_q, pad_k, pad_v = plus_padding(pad_q, pad_k, pad_v, of_query, of_key, of_value, outside)
     of_bias += (split * (C // D) + head) * (K * K * K * K) + token[:, None] * (K * K) + token[None, :]
     tl.store(of_bias, biases, mask=real[:, None] & real[None, :])
     if padding is not None:
-        of_padding += split * 3 * C + head * D + lane
-        tl.store(of_padding, pad_q, mask=lane < D)
-        tl.store(of_padding + C, pad_k, mask=lane < D)
-        tl.store(of_padding + 2 * C, pad_v, mask=lane < D)
+        store_row(of_padding + split * 3 * C + head * D, pad_q, pad_k, pad_v, lane, C, D)
