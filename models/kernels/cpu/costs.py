@@ -6,8 +6,12 @@ from math import prod
 Shape = tuple[int, ...]
 
 
-def _linear(x: Shape, panels: object, bias: object, outputs: int, *, out: object) -> int:
+def _linear(x: Shape, panels: object, bias: object, outputs: int, *_: object, out: object) -> int:
     return prod(x) * outputs
+
+
+def _aggregate(x: Shape, weights: Shape, *, out: object) -> int:
+    return prod(x) * weights[3]
 
 
 def _depthwise(x: Shape, weight: Shape, *_: object, out: object) -> int:
@@ -33,6 +37,7 @@ def _directional_scan(x: Shape, low: object, states: object, weight: Shape, *_: 
 
 
 MACS: dict[str, Callable[..., int]] = {
+    "mixprof.aggregate": _aggregate,
     "mixprof.linear": _linear,
     "mixprof.depthwise": _depthwise,
     "mixprof.directional_scan": _directional_scan,

@@ -72,6 +72,11 @@ inline void store(bfloat16 *to, Vector<float> from) {  // to the nearest, ties t
   std::memcpy(to, &halves, sizeof(halves));
 }
 
+template <class V>
+inline V relu(V value) {
+  return value < 0 ? V{} : value;  // not a number stays one
+}
+
 template <class T>
 inline Sum<T> widen(T value) {
   return value;
