@@ -14,6 +14,11 @@ def _aggregate(x: Shape, weights: Shape, *, out: object) -> int:
     return prod(x) * weights[3]
 
 
+def _deformable(value: Shape, moved: object, heads: object, window: int, *, out: object) -> int:
+    """Four neighbours of every sample."""
+    return prod(value) * 4 * window**2
+
+
 def _depthwise(x: Shape, weight: Shape, *_: object, out: object) -> int:
     return prod(x) * weight[1]
 
@@ -39,6 +44,7 @@ def _directional_scan(x: Shape, low: object, states: object, weight: Shape, *_: 
 MACS: dict[str, Callable[..., int]] = {
     "mixprof.aggregate": _aggregate,
     "mixprof.linear": _linear,
+    "mixprof.deformable": _deformable,
     "mixprof.depthwise": _depthwise,
     "mixprof.directional_scan": _directional_scan,
     "mixprof.inhomogeneous": _inhomogeneous,
