@@ -28,6 +28,11 @@ def _inhomogeneous(x: Shape, reduce: object, reduce_bias: object, weight: Shape,
     return prod(x) * (weight[1] + weight[0]) + prod(x[:3]) * prod(weight)
 
 
+def _neighborhood_attention(qkv: Shape, bias: object, window: int, *, out: object) -> int:
+    """Both products, neighbours beyond the map included."""
+    return 2 * prod(qkv) // 3 * window**2
+
+
 def _window_attention(
     qkv: Shape, padding: object, bias: object, heads: object, window: int, *_: object, out: object
 ) -> int:
@@ -48,5 +53,6 @@ MACS: dict[str, Callable[..., int]] = {
     "mixprof.depthwise": _depthwise,
     "mixprof.directional_scan": _directional_scan,
     "mixprof.inhomogeneous": _inhomogeneous,
+    "mixprof.neighborhood_attention": _neighborhood_attention,
     "mixprof.window_attention": _window_attention,
 }
