@@ -111,7 +111,7 @@ MODELS: dict[str, Entry] = {
     ),
     "neighborhood_attention": Entry(
         "mixer", f"{_MIXERS}.neighborhood_attention:NeighborhoodAttention",
-        odd=True, options=ATTENTION, plain=PLAIN_ATTENTION,
+        odd=True, options=WINDOWED, plain=PLAIN_ATTENTION,
     ),
     "conv": Entry("mixer", f"{_MIXERS}.conv:Conv", odd=True),
     "pointwise_conv": Entry("mixer", f"{_MIXERS}.pointwise_conv:PointwiseConv", window=False, mixing="linear"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import MISSING, Field, dataclass, fields
 from multiprocessing import get_context
@@ -19,6 +19,7 @@ from mixprof.data.files import new_folder
 from mixprof.data.histories import is_url
 from mixprof.gate import ab as gate
 from mixprof.gate.ab import Spec
+from mixprof.gate.grid import parse_overrides
 from mixprof.gate.sides import HERE
 from mixprof.models import build as build
 from mixprof.models import load_published as load_published
@@ -197,8 +198,15 @@ def ab(base: str = HERE, head: str = HERE, *, isolated: bool = False, **settings
     job: dict[str, Any] = {name: settings.pop(name) for name in OF_A_JOB if name in settings}
     if job.get("out") is not None:
         job["out"] = Path(job["out"])
+    job |= {name: _overrides(job[name], f"{name}=") for name in ("base_set", "head_set") if name in job}
     groups, measure = sweep_file.read(None, settings, "{}=".format)
     return compare(Spec(groups, base, head, measure, **job), isolated=isolated)
+
+
+def _overrides(given: object, where: str) -> dict[str, str]:
+    if not isinstance(given, Mapping):
+        raise UsageError(f'{where}: got {given!r}, expected a mapping like {{"lowering": "compile"}}')
+    return parse_overrides([f"{name}={value}" for name, value in given.items()], where)
 
 
 def _say(line: str) -> None:

@@ -12,7 +12,7 @@ from mixprof.gate.causes import explain
 from mixprof.gate.rounds import Entry
 from mixprof.gate.sides import Side
 from mixprof.plan import sources
-from mixprof.plan.axes import Planned, expand, refuse_mixture
+from mixprof.plan.axes import Planned, expand, plan_case, refuse_mixture
 from mixprof.plan.settings import Axes, parse_axis
 from mixprof.run.session import Session
 
@@ -61,7 +61,7 @@ def of_side(
             continue
         for entry in entries:
             case = replace(entry.case, **side.overrides)  # type: ignore[arg-type]
-            planned[entry.case] = Planned(case, source, entry.reason, entry.layout_is_default)
+            planned[entry.case] = plan_case(case, source, layout_is_default=entry.layout_is_default)
     return planned
 
 
