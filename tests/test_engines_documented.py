@@ -34,7 +34,8 @@ def test_doctor_names_every_provider_and_dtype(monkeypatch):
     assert set(PROVIDERS) <= set(doctor.PROVIDERS)
     monkeypatch.setattr(doctor.lowerings, "missing", lambda name: f"{name}: pip install {name}")
     reason = doctor._unquantized("int8", None)
-    assert reason is not None and reason.startswith("onnxruntime: pip install onnxruntime; openvino")
+    assert reason is not None
+    assert reason.startswith("onnxruntime: pip install onnxruntime; openvino")
     monkeypatch.setattr(doctor.lowerings, "missing", lambda name: None if name == "tensorrt_rtx" else "absent")
     assert doctor._unquantized("fp8", "no driver") == "no CUDA device: tensorrt_rtx builds engines here, and runs none"
     assert doctor._unquantized("fp8", None) is None
