@@ -325,10 +325,8 @@ def test_a_side_that_its_own_settings_make_impossible_is_missing(tmp_path, overr
         describe=lambda name: source,
         server=SimpleNamespace(imports=set()),
     )
-    base, head = (
-        of_side([Axes(models=("zoo:net",), **axes)], Side(".", tmp_path, "python", overrides=own), asked)
-        for own in ({}, overrides)
-    )
+    sides = (Side(".", tmp_path, "python"), Side(".", tmp_path, "python", overrides=overrides))
+    base, head = (of_side([Axes(models=("zoo:net",), **axes)], side, asked) for side in sides)
     grid = match(base, head)
     assert not grid.entries
     assert words in grid.missing[0].reason

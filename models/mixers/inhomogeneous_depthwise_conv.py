@@ -156,10 +156,6 @@ class InhomogeneousDepthwiseConv(DepthwiseConv):
         """What the spatial layer currently runs."""
         return self.conv.formulation
 
-    def rectifies(self) -> bool:
-        """Whether the spatial layer ends with the ReLU."""
-        return self.lowering is not None and self.formulation == TRITON
-
     def fold_spatial(self, lowering: str) -> None:
         """Fold `bn` into the convolution and, where that reorders its channels, meet it with the 1x1s around."""
         order = self.conv.fold(self.bn, lowering)

@@ -2,12 +2,13 @@
 
 import importlib.metadata
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mixprof import lowerings
 from mixprof.data import cache
+from mixprof.data.case import QUANTIZED
 from mixprof.data.errors import UsageError
 from mixprof.data.messages import Machine
 from mixprof.machine import cpu_contention, nvml, quota
@@ -19,8 +20,16 @@ OPTIONAL = {
     "pycuda": "pip install 'mixprof[cuda]'",
     "pynvml": "pip install 'mixprof[cuda]'",
     "onnxruntime-openvino": "pip install onnxruntime-openvino, in an environment without onnxruntime: the same module",
+    "onnxruntime-gpu": "pip uninstall onnxruntime, then pip install 'mixprof[onnxruntime-gpu]'",
     "zeus": "pip install 'mixprof[energy]'",
     "timm": "pip install 'mixprof[zoo]'",
+}
+
+
+PROVIDERS = {
+    "openvino": ("onnxruntime-openvino",),
+    "tensorrt": ("onnxruntime-gpu", "tensorrt"),
+    "cuda": ("onnxruntime-gpu",),
 }
 
 
@@ -55,6 +64,8 @@ def examine(machine: Machine) -> Examination:
     parts = {
         "cuda": {"driver and torch": no_cuda},
         "lowerings": {name: lowerings.missing(name) for name in lowerings.LOWERINGS},
+        "providers of onnxruntime": {name: _absent(packages) for name, packages in PROVIDERS.items()},
+        "quantized dtypes": {dtype: _unquantized(dtype, no_cuda) for dtype in QUANTIZED},
         "packages": {name: _package(name, install) for name, install in OPTIONAL.items()},
         "engine cache": {str(cache.folder()): _cache_trouble()},
         "sensors": _sensors(no_cuda),
@@ -80,6 +91,22 @@ def _cache_trouble() -> str | None:
     except (UsageError, OSError) as error:
         return str(error)
     return None
+
+
+def _absent(packages: Iterable[str]) -> str | None:
+    """Why a provider of onnxruntime is not there; None if its packages are."""
+    absent = [name for name in packages if _package(name, OPTIONAL[name])]
+    return "; ".join(f"{name} is not installed: {OPTIONAL[name]}" for name in absent) or None
+
+
+def _unquantized(dtype: str, no_cuda: str | None) -> str | None:
+    """Why no lowering here runs a dtype of quantized graphs; None if one does."""
+    able = {name: entry for name, entry in lowerings.LOWERINGS.items() if dtype in entry.quantizes}
+    reasons = {name: lowerings.missing(name) for name in able}
+    here = [name for name, reason in reasons.items() if reason is None]
+    if here and no_cuda and all(able[name].engine for name in here):
+        return f"no CUDA device: {', '.join(here)} builds engines here, and runs none"
+    return None if here else "; ".join(filter(None, reasons.values()))
 
 
 def _package(name: str, install: str) -> str | None:

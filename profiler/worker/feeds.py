@@ -26,6 +26,12 @@ def seed_of(case: Case) -> int:
     return int(digest([case.model, case.resolution, case.window, case.channels]), 16) % 2**63
 
 
+def _generator(case: Case) -> torch.Generator:
+    """What inputs are drawn from. Another seed than the weights': from one seed come the same numbers, so that an input
+    would be a row of a matrix, and its product an outlier that no other input has."""
+    return torch.Generator().manual_seed(seed_of(case) ^ 1)
+
+
 def inspect_archive(request: dict[str, Any]) -> dict[str, Any]:
     """Names, element types and sizes of the arrays of an .npz, and its hash."""
     arrays, sha256 = inputs.read(Path(request["inputs"]))
@@ -45,7 +51,7 @@ def example_of(module: nn.Module, source: Mapping[str, Any], case: Case, device:
         known = {"batch": case.batch, "resolution": case.resolution}
         names = inspect.signature(own).parameters
         return example_from(own(**{name: value for name, value in known.items() if name in names}))
-    generator = torch.Generator().manual_seed(seed_of(case))
+    generator = _generator(case)
     if source["kind"] == "mixer":
         assert case.channels is not None or case.is_anchor
         shape: tuple[int, ...] = (case.batch, *case.resolution, case.channels or 96)
@@ -83,7 +89,7 @@ def _given(module: nn.Module, source: Mapping[str, Any], case: Case) -> Example:
             raise Unsupported(f"{source['inputs_file']} was changed after this began: begin anew with it as it is now")
         tensors = {name: torch.from_numpy(array.copy("C")) for name, array in arrays.items()}
     else:
-        generator = torch.Generator().manual_seed(seed_of(case))
+        generator = _generator(case)
         tensors = {
             given["name"]: inputs.random(given["dtype"], tuple(given["given"]), generator) for given in source["inputs"]
         }

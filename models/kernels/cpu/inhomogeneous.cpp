@@ -1,4 +1,4 @@
-// Kernels predicted per position and applied there, in one pass: those of POSITIONS positions and one row of taps exist
+// Kernels predicted per position and applied there with a ReLU behind, in one pass: those of POSITIONS positions and one row of taps exist
 // at a time, in the first cache. Channels come as (C/G, group): a vector holds one channel of several groups, and meets
 // their predicted weights without a shuffle.
 #include "product.h"
@@ -48,10 +48,7 @@ class Block {
     for (int64_t j = 0; j < shape.hidden; j += PANEL) {
       product.run(rows.data(), shape.channels, shape.channels, at.reduce + j * shape.channels, at.reduce_bias + j);
       for (int64_t p = 0; p < POSITIONS; p++)
-        for (int64_t q = 0; q < PARTS; q++) {
-          Vector<T> value = product.total[p][q];
-          store(&hidden[p * width() + j + q * LANES<T>], value < 0 ? Vector<T>{} : value);  // not a number stays one
-        }
+        for (int64_t q = 0; q < PARTS; q++) store(&hidden[p * width() + j + q * LANES<T>], relu(product.total[p][q]));
     }
   }
 
@@ -96,7 +93,7 @@ class Block {
     for (int64_t p = 0; p < count; p++)
       for (int64_t c = 0; c < shape.channels; c += LANES<T>)
         store(at.out + (first + p) * shape.channels + c,
-              sums[(p * shape.channels + c) / LANES<T>] * load(at.scale + c) + load(at.shift + c));
+              relu(sums[(p * shape.channels + c) / LANES<T>] * load(at.scale + c) + load(at.shift + c)));
   }
 
  public:

@@ -23,7 +23,7 @@ def inhomogeneous(
     shift: Tensor,
     window: int,
 ) -> Tensor:
-    """sum over t of (hidden @ weight[t] + bias[t]) * x shifted by t, times scale plus shift. -> (B, H, W, C).
+    """relu(scale * (sum over t of (hidden @ weight[t] + bias[t]) * x shifted by t) + shift). -> (B, H, W, C).
 
     hidden = relu(x @ reduce + reduce_bias). x (B, H, W, C) with channels as (C/G, group); reduce as panels() has it;
     weight (K*K, J, G), bias (K*K, G), scale and shift (C,). Sums are float32 or float64. ValueError for another dtype.

@@ -8,13 +8,13 @@ from mixprof.models.kernels.cpu.build import LIBRARY, call, library
 from mixprof.models.layers import PointwiseLinear
 
 PANEL = 32  # outputs side by side, as the C++ has them
-LIBRARY.define("linear(Tensor x, Tensor panels, Tensor bias, int outputs) -> Tensor")
+LIBRARY.define("linear(Tensor x, Tensor panels, Tensor bias, int outputs, bool rectify=False) -> Tensor")
 
 
-def linear(x: Tensor, panels: Tensor, bias: Tensor, outputs: int) -> Tensor:
-    """x (..., J) times panels (M / 32 rounded up, J, 32) plus bias, padded likewise: (..., M)."""
+def linear(x: Tensor, panels: Tensor, bias: Tensor, outputs: int, rectify: bool = False) -> Tensor:
+    """x (..., J) times panels (M / 32 rounded up, J, 32) plus bias, padded likewise, a ReLU behind or not: (..., M)."""
     out = x.new_empty((*x.shape[:-1], outputs))
-    call("linear", (out.numel() // outputs, x.shape[-1], outputs), (x, panels, bias), out)
+    call("linear", (out.numel() // outputs, x.shape[-1], outputs, rectify), (x, panels, bias), out)
     return out
 
 
@@ -22,7 +22,7 @@ LIBRARY.impl("linear", linear, "CPU")
 
 
 @torch.library.register_fake("mixprof::linear", lib=LIBRARY)
-def _shape(x: Tensor, panels: Tensor, bias: Tensor, outputs: int) -> Tensor:
+def _shape(x: Tensor, panels: Tensor, bias: Tensor, outputs: int, rectify: bool = False) -> Tensor:
     return x.new_empty((*x.shape[:-1], outputs))
 
 
@@ -50,5 +50,5 @@ class CppLinear(PointwiseLinear):
             made.register_buffer(name, tensor, persistent=False)
         return made
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mixprof.linear(x, self.panels, self.padded, self.out_features)
+    def forward(self, x: Tensor, rectify: bool = False) -> Tensor:
+        return torch.ops.mixprof.linear(x, self.panels, self.padded, self.out_features, rectify)
