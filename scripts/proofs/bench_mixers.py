@@ -103,7 +103,11 @@ def sweep(text: str, run: Path, options: argparse.Namespace, most_s: float, *mor
         process.wait(most_s)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
-        process.wait(STOP_S)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:  # in the midst of a build
+            process.kill()
+            process.wait()
     if not (run / "records.jsonl").exists():
         return pd.DataFrame()
     frame = reports.load(run).assign(layout="", run="")  # each side in its own layout; all sweeps of a lowering as one
