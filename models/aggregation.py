@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixprof.models.formulations import OWN
-from mixprof.models.layers import channels_first, channels_last
+from mixprof.models.formulations import CPP, OWN
+from mixprof.models.kernels.cpu import aggregate as cpu
+from mixprof.models.kernels.cpu import build
+from mixprof.models.layers import Formulated, channels_first, channels_last
 
 Rows = Callable[[Tensor, Callable[[int], Tensor], Tensor, int], Tensor]
 
@@ -31,6 +33,21 @@ def choose(override: str | None, lowering: str | None, *, training: bool) -> str
         return override or AGGREGATION_OF_LOWERING[lowering]
     published = OWN_BACKWARD if training else "matmul"
     return published if override is None or override in OWN else override
+
+
+class Aggregating(Formulated):
+    """A mixer whose kernels of every position exist before they are applied."""
+
+    @property
+    def formulation(self) -> str:
+        """How positions are aggregated."""
+        return choose(self.override, self.lowering, training=self.training)
+
+    def specialize(self, lowering: str) -> None:
+        """Build the kernel, where it is one of ours."""
+        super().specialize(lowering)
+        if self.formulation == CPP:
+            build.library(cpu.NAME)
 
 
 def neighbours(x: Tensor, window: int, groups: int) -> Tensor:
@@ -126,6 +143,11 @@ def shift_flat_rows(x: Tensor, weights_of_row: Callable[[int], Tensor], total: T
     return channels_last(total.view(batch, dim, height, wide)[..., :width])
 
 
+def in_cpp(x: Tensor, weights: Tensor, window: int) -> Tensor:
+    """In a kernel of our own, without a copy of weights that lie as (B or 1, G, H, W, K*K) already."""
+    return torch.ops.mixprof.aggregate(x, weights.flatten(1, 2).permute(0, 3, 1, 2))
+
+
 ROWS: dict[str, Rows] = {"shift": shift_rows, "unfold_rows": sum_rows}
 
 FORMULATIONS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
@@ -134,4 +156,5 @@ FORMULATIONS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "shift_flat": shift_flat,
     "unfold_rows": unfold_rows,
     "unfold_sum": unfold_sum,
+    CPP: in_cpp,
 }

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 CPP = "cpp"  # positions are mixed in a C++ kernel of our own
 ATTENTION = {"attention": ("explicit", "sdpa", "baddbmm")}
 LINEAR_ATTENTION = {"attention": ("linear", "quadratic")}
-SAMPLING = {"aggregation": ("grid_sample", "gather")}
+SAMPLING = {"aggregation": ("grid_sample", "gather", CPP)}
 SCAN = {"scan": ("chunked", "doubling", CPP)}
 AGGREGATION = {"aggregation": ("matmul", "shift", "shift_flat", "unfold_rows", "unfold_sum")}
 KERNELS = {"aggregation": (*AGGREGATION["aggregation"], CPP)}  # where the aggregation has one of its own

@@ -6,7 +6,6 @@ from difflib import get_close_matches
 from typing import Any
 
 from mixprof.models.formulations import (
-    AGGREGATION,
     ATTENTION,
     CPP,
     FORMULATION_OPTIONS,
@@ -112,7 +111,7 @@ MODELS: dict[str, Entry] = {
     ),
     "neighborhood_attention": Entry(
         "mixer", f"{_MIXERS}.neighborhood_attention:NeighborhoodAttention",
-        odd=True, options=ATTENTION, plain=PLAIN_ATTENTION,
+        odd=True, options=WINDOWED, plain=PLAIN_ATTENTION,
     ),
     "conv": Entry("mixer", f"{_MIXERS}.conv:Conv", odd=True),
     "pointwise_conv": Entry("mixer", f"{_MIXERS}.pointwise_conv:PointwiseConv", window=False, mixing="linear"),
@@ -129,7 +128,7 @@ MODELS: dict[str, Entry] = {
         odd=True, options=KERNELS, on_cuda=(TRITON,), plain=PLAIN_AGGREGATION,
     ),
     "local_mlp": Entry(
-        "mixer", f"{_MIXERS}.local_mlp:LocalMlp", odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION
+        "mixer", f"{_MIXERS}.local_mlp:LocalMlp", odd=True, options=KERNELS, plain=PLAIN_AGGREGATION
     ),
     "spatial_mlp": Entry("mixer", f"{_MIXERS}.spatial_mlp:SpatialMlp", window=False),
     "focal_modulation": Entry("mixer", f"{_MIXERS}.focal_modulation:FocalModulation", window=False, mixing="conv"),
@@ -141,7 +140,7 @@ MODELS: dict[str, Entry] = {
     "convnext": Entry("mixer", f"{_MIXERS}.convnext:ConvNeXt", odd=True),
     "dynamic_large_kernel": Entry(
         "mixer", f"{_MIXERS}.dynamic_large_kernel:DynamicLargeKernel",
-        odd=True, options=AGGREGATION, plain=PLAIN_AGGREGATION,
+        odd=True, options=KERNELS, plain=PLAIN_AGGREGATION,
     ),
     "selective_scan": Entry(
         "mixer", f"{_MIXERS}.selective_scan:SelectiveScan", window=False, options=SCAN, plain=PLAIN_SCAN

@@ -1,6 +1,6 @@
 """How models are trained: drop path, loss, decay, optimizer (Liu et al., arXiv 2103.14030; Han et al., 2106.04263)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +19,10 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # of AdamW
 MOMENTUM = 0.9  # of SGD
 SPARED = ("relative_position_bias_table", "pos_embed", "cls_token")  # by weight decay, besides norms and biases
 COMPLEX = "keep it as real and imaginary parts, or freeze it by requires_grad_(False)"
+NO_LOSS = (
+    "got outputs without a float tensor that depends on a parameter, expected one, or several in a list, a "
+    "dict or a dataclass: return what a loss can be made of"
+)
 NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -70,19 +74,23 @@ def drop_paths(module: nn.Module, batch: int, device: torch.device) -> Tensor:
 
 def prepare(module: nn.Module, recipe: Recipe) -> None:
     """Training mode and gradients, in place. ValueError for what has nothing to train, or no stages to checkpoint."""
-    module.train()
-    for name, parameter in module.named_parameters():
-        wanted = recipe.trained is None or name in recipe.trained
-        if wanted and parameter.is_complex():
-            raise ValueError(f"got a complex parameter '{name}', expected real ones: {COMPLEX}")
-        parameter.requires_grad_(wanted and parameter.is_floating_point())
-    if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise ValueError("got a model without a parameter that takes a gradient: nothing to train, use inference")
+    requires(module.train(), recipe.trained)
     for each in module.modules():
         if isinstance(each, NORMS) and not recipe.batch_statistics:
             each.eval()
     if recipe.by_stage:
         recompute(module)
+
+
+def requires(module: nn.Module, trained: Collection[str] | None) -> None:
+    """Let the parameters of these names take a gradient, or all. ValueError for complex ones, and for none."""
+    for name, parameter in module.named_parameters():
+        wanted = trained is None or name in trained
+        if wanted and parameter.is_complex():
+            raise ValueError(f"got a complex parameter '{name}', expected real ones: {COMPLEX}")
+        parameter.requires_grad_(wanted and parameter.is_floating_point())
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ValueError("got a model without a parameter that takes a gradient: nothing to train, use inference")
 
 
 def recompute(module: nn.Module) -> None:
@@ -122,10 +130,7 @@ def differentiable(outputs: Iterable[Tensor]) -> list[Tensor]:
     floats = [each for each in outputs if each.is_floating_point() or each.is_complex()]
     kept = [torch.view_as_real(each) if each.is_complex() else each for each in floats if each.requires_grad]
     if not kept:
-        raise ValueError(
-            "got outputs without a float tensor that depends on a parameter, expected one, or several in a list, a "
-            "dict or a dataclass: return what a loss can be made of"
-        )
+        raise ValueError(NO_LOSS)
     return kept
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import MISSING, Field, dataclass, fields
 from multiprocessing import get_context
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixprof import models as registry
+from mixprof.data.case import STEP, STEPS
 from mixprof.data.errors import UsageError
 from mixprof.data.files import new_folder
 from mixprof.data.histories import is_url
 from mixprof.gate import ab as gate
 from mixprof.gate.ab import Spec
+from mixprof.gate.grid import parse_overrides
 from mixprof.gate.sides import HERE
 from mixprof.models import build as build
 from mixprof.models import load_published as load_published
@@ -28,6 +30,7 @@ from mixprof.plan.load import read as read_load
 from mixprof.plan.place import Place
 from mixprof.plan.settings import Axes, Measure
 from mixprof.plan.shards import Shard
+from mixprof.plan.values import one_of
 from mixprof.reports.answers.refine import next_cases
 from mixprof.reports.frame import load as load
 from mixprof.reports.gate.exporters import write
@@ -150,11 +153,13 @@ def count(
     batch: int | None = None,
     window: int | None = None,
     channels: int | None = None,
+    step: str = STEP,
     given: Given | None = None,
 ) -> Counted:
-    """Parameters, MACs and bytes of one forward, counted without running it. Raises UsageError."""
+    """Parameters, MACs and bytes of one forward, or a training step, counted without running it. Raises UsageError."""
     single: dict[str, object] = {"resolution": resolution, "batch": batch, "window": window, "channels": channels}
-    return counting.count(counting.axes_of(model, single, "{}="), registry, given or Given())[1]
+    axes = counting.axes_of(model, single, "{}=")
+    return counting.count(axes, registry, given or Given(), step=one_of(*STEPS).parse(step, "step="))[1]
 
 
 def figures(frame: pd.DataFrame) -> dict[str, Figure]:
@@ -193,8 +198,15 @@ def ab(base: str = HERE, head: str = HERE, *, isolated: bool = False, **settings
     job: dict[str, Any] = {name: settings.pop(name) for name in OF_A_JOB if name in settings}
     if job.get("out") is not None:
         job["out"] = Path(job["out"])
+    job |= {name: _overrides(job[name], f"{name}=") for name in ("base_set", "head_set") if name in job}
     groups, measure = sweep_file.read(None, settings, "{}=".format)
     return compare(Spec(groups, base, head, measure, **job), isolated=isolated)
+
+
+def _overrides(given: object, where: str) -> dict[str, str]:
+    if not isinstance(given, Mapping):
+        raise UsageError(f'{where}: got {given!r}, expected a mapping like {{"lowering": "compile"}}')
+    return parse_overrides([f"{name}={value}" for name, value in given.items()], where)
 
 
 def _say(line: str) -> None:

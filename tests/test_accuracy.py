@@ -9,7 +9,7 @@ from torch import nn
 
 from mixprof import models
 from mixprof.metrics import accuracy
-from references import reference
+from references import reference, relative_error
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CASES = [("window_attention:shifted=true", 7), ("depthwise_conv", 7), ("dynamic_depthwise_conv", 7),
@@ -42,7 +42,7 @@ def test_the_right_output_passes_in_every_dtype(name, window, lowering, dtype):
     module, x, expected = prepared(name, window)
     if lowering is not None:
         module = models.specialize(module, lowering)
-    error = accuracy.relative_error(output(module, x, DTYPES[dtype]), expected)
+    error = relative_error(output(module, x, DTYPES[dtype]), expected)
     assert error <= accuracy.TOLERANCES[dtype]
 
 
@@ -91,7 +91,7 @@ def test_whole_networks_pass_with_room(name, dtype):
     module.load_state_dict(rounded)
     expected = reference(copy.deepcopy(module), (x,))
     found = output(models.specialize(module, "eager"), x, DTYPES[dtype])
-    assert accuracy.relative_error(found, expected) < accuracy.TOLERANCES[dtype] / 2
+    assert relative_error(found, expected) < accuracy.TOLERANCES[dtype] / 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -112,7 +112,7 @@ def test_a_wrong_variant_fails_in_every_dtype(name, wrong, dtype):
     module = module.to(DTYPES[dtype])
     with torch.inference_mode():
         found = wrong(module, x.to(DTYPES[dtype]))
-    error = accuracy.relative_error(found, expected)
+    error = relative_error(found, expected)
     assert error > 2 * accuracy.TOLERANCES[dtype]
     assert error > 0.1
 
@@ -122,14 +122,14 @@ def test_nan_and_infinity_never_pass(bad):
     expected = torch.ones(2, 3, dtype=torch.float64)
     found = torch.ones(2, 3)
     found[1, 2] = bad
-    assert accuracy.relative_error(found, expected) == float("inf")
-    assert accuracy.relative_error(torch.ones(2, 4), expected) == float("inf")
+    assert relative_error(found, expected) == float("inf")
+    assert relative_error(torch.ones(2, 4), expected) == float("inf")
 
 
 def test_the_error_is_the_largest_difference_over_the_largest_value():
     expected = torch.tensor([[1.0, -4.0], [2.0, 0.0]], dtype=torch.float64)
     found = torch.tensor([[1.0, -4.0], [9.0, 9.0], [2.0, 0.5]])  # the image in the middle is not compared
-    assert accuracy.relative_error(found, expected) == pytest.approx(0.5 / 4.0)
+    assert relative_error(found, expected) == pytest.approx(0.5 / 4.0)
 
 
 def test_initialization_gives_every_layer_an_output_of_unit_scale_and_is_repeatable():
@@ -162,4 +162,4 @@ def test_a_lowerings_own_buffer_is_poisoned_before_it_is_read(tmp_path):
     assert isinstance(read_all, FunctionType)
     cells = dict(zip(read_all.__code__.co_freevars, read_all.__closure__ or (), strict=True))
     cells["run"].cell_contents = lambda: None
-    assert accuracy.relative_error(lowered.read(), first.double()) == float("inf")
+    assert relative_error(lowered.read(), first.double()) == float("inf")

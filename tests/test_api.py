@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -43,6 +44,15 @@ def test_keywords_are_the_settings():
         (lambda: mixprof.sweep("none.toml"), "none.toml"),
         (lambda: mixprof.ab(models="swin_t"), "expected a difference"),
         (lambda: mixprof.ab("HEAD", budget=3), "got budget=, expected"),
+        (lambda: mixprof.ab(cast(Any, 7), models="swin_t"), "got 7, expected a revision"),
+        (lambda: mixprof.ab("HEAD", budget_s="long", models="swin_t"), "got long, expected seconds above 0"),
+        (
+            lambda: mixprof.ab(head_set={"speed": 3}, models="swin_t"),
+            "head_set=: got 'speed=3', expected one of lowering",
+        ),
+        (lambda: mixprof.ab(base_set="lowering=eager", models="swin_t"), "expected a mapping like"),
+        (lambda: mixprof.count(cast(Any, 7)), "model=: got 7, expected a name"),
+        (lambda: mixprof.count("swin_t", step="trian"), "step=: got 'trian', expected one of inference"),
     ],
 )
 def test_a_wrong_keyword_or_value_is_one_line(call, said):

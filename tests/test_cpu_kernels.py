@@ -12,8 +12,8 @@ from mixprof.models.kernels.cpu.linear import CppLinear
 
 needs_compiler = pytest.mark.skipif(build.compiler_here() is None, reason="there is no C++ compiler")
 SHAPES = [(1, 28, 28, 96, 7), (2, 5, 7, 96, 3), (3, 1, 1, 32, 5), (1, 9, 2, 160, 7), (1, 3, 26, 64, 9)]
-OTHERS = ("selective_scan",)
-LAYERS = {"selective_scan": 2}  # more roundings one after the other than elsewhere: chunked is off by 1.6e-2
+OTHERS = ("selective_scan", "local_mlp", "dynamic_large_kernel", "deformable_aggregation", "neighborhood_attention")
+LAYERS = {"selective_scan": 2, "dynamic_large_kernel": 3}  # more roundings in a row: other formulations are as far off
 CONVOLUTIONS = ("depthwise_conv", "dynamic_depthwise_conv", "inhomogeneous_depthwise_conv")
 WINDOWS = [(1, 14, 14, 96, 7), (2, 9, 13, 64, 7), (1, 3, 5, 32, 7), (1, 12, 25, 32, 11), (3, 4, 4, 32, 1)]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2}
@@ -76,10 +76,10 @@ def test_the_product_is_right(rows, depth, outputs, dtype):
 
 @needs_compiler
 def test_the_operators_have_shapes_without_values_and_compiles():
-    for name in ("depthwise", "directional_scan", "inhomogeneous", "linear", "window_attention"):
+    for name in sorted(path.stem for path in build.HERE.glob("*.cpp")):
         importlib.import_module(f"mixprof.models.kernels.cpu.{name}")
     generator = torch.Generator().manual_seed(0)
-    shapes = ((1, 4, 5, 32), (1, 4, 5, 8), (9, 8, 32), (9, 32), (32,), (32,))
+    shapes = ((1, 4, 5, 32), (1, 32, 32), (32,), (9, 8, 32), (9, 32), (32,), (32,))
     operands = [torch.randn(shape, generator=generator) for shape in shapes]
     tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
     torch.library.opcheck(torch.ops.mixprof.inhomogeneous, (*operands, 3), test_utils=tests)

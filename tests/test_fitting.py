@@ -7,7 +7,11 @@ import json
 import pytest
 
 from mixprof.cli.main import main
-from mixprof.run.fitting import MOST, largest
+from mixprof.data.case import Case
+from mixprof.data.messages import Counted
+from mixprof.plan.axes import Planned
+from mixprof.plan.sources import ANCHOR
+from mixprof.run.fitting import MOST, as_text, fit, largest
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,17 @@ def test_the_largest_batch_is_that_of_a_search_through_all(peak, limit):
 
 def test_a_case_that_never_grows_ends_the_search():
     assert largest(lambda batch: 10, 100) == MOST
+    planned = Planned(Case("net", "eager", "cpu", "float32", "contiguous", "hot", 1, (8, 8), None, None), ANCHOR, None)
+    fits = fit(
+        [planned], 100, lambda case, source: Counted("ok", predicted_peak_bytes=10, weights_bytes=0, input_bytes=0)
+    )
+    assert fits[0].batch == MOST
+    assert "no more than 1,048,576 are looked for" in as_text(fits, 100)
+
+
+def test_a_batch_beside_the_largest_one_is_refused(capfd):
+    assert main(["plan", "--models", "pointwise_conv", "--fit", "1GiB", "--batches", "4"]) == 2
+    assert "got --batches with --fit" in capfd.readouterr().err
 
 
 @pytest.mark.slow

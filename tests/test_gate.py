@@ -2,6 +2,7 @@
 
 import math
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,17 @@ import pytest
 import scipy.stats
 
 from mixprof.data.pairs import Failure, Measured, Paired
-from mixprof.gate.grid import match
+from mixprof.gate.grid import match, of_side
 from mixprof.gate.looks import FORGIVEN, Budget, differences_of, look
 from mixprof.gate.rounds import Entry
+from mixprof.gate.sides import Side
 from mixprof.plan import sources
-from mixprof.plan.axes import Planned
+from mixprof.plan.axes import Planned, Source
+from mixprof.plan.settings import Axes
 from mixprof.reports.gate.calibration import play
 from mixprof.reports.gate.judge import Judge
 from mixprof.reports.gate.outcome import Policy, exit_code
+from mixprof.reports.gate.thresholds import Thresholds
 from mixprof.reports.gate.verdicts import (
     LOOKS,
     MORE_LOOKS,
@@ -284,3 +288,45 @@ def test_a_slower_host_of_a_device_that_is_as_fast_is_a_regression_of_its_own():
         f"{COLD.label()} host": "same",
     }
     assert exit_code(outcome, Policy()) == 1
+
+
+def test_the_slow_down_that_would_have_been_found_is_no_less_than_the_policys_threshold():
+    pairs = [Paired(HOT, HOT, HOT, differences=STEADY[:5])]
+    outcome = Judge(Policy(thresholds=Thresholds(0.9))).conclude(Measured("base", "head", pairs))
+    assert outcome.detectable == 0.9
+    assert Judge().conclude(Measured("base", "head", pairs)).detectable == 0.02
+
+
+def test_fewer_products_beside_operators_that_nobody_counts_are_no_improvement():
+    fewer = {"macs": (9, 1)}
+    pairs = [
+        Paired(HOT, HOT, HOT, exact=fewer, new_uncounted=("mine.kernel",)),
+        Paired(COLD, COLD, COLD, exact=fewer),
+    ]
+    outcome = Judge().conclude(Measured("base", "head", pairs, timed=False))
+    assert [judged.verdict for judged in outcome.cases] == ["inconclusive", "improved"]
+    assert "not counted: mine.kernel" in str(outcome.cases[0].reason)
+    assert exit_code(outcome, Policy()) == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "axes", "words"),
+    [
+        ({"lowering": "onnxruntime"}, {"steps": ("train",)}, "takes no gradient"),
+        ({"dtype": "amp_bfloat16"}, {}, "is of training"),
+        ({"dtype": "int8"}, {}, "runs no int8: use --lowerings"),
+        ({"step": "train"}, {"lowerings": ("aot",)}, "takes no gradient"),
+    ],
+)
+def test_a_side_that_its_own_settings_make_impossible_is_missing(tmp_path, overrides, axes, words):
+    source = Source("zoo:net", {}, (), "network")
+    asked: Any = SimpleNamespace(
+        machine=lambda: SimpleNamespace(devices=["cpu"]),
+        describe=lambda name: source,
+        server=SimpleNamespace(imports=set()),
+    )
+    sides = (Side(".", tmp_path, "python"), Side(".", tmp_path, "python", overrides=overrides))
+    base, head = (of_side([Axes(models=("zoo:net",), **axes)], side, asked) for side in sides)
+    grid = match(base, head)
+    assert not grid.entries
+    assert words in grid.missing[0].reason

@@ -15,6 +15,7 @@ from mixprof.data.errors import Unsupported
 from mixprof.lowerings import Target
 from mixprof.metrics import accuracy
 from onnx_files import mixprof as command
+from references import relative_error
 
 openvino = pytest.importorskip("openvino")
 NEWER = ["deformable_aggregation", "selective_scan"]  # with operators that the others have not: docs/mixers.md has all
@@ -46,7 +47,7 @@ def test_every_mixer_is_right_against_float64_and_its_products_in_float32(name, 
     module, x = mixer(name)
     lowered = lower(module, (x,), tmp_path)
     expected = module.requires_grad_(False).double()(x.double())
-    assert accuracy.relative_error(lowered.read(), expected) < 1e-5
+    assert relative_error(lowered.read(), expected) < 1e-5
     assert lowered.proof["product_dtypes"] == ["float32"]
     assert (lowered.proof["precision"], lowered.proof["threads"], lowered.proof["streams"]) == ("float32", 1, 1)
 
@@ -91,7 +92,7 @@ def test_bfloat16_is_computed_in_it_and_float16_is_refused_where_it_would_be(tmp
     module.float()
     half = lower(module, (x,), tmp_path, "bfloat16")
     assert half.proof["product_dtypes"] == ["bfloat16"]
-    assert 1e-4 < accuracy.relative_error(half.read(), expected) < accuracy.TOLERANCES["bfloat16"]
+    assert 1e-4 < relative_error(half.read(), expected) < accuracy.TOLERANCES["bfloat16"]
     with pytest.raises(Unsupported, match="this CPU would compute in bfloat16"):
         lower(module, (x,), tmp_path, "float16")
     assert lower(module, (x,), tmp_path, "float32", precision="device").proof["precision"] == "bfloat16"

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,16 @@ def test_a_case_without_a_record_is_counted(shards, tmp_path):
     (shards[0] / "records.jsonl").write_bytes(b"".join(lines[:-1]))
     (message,) = merge(shards, tmp_path / "out")
     assert "1 of 9 cases have no record" in message
+
+
+def test_a_case_that_was_begun_is_counted_beside_a_missing_shard(shards, tmp_path, capsys):
+    lines = (shards[0] / "records.jsonl").read_bytes().splitlines(keepends=True)
+    (shards[0] / "records.jsonl").write_bytes(b"".join(lines[:-1]))
+    _, message = merge(shards[:2], tmp_path / "out")
+    assert "1 with launches and no record, as " in message
+    main.main(["merge", str(shards[0]), "--out", str(tmp_path / "my runs")])
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("next: "))
+    assert command == ["mixprof", "report", f"{tmp_path}/my runs", "--out", f"{tmp_path}/my runs/report"]
 
 
 def test_the_same_launch_counts_once_and_another_of_its_case_is_a_conflict(shards, tmp_path):

@@ -111,7 +111,7 @@ def test_ab_counts_and_says_what_regressed(python):
 
 
 def test_ab_times_a_registered_model(python):
-    sides = ("--head-set", "lowering=eager", "--budget", "8")
+    sides = ("--head-set", "layout=contiguous", "--budget", "8")
     code, out, err = python("-m", "mixprof", "ab", *sides, "--models", "depthwise_conv", "--json", *AXES)
     assert "Traceback" not in err
     assert code in (0, 1, 3, 4), err

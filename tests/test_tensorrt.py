@@ -19,7 +19,7 @@ from mixprof.lowerings.onnx_graph import Graph
 from mixprof.lowerings.tensorrt import profiles
 from mixprof.lowerings.tensorrt.lower import lower
 from mixprof.metrics import accuracy
-from references import reference
+from references import reference, relative_error
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -57,7 +57,7 @@ def test_the_exported_graph_is_right_and_its_engine_multiplies_in_half_precision
     module, x, expected = mixer(name, resolution, batch=batch)
     with torch.no_grad():
         lowered = lower(module, (x,), target(tmp_path))
-    assert accuracy.relative_error(lowered.read(), expected) < 2e-3
+    assert relative_error(lowered.read(), expected) < 2e-3
     assert lowered.proof["product_dtypes"] == ["Half"]
     assert lowered.proof["kernels"] == len(lowered.proof["layers"]) > 0
     assert lowered.artifact_bytes == lowered.proof["engine_bytes"] > lowered.proof["weights_bytes"]
@@ -132,7 +132,7 @@ def test_a_batch_can_vary_within_a_profile(tmp_path):
         lowered = lower(module, (x,), target(tmp_path, dynamic="", batches="1-8"))
     least, usual, most = next(iter(lowered.proof["profile"].values()))
     assert (least[0], usual[0], most[0]) == (1, 2, 8)
-    assert accuracy.relative_error(lowered.read(), expected) < 2e-3
+    assert relative_error(lowered.read(), expected) < 2e-3
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_the_resolution_can_vary_within_a_profile(tmp_path, name, size, resoluti
     least, _, most = next(iter(lowered.proof["profile"].values()))
     axis = 2 if images else 1
     assert f"{least[axis]}-{most[axis]}" == resolutions
-    assert accuracy.relative_error(lowered.read(), expected.double()) < 1e-5
+    assert relative_error(lowered.read(), expected.double()) < 1e-5
 
 
 def test_a_module_that_is_built_for_its_resolution_says_so():
@@ -171,7 +171,7 @@ def test_every_mixer_multiplies_in_half_precision_alone(tmp_path, name):
     with torch.no_grad():
         lowered = lower(module, (x,), target(tmp_path))
     assert lowered.proof["product_dtypes"] == ["Half"]
-    assert accuracy.relative_error(lowered.read(), expected) < 2e-3
+    assert relative_error(lowered.read(), expected) < 2e-3
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_networks_of_odd_sizes_are_right_in_single_precision(tmp_path, name, bat
     with torch.no_grad():
         expected = module(x).double()
         lowered = lower(models.specialize(module, "tensorrt_rtx"), (x,), target(tmp_path, "float32", images=True))
-    assert accuracy.relative_error(lowered.read(), expected[[0, -1]] if batch > 1 else expected) < 1e-5
+    assert relative_error(lowered.read(), expected[[0, -1]] if batch > 1 else expected) < 1e-5
     assert lowered.proof["product_dtypes"] == ["Float"]
 
 

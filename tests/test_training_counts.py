@@ -95,7 +95,7 @@ def test_an_attentions_backward_reads_what_its_forward_read_and_never_writes_sco
 
 def test_what_cannot_be_trained_is_told():
     alone: Callable[[Tensor], Tensor] = torch.relu
-    with pytest.raises(Unsupported, match="without parameters"):
+    with pytest.raises(Unsupported, match="a float tensor that depends on a parameter"):
         step_costs.count("train", alone, [torch.empty(2, device="meta")], nn.Identity())
     generator = on_meta("dynamic_depthwise_conv", resolution=8)
     with pytest.raises(Unsupported, match="use --batches 2"):
@@ -110,3 +110,30 @@ def test_count_of_a_step_on_the_command_line(capfd):
     assert counted["optimizer_bytes"] == 7 * 4 * counted["params"]
     assert main(["count", "swin_t", "--step", "sleep"]) == 2
     assert "expected one of inference, forward, backward, train" in capfd.readouterr().err
+
+
+class Unused(nn.Linear):
+    """Has a layer that no output depends on: it has no gradient, and no optimizer updates it."""
+
+    def __init__(self, size: int):
+        super().__init__(size, size)
+        self.other = nn.Linear(size, size)
+
+
+def test_what_has_no_gradient_is_not_updated():
+    module = step_costs.prepare(Unused(4).to("meta"))
+    counts = step_costs.count("train", module, [torch.empty(2, 4, device="meta")], module, update_bytes=1)
+    updates = [each.min_bytes for each in counts.operators if each.name == step_costs.UPDATE]
+    assert sum(updates) == 4 * 4 + 4
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(lambda y: y.argmax(1), "outputs without a float"), (None, "nothing to train")]
+)
+def test_a_count_says_what_a_step_says(value, words):
+    def count() -> None:
+        module = step_costs.prepare(nn.Linear(4, 4) if value else nn.ReLU())
+        step_costs.count("train", lambda x: value(module(x)), [torch.ones(2, 4)], module)
+
+    with pytest.raises(Unsupported, match=words):
+        count()

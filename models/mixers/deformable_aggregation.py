@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixprof.models.formulations import CPP
+from mixprof.models.kernels.cpu import build
+from mixprof.models.kernels.cpu import deformable as cpp
 from mixprof.models.layers import Formulated, require_heads, require_map, require_odd
 
 
@@ -29,11 +32,22 @@ class DeformableAggregation(Formulated):
     @property
     def formulation(self) -> str:
         """What it currently runs; without a lowering, what counters know."""
-        return self.override or ("gather" if self.lowering is None else "grid_sample")
+        if self.lowering is None:
+            return self.override if self.override not in (None, CPP) else "gather"
+        return self.override or "grid_sample"
+
+    def specialize(self, lowering: str) -> None:
+        """Build the kernel, where it is one of ours."""
+        super().specialize(lowering)
+        if self.formulation == CPP:
+            build.library(cpp.NAME)
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)
         taps = self.window**2
+        if self.formulation == CPP:
+            operands = (self.value(x), self.offset_mask(x), self.heads, self.window)
+            return self.proj(torch.ops.mixprof.deformable(*operands))
         offset, mask = self.offset_mask(x).unflatten(-1, (self.heads, -1)).split((2 * taps, taps), dim=-1)
         place = self.places(offset.unflatten(-1, (taps, 2)))
         mix = self.gathered if self.formulation == "gather" else self.sampled

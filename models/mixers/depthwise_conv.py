@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from mixprof.models.folding import as_linear, fold_after
 from mixprof.models.formulations import OWN
 from mixprof.models.kernels import depthwise
+from mixprof.models.kernels.cpu.linear import CppLinear
 from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise, require_map, require_odd
 
 
@@ -67,7 +68,10 @@ class DepthwiseConv(Formulated):
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)
-        x = F.relu(pointwise(self.conv0, x, self.bn0), inplace=True)
+        if isinstance(self.conv0, CppLinear):
+            x = self.conv0(x, rectify=True)
+        else:
+            x = F.relu(pointwise(self.conv0, x, self.bn0), inplace=True)
         x = channels_last(self.bn(self.conv(channels_first(x))))
         if not self.rectifies():
             x = F.relu(x, inplace=True)

@@ -3,14 +3,14 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixprof.models.aggregation import choose
+from mixprof.models.aggregation import Aggregating
 from mixprof.models.aggregation_backward import FORMULATIONS
-from mixprof.models.layers import Formulated, channels_first, channels_last, require_heads, require_map, require_odd
+from mixprof.models.layers import channels_first, channels_last, require_heads, require_map, require_odd
 
 REGIONS = 7  # along a side: the map's means over this square of regions are the keys
 
 
-class DynamicLargeKernel(Formulated):
+class DynamicLargeKernel(Aggregating):
     """A KxK kernel per position and head from its affinities to regions of the whole map. (B, H, W, C) -> (B, H, W, C).
 
     kernel = softmax over taps of Linear(q . k of the 7x7 regions); it is applied to x itself, zeros outside, K odd.
@@ -27,11 +27,6 @@ class DynamicLargeKernel(Formulated):
         self.query, self.key = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.kernel = nn.Linear(REGIONS**2, window**2)
         self.proj = nn.Linear(dim, dim)
-
-    @property
-    def formulation(self) -> str:
-        """How positions are aggregated."""
-        return choose(self.override, self.lowering, training=self.training)
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

@@ -8,7 +8,7 @@ from mixprof.models.aggregation import ROWS, choose, flat_rows, shift_flat_rows
 from mixprof.models.aggregation_backward import FORMULATIONS
 from mixprof.models.folding import affine, as_linear, fold_after, permute_inputs, permute_outputs
 from mixprof.models.formulations import CPP, TRITON
-from mixprof.models.kernels.cpu import build, inhomogeneous
+from mixprof.models.kernels.cpu import build, inhomogeneous, linear
 from mixprof.models.kernels.triton import inhomogeneous as triton
 from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise
 from mixprof.models.mixers.depthwise_conv import DepthwiseConv
@@ -27,6 +27,8 @@ class InhomogeneousConv(Formulated):
     shift: Tensor | None
     taps: Tensor | None  # of CPP and TRITON: the weights (K*K, C/4, G) that predict kernels, and their biases (K*K, G)
     biases: Tensor | None
+    reduce: Tensor | None  # of CPP: the weights that predict hidden values, in panels, and their biases
+    reduce_biases: Tensor | None
 
     def __init__(self, dim: int, window: int, positions: int):
         super().__init__()
@@ -35,7 +37,7 @@ class InhomogeneousConv(Formulated):
         self.window, self.positions = window, positions
         self.conv1 = nn.Sequential(nn.Conv2d(dim, dim // 4, 1), nn.BatchNorm2d(dim // 4))
         self.conv2 = nn.Sequential(nn.Conv2d(dim // 4, GROUPS * window**2, 1))
-        for name in ("scale", "shift", "taps", "biases"):
+        for name in ("scale", "shift", "taps", "biases", "reduce", "reduce_biases"):
             self.register_buffer(name, None, persistent=False)
 
     @property
@@ -59,13 +61,15 @@ class InhomogeneousConv(Formulated):
         self.scale, self.shift = (scale, shift) if order is None else (scale[order], shift[order])
         self.conv1, self.conv2 = nn.Sequential(reduce, nn.Identity()), nn.Sequential(expand)
         if self.formulation in (CPP, TRITON):
-            self.pack(expand)
+            self.pack(reduce, expand)
         return order
 
-    def pack(self, expand: nn.Linear) -> None:
+    def pack(self, reduce: nn.Linear, expand: nn.Linear) -> None:
         """Lay the predictor's weights out for a kernel of our own, and build the one that is C++."""
         if self.formulation == CPP:
             build.library("inhomogeneous")
+            self.reduce, self.reduce_biases = linear.panels_of(reduce)
+            self.conv1 = nn.Sequential()
         self.taps = expand.weight.detach().unflatten(0, (-1, GROUPS)).transpose(1, 2).contiguous()
         self.biases = expand.bias.detach().unflatten(0, (-1, GROUPS))
         self.conv2 = nn.Sequential()
@@ -85,14 +89,13 @@ class InhomogeneousConv(Formulated):
         return order
 
     def forward(self, x: Tensor) -> Tensor:
-        x = channels_last(x)
+        x, operands = channels_last(x), (self.taps, self.biases, self.scale, self.shift)
+        if self.reduce is not None:
+            mixed = torch.ops.mixprof.inhomogeneous(x, self.reduce, self.reduce_biases, *operands, self.window)
+            return channels_first(mixed)
         hidden = pointwise(self.conv1[0], x, self.conv1[1])
         if self.taps is not None:
-            assert self.biases is not None
-            operands = (self.taps, self.biases, self.scale, self.shift)
-            if self.formulation == TRITON:
-                return channels_first(triton.inhomogeneous(x, hidden, *operands, True))
-            return channels_first(torch.ops.mixprof.inhomogeneous(x, hidden, *operands, self.window))
+            return channels_first(triton.inhomogeneous(x, hidden, *operands, True))
         hidden = F.relu(hidden)
         if self.scale is not None:
             x = x * self.scale
@@ -152,10 +155,6 @@ class InhomogeneousDepthwiseConv(DepthwiseConv):
     def formulation(self) -> str:
         """What the spatial layer currently runs."""
         return self.conv.formulation
-
-    def rectifies(self) -> bool:
-        """Whether the spatial layer ends with the ReLU."""
-        return self.lowering is not None and self.formulation == TRITON
 
     def fold_spatial(self, lowering: str) -> None:
         """Fold `bn` into the convolution and, where that reorders its channels, meet it with the 1x1s around."""

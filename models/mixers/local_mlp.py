@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from mixprof.models.aggregation import choose
+from mixprof.models.aggregation import Aggregating
 from mixprof.models.aggregation_backward import FORMULATIONS
-from mixprof.models.layers import Formulated, require_heads, require_map, require_odd
+from mixprof.models.formulations import CPP
+from mixprof.models.layers import require_heads, require_map, require_odd
 
 
-class LocalMlp(Formulated):
+class LocalMlp(Aggregating):
     """out[y, x, c] = sum_t weight[y, x, t, head(c)] value[neighbour t, c], zeros outside, K odd.
 
     (B, H, W, C) -> (B, H, W, C).
@@ -25,10 +26,12 @@ class LocalMlp(Formulated):
         self.weight = nn.Parameter(torch.randn(*resolution, window**2, heads) / window)
         self.proj = nn.Linear(dim, dim)
 
-    @property
-    def formulation(self) -> str:
-        """What it currently runs."""
-        return choose(self.override, self.lowering, training=self.training)
+    def specialize(self, lowering: str) -> None:
+        """Lay the weights out for the kernel of ours, heads first, where that is what runs."""
+        super().specialize(lowering)
+        if self.formulation == CPP:
+            laid_out = self.weight.detach().permute(3, 0, 1, 2).contiguous().permute(1, 2, 3, 0)
+            self.weight = nn.Parameter(laid_out, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from mixprof.models.aggregation import neighbours
 from mixprof.models.attention import attend, choose
+from mixprof.models.formulations import CPP
+from mixprof.models.kernels.cpu import build
+from mixprof.models.kernels.cpu import neighborhood_attention as cpp
 from mixprof.models.layers import Formulated, pad_to, require_heads, require_map, require_odd, round_up
 from mixprof.models.mixers.window_attention import to_windows
 
@@ -44,13 +47,19 @@ class NeighborhoodAttention(Formulated):
         return choose(self.override, self.lowering, self.qkv.weight.device, self.block**2)
 
     def specialize(self, lowering: str) -> None:
-        """Compute the bias once instead of at each call."""
+        """Compute the bias once instead of at each call, or build the kernel of ours, which takes it as it is."""
         self.lowering = lowering
+        if self.formulation == CPP:
+            build.library(cpp.NAME)
+            return
         self.bias = self.tiled_bias().detach()
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)
         qkv = self.qkv(x)
+        if self.lowering is not None and self.formulation == CPP:
+            mixed = torch.ops.mixprof.neighborhood_attention(qkv, self.relative_position_bias, self.window)
+            return self.proj(mixed)
         tiled = self.lowering is not None or self.formulation != "explicit"
         return self.proj(self.attend_tiles(qkv) if tiled else self.attend_neighbours(qkv))
 

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from mixprof.data.errors import UsageError
+from mixprof.data.histories import is_url
 from mixprof.plan import sweep_file
 from mixprof.plan.files import Given
 from mixprof.plan.given import parse, parse_shapes
@@ -119,6 +121,12 @@ def spelled(name: str) -> str:
 def read_files(arguments: argparse.Namespace) -> Given:
     shapes, fed = (getattr(arguments, name, None) or () for name in ("shape", "input"))
     return Given(parse_shapes(shapes), getattr(arguments, "inputs", None), parse(fed))
+
+
+def next_report(out: str | Path) -> str:
+    """The command that reports a run, as a shell takes it; the report of a URL is written here."""
+    report = "report" if is_url(str(out)) else f"{out}/report"
+    return f"next: mixprof report {shlex.quote(str(out))} --out {shlex.quote(report)}"
 
 
 def print_json(value: object) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mixprof.cli.command import Command
+from mixprof.cli.command import Command, next_report
 from mixprof.cli.runs import runs_of
 from mixprof.run.merging import merge
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         amiss = merge(runs, out)
     for message in amiss:
         print(f"mixprof: {message}", file=sys.stderr)
-    print(f"{out}\nnext: mixprof report {out} --out {out}/report")
+    print(f"{out}\n{next_report(out)}")
     return 4 if amiss and arguments.strict else 0
 
 

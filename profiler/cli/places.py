@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mixprof.cli.command import next_report
 from mixprof.data.errors import UsageError
 from mixprof.plan.place import Place
 from mixprof.plan.settings import AXES, MEASURE
@@ -55,7 +56,7 @@ def run_batch(arguments: argparse.Namespace, place: Place) -> int:
     if not Path(batch.out).exists():
         print(f"mixprof: not merged: the same command again goes on in {batch.shards}", file=sys.stderr)
         return 4
-    print(f"{batch.out}\nnext: mixprof report {batch.out} --out {batch.out}/report")
+    print(f"{batch.out}\n{next_report(batch.out)}")
     return 4 if amiss and arguments.strict else 0
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from mixprof import models
 from mixprof.cli.command import Command, add_axes, add_files, add_json, add_measure, print_json, read_sweep
+from mixprof.data.errors import UsageError
 from mixprof.plan import prediction
 from mixprof.plan.values import BYTES
 from mixprof.run import fitting, outlook
@@ -30,6 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.on is not None and arguments.devices is None:
         arguments.devices = "cuda:0"  # and with it the dtype that is usual there
     limit = None if arguments.fit is None else BYTES.parse(arguments.fit, "--fit")
+    if limit is not None and arguments.batches:
+        raise UsageError("got --batches with --fit, which looks for the largest one, expected one of them")
     sweep = read_sweep(arguments)
     with session(sweep.measure, models, sweep.given) as asked:
         planned, machine = planned_cases(sweep.groups, asked)

@@ -1,13 +1,14 @@
 """`mixprof sweep`: a run folder of records."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from mixprof import lowerings, models
-from mixprof.cli.command import Command, read_sweep
+from mixprof.cli.command import Command, next_report, read_sweep
 from mixprof.cli.places import add_place, read_place, run_batch
 from mixprof.cli.plan import add_sweep
 from mixprof.cli.watch import Interruptible
@@ -81,10 +82,10 @@ def _between_crossovers(folder: Path) -> list[Case]:
 def _print_outcome(folder: str, cases: int, statuses: list[str]) -> None:
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
     left = cases - len(statuses)
-    more = f", {left} not yet run: mixprof sweep … --out {folder} --resume" if left else ""
+    more = f", {left} not yet run: mixprof sweep … --out {shlex.quote(folder)} --resume" if left else ""
     print(f"{folder}: {counts or 'no case'}{more}")
     if not left:
-        print(f"next: mixprof report {folder} --out {'report' if is_url(folder) else f'{folder}/report'}")
+        print(next_report(folder))
 
 
 def _print_engines(records: list[Record]) -> None:

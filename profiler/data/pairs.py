@@ -39,6 +39,7 @@ class Paired:
     head: Case
     exact: Mapping[str, Difference] = field(default_factory=dict)  # metrics in which the sides differ
     uncounted: Failure | None = None  # the side whose metrics could not be counted
+    new_uncounted: Sequence[str] = ()  # operators of HEAD alone that no count knows: its MACs are a lower bound
     failure: Failure | None = None
     differences: list[float] = field(default_factory=list)  # log HEAD over BASE, one a round
     host_differences: list[float] = field(default_factory=list)  # of the time to enqueue; none on a CPU

@@ -83,11 +83,16 @@ def _checked(spec: Spec, say: Say) -> Spec:
     """The spec with BASE as a commit where it was merge-base. UsageError for one that compares nothing."""
     if not all(group.models for group in spec.groups) or not spec.groups:
         raise UsageError("got no model, expected --models; `mixprof models` lists them")
-    has_settings = bool(spec.base_set or spec.head_set)
+    for side in (spec.base, spec.head):
+        if not isinstance(side, str):
+            raise UsageError(f"got {side!r}, expected a revision, merge-base, python:PATH or '.'")
+    has_settings = dict(spec.base_set) != dict(spec.head_set)
     if spec.base == spec.head and not has_settings:
-        raise UsageError(f"got '{spec.base}' on both sides and no --base-set or --head-set, expected a difference")
-    if spec.budget_s is not None and not spec.budget_s > 0:
-        raise UsageError(f"--budget: got {spec.budget_s:g}, expected seconds above 0")
+        raise UsageError(
+            f"got '{spec.base}' on both sides and no other --base-set than --head-set, expected a difference"
+        )
+    if spec.budget_s is not None and not (isinstance(spec.budget_s, (int, float)) and spec.budget_s > 0):
+        raise UsageError(f"--budget: got {spec.budget_s}, expected seconds above 0")
     if spec.prepare and not any(is_revision(side) for side in (spec.base, spec.head)):
         raise UsageError("got --prepare and no revision, expected one: it is run in the work tree of a revision")
     _say_what_is_compared(spec, say)
@@ -168,6 +173,12 @@ class _Job:
         if not cases.entries and not cases.missing:
             reasons = [entry.reason for entry in base.values() if entry.reason]
             raise UsageError(f"BASE can run no case: {reasons[0] if reasons else 'the axes are empty'}")
+        alike = self.spec.base == self.spec.head and all(entry.base.case == entry.head.case for entry in cases.entries)
+        if alike and not cases.missing:
+            label = cases.entries[0].base.case.label()
+            raise UsageError(
+                f"got '{label}' on both sides, expected a --base-set or --head-set that makes a difference"
+            )
         compared = [*(entry.pair.case for entry in cases.entries), *(lost.case for lost in cases.missing)]
         self.judge.refuse([case.label() for case in compared])
         return cases

@@ -12,7 +12,7 @@ from mixprof.gate.causes import explain
 from mixprof.gate.rounds import Entry
 from mixprof.gate.sides import Side
 from mixprof.plan import sources
-from mixprof.plan.axes import Planned, expand, refuse_mixture
+from mixprof.plan.axes import Planned, expand, plan_case, refuse_mixture
 from mixprof.plan.settings import Axes, parse_axis
 from mixprof.run.session import Session
 
@@ -61,7 +61,7 @@ def of_side(
             continue
         for entry in entries:
             case = replace(entry.case, **side.overrides)  # type: ignore[arg-type]
-            planned[entry.case] = Planned(case, source, entry.reason, entry.layout_is_default)
+            planned[entry.case] = plan_case(case, source, layout_is_default=entry.layout_is_default)
     return planned
 
 
@@ -123,5 +123,7 @@ def count(entry: Entry, both: tuple[Side, Side], base: Session, head: Session) -
             reason = f"{name} cannot be counted: {explain(side, str(counted.reason))}"
             entry.pair.uncounted = Failure(name, counted.status, reason)
             return
+    known, unknown = (set(counted.uncounted_ops or ()) for counted in counts)
+    entry.pair.new_uncounted = sorted(unknown - known)
     pairs = {name: (getattr(counts[0], name), getattr(counts[1], name)) for name in EXACT}
     entry.pair.exact = {name: (a, b) for name, (a, b) in pairs.items() if a is not None and b is not None and a != b}

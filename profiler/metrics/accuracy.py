@@ -123,11 +123,6 @@ def _sqnr_db(output: Tensor, expected: Tensor) -> float | None:
     return 10 * math.log10(signal / noise) if signal and noise else None
 
 
-def relative_error(output: Tensor, expected: Tensor) -> float:
-    """max|y - r| / max|r| over the first and the last image; infinite where y is not finite or shaped otherwise."""
-    return worst_error([output], [expected], of_ends=output.shape[0] > 1)
-
-
 def _error(output: Tensor, expected: Tensor) -> float:
     if output.shape != expected.shape or not bool(torch.isfinite(output).all()):
         return float("inf")

@@ -16,6 +16,7 @@ from mixprof.data.errors import Unsupported
 from mixprof.metrics import flops
 from mixprof.metrics.flops import Counts, tensors_of
 from mixprof.metrics.traffic import BACKWARD, Operator
+from mixprof.models import training
 
 # Values that an update reads and writes for each parameter: itself and its state twice, its gradient once.
 UPDATE_VALUES = {"adamw": 7, "sgd": 5}
@@ -47,9 +48,14 @@ def count(
 
 
 def prepare(module: nn.Module, trained: Collection[str] | None = None) -> nn.Module:
-    """A module in training mode. trained: the names of the parameters that take a gradient; None: all."""
-    for name, parameter in module.train().named_parameters():
-        parameter.requires_grad_(parameter.is_floating_point() and (trained is None or name in trained))
+    """A module in training mode. trained: the names of the parameters that take a gradient; None: all.
+
+    Unsupported for one without such parameters.
+    """
+    try:
+        training.requires(module.train(), trained)
+    except ValueError as error:
+        raise Unsupported(str(error)) from error
     return module
 
 
@@ -57,7 +63,7 @@ def backward(made: object) -> None:
     """Run the backward of all that requires a gradient in a forward's outputs, from gradients that nothing computes."""
     outputs = [tensor for tensor in tensors_of(made) if tensor.requires_grad]
     if not outputs:
-        raise Unsupported("no output of its forward requires a gradient: a module without parameters cannot be trained")
+        raise Unsupported(training.NO_LOSS)
     with _disable_current_modes():
         gradients = [torch.empty_like(output, device=output.device) for output in outputs]
     torch.autograd.backward(outputs, gradients)
@@ -74,6 +80,6 @@ def _with_update(both: Counts, within: nn.Module, update_bytes: int) -> Counts:
     updates = [
         Operator(UPDATE, name, 0, (update_bytes * each.numel(),))
         for name, each in within.named_parameters()
-        if each.requires_grad
+        if each.grad is not None  # what no output depends on is not updated
     ]
     return replace(both, operators=(*both.operators, *updates))

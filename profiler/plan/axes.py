@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixprof import lowerings
-from mixprof.data.case import STEP, Case, is_simulated
+from mixprof.data.case import QUANTIZED, STEP, Case, is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.lowerings import steps
 from mixprof.models.formulations import why_not
@@ -112,6 +112,9 @@ def _why_impossible(case: Case, source: Source) -> str | None:
     entry, options = lowerings.parse(case.lowering)
     if reason := steps.why_not(case.step, case.dtype, case.lowering, options, trains=entry.trains):
         return reason
+    if case.dtype in QUANTIZED and case.dtype not in entry.quantizes:
+        able = [name for name, other in lowerings.LOWERINGS.items() if case.dtype in other.quantizes]
+        return f"lowering '{case.lowering}': runs no {case.dtype}: use --lowerings {' or '.join(able)}"
     if source.artifact is not None:
         return files.why_impossible(source.artifact, case)
     if source.inputs:

@@ -8,7 +8,7 @@ from mixprof.data.case import STEP
 from mixprof.data.errors import UsageError
 from mixprof.plan.axes import expand
 from mixprof.plan.files import Given
-from mixprof.plan.settings import AXES, Axes, Measure
+from mixprof.plan.settings import AXES, Axes, Measure, parse_axis
 from mixprof.plan.sources import Registry
 from mixprof.run.session import refuse_unused, session
 from mixprof.symbolic.derive import Formulas
@@ -47,7 +47,7 @@ def axes_of(model: str, single: dict[str, object], where: str) -> Axes:
             )
         if value is not None:
             parsed[axis] = (AXES[axis].kind.parse(values[0], where.format(name)),)
-    return Axes(models=(model,), devices=("cpu",), **parsed)
+    return Axes(models=parse_axis("models", [model], where.format("model")), devices=("cpu",), **parsed)
 
 
 def count(axes: Axes, registry: Registry, given: Given, *, tree: bool = False, step: str = STEP) -> tuple[str, Counted]:

@@ -13,7 +13,7 @@ GIBIBYTE = 1 << 30
 
 @dataclass(frozen=True)
 class Fit:
-    """A case at the largest batch that fits, or the reason why none does."""
+    """A case at the largest batch that fits; the reason why none does, or why a larger one may."""
 
     case: Case
     batch: int | None
@@ -71,7 +71,8 @@ def _fit(case: Case, entry: Planned, limit: int, count: Count) -> Fit:
 
     batch = largest(peak, limit)
     if batch:
-        return Fit(replace(case, batch=batch), batch, peaks[batch])
+        more = f"no more than {MOST:,} are looked for" if batch == MOST else None
+        return Fit(replace(case, batch=batch), batch, peaks[batch], more)
     least = min((size for size in peaks.values() if size is not None), default=None)
     words = None if least is None else f"needs {least:,} bytes at the least"
     return Fit(case, None, reason=words or reasons[0] or "its memory cannot be predicted")
@@ -84,5 +85,6 @@ def as_text(fits: Sequence[Fit], limit: int) -> str:
         if one.batch is None or one.predicted_memory_bytes is None:
             lines.append(f"{one.case.label():72} none: {one.reason}")
         else:
-            lines.append(f"{one.case.label():72} {one.batch:>8} {one.predicted_memory_bytes / GIBIBYTE:>9.3f} GiB")
+            size = f"{one.predicted_memory_bytes / GIBIBYTE:>9.3f} GiB"
+            lines.append(f"{one.case.label():72} {one.batch:>8} {size}{'  ' + one.reason if one.reason else ''}")
     return "\n".join(lines)

@@ -114,7 +114,7 @@ def _module(
     subject = replace(subject, differentiates=reference.differentiates, right=reference.right)
     if may_fall_back and lowered.device is None and "layout" not in lowered.proof and _reads_strides(subject, source):
         lowered = layouts.contiguous(
-            case, bound, tuple(reference.inputs), target, "its outputs are right in contiguous alone"
+            case, bound, tuple(reference.inputs), target, "its outputs are wrong in channels_last"
         )
         subject = replace(subject, lowered=lowered)
     noted = {**choices.proof(), **({} if reference.note is None else {"reference": reference.note})}

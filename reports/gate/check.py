@@ -14,7 +14,7 @@ from mixprof.reports.gate import history
 from mixprof.reports.gate.baseline import Baseline
 from mixprof.reports.gate.comparable import compare
 from mixprof.reports.gate.history import LEAST_RUNS, Level
-from mixprof.reports.gate.outcome import Judged, Outcome, exact_words
+from mixprof.reports.gate.outcome import Judged, Outcome, exact_words, not_counted
 from mixprof.reports.gate.stored import COMPARES, COUNTED, MACHINE_FAULTS, Kept, Stored
 from mixprof.reports.gate.thresholds import Thresholds
 from mixprof.reports.gate.verdicts import Verdict
@@ -47,8 +47,8 @@ def check(
     verdicts = _verdicts(timed, head, thresholds)
     asked = {key: kept for key, kept in expected.items() if not key.time or (not exact_only and _speaks(head, key))}
     cases = [_of_case(kept, head.cases.get(key), base, verdicts, exact_only) for key, kept in asked.items()]
-    judged = [timed[key] for key in verdicts]
-    detectable = statistics.median(map(history.detectable, judged)) if judged else None
+    least = [history.detectable(timed[key], thresholds.of(key.case.label())) for key in verdicts]
+    detectable = statistics.median(least) if least else None
     return Outcome("check", base.name, name, cases, detectable=detectable, notes=[*notes, *_confirm(cases, under_test)])
 
 
@@ -136,6 +136,8 @@ def _unknown(before: Kept, now: Kept) -> str | None:
     """Why counts alone cannot judge a case, if they cannot."""
     if lost := [name for name in COUNTED if name in before.exact and name not in now.exact]:
         return f"the run has no {' and no '.join(lost)} to compare: it could not be counted"
+    if new := sorted(set(now.uncounted) - set(before.uncounted)) if differing(before, now) else []:
+        return f"{exact_words(differing(before, now))}; {not_counted(new)}"
     return None if set(before.exact) & set(now.exact) else "no count of it is known on both sides"
 
 

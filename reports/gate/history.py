@@ -95,10 +95,10 @@ def creeps(level: Level, z: float) -> bool:
     return accumulate(level.cusum, z) > ALARM
 
 
-def detectable(level: Level, power: float = 0.8) -> float:
+def detectable(level: Level, threshold: float = THRESHOLD, power: float = 0.8) -> float:
     """The relative slow-down of one run that is found with this power: (t(1 - a) + t(power)) s."""
     t = float(t_quantile(level.runs - 1, 1 - RATE) + t_quantile(level.runs - 1, power))
-    return max(THRESHOLD, math.expm1(t * _deviation(level, 0.0)))
+    return max(threshold, math.expm1(t * _deviation(level, 0.0)))
 
 
 def changes(values: Sequence[float], least: int = LEAST_RUNS) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 from mixprof.data.case import STEP, Case
 from mixprof.data.pairs import Difference, Measured, Paired, Timed
 from mixprof.reports.gate import times, verdicts
-from mixprof.reports.gate.outcome import Judged, Outcome, Policy, counted, exact_words
+from mixprof.reports.gate.outcome import Judged, Outcome, Policy, counted, exact_words, not_counted
 from mixprof.reports.gate.policy import refuse_unused_patterns, waived
 from mixprof.reports.gate.verdicts import LOOKS, MORE_LOOKS, Verdict
 
@@ -72,7 +72,6 @@ class Judge:
 
     def _whole(self, measured: Measured, cases: list[Judged]) -> Outcome:
         several = [pair for pair in measured.cases if len(pair.differences) >= LOOKS[0]]
-        deviations = [statistics.stdev(pair.differences) for pair in several]
         passing = waived(self.policy, datetime.date.today())  # accepted: not to fail many
         rounds = {pair.case: pair for pair in measured.cases if pair.differences and pair.case.label() not in passing}
         canary = measured.canary
@@ -82,15 +81,19 @@ class Judge:
             grid=self._many("all cases", list(rounds.values())) if len(rounds) > 1 else None,
             canary=Judged.of(CANARY, verdicts.judge({CANARY: canary})[CANARY]) if len(canary) >= 2 else None,
             spent_s=measured.spent_s,
-            detectable=verdicts.smallest_detectable(
-                statistics.median(deviations), min(len(pair.differences) for pair in several)
-            )
-            if several
-            else None,
+            detectable=self._detectable(several),
             notes=(*measured.notes, *_other_formulations(measured.cases)),
             testbed_key=measured.testbed_key,
             canary_differences=canary,
         )  # fmt: skip
+
+    def _detectable(self, pairs: Sequence[Paired]) -> float | None:
+        """Return the slow-down that would have been found in the median case; None without cases."""
+        if not pairs:
+            return None
+        deviation = statistics.median(statistics.stdev(pair.differences) for pair in pairs)
+        threshold = statistics.median(self._threshold(pair.case) for pair in pairs)
+        return verdicts.smallest_detectable(deviation, min(len(pair.differences) for pair in pairs), threshold)
 
     def _judged(self, pair: Paired, key: Timed, verdict: Verdict | None, measured: Measured) -> Judged:
         """Judge one time of a case. Counts and limits go with the latency."""
@@ -135,13 +138,17 @@ class Judge:
 
 
 def _by_counts(pair: Paired) -> Judged:
-    """Judge by counts: more is a regression, less an improvement; one of each is a regression."""
+    """Judge by counts: more is a regression, less an improvement; one of each is a regression.
+
+    What HEAD has and nobody can count may be more or less: without a regression elsewhere it is inconclusive.
+    """
     if pair.uncounted is not None:
         word = "missing" if pair.uncounted.side == "head" else "incomparable"
         return Judged.of_case(pair.case, word, base=pair.base, reason=pair.uncounted.reason)
     worse = [name for name, (base, head) in pair.exact.items() if head > base]
     word = "regressed" if worse else "improved" if pair.exact else "same"
-    reason = exact_words(pair.exact) or None
+    word = "inconclusive" if pair.new_uncounted and not worse else word
+    reason = "; ".join(filter(None, [exact_words(pair.exact), not_counted(pair.new_uncounted)])) or None
     return Judged.of_case(pair.case, word, base=pair.base, reason=reason, exact=pair.exact)
 
 

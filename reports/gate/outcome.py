@@ -147,3 +147,8 @@ def exact_words(exact: Mapping[str, Difference]) -> str:
         f"{name} {base:,} -> {head:,}" + (f" ({head / base - 1:+.1%})" if base else "")
         for name, (base, head) in exact.items()
     )
+
+
+def not_counted(operators: Sequence[str]) -> str:
+    """Operators that BASE is not known to have, for which HEAD's MACs leave nothing; "" without."""
+    return f"MACs leave out what is not counted: {', '.join(operators)}" if operators else ""

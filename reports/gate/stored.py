@@ -46,10 +46,11 @@ class Kept:
     log_ratio: float | None = None  # log(T / T_anchor_v1), the mean over launches
     spread: float | None = None  # its standard deviation from launch to launch
     launches: int = 0
+    uncounted: tuple[str, ...] = ()  # operators that no count knows; not stored
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, the case's time only where that is not the latency."""
-        fields = {name: value for name, value in asdict(self).items() if name != "timed"}
+        fields = {name: value for name, value in asdict(self).items() if name not in ("timed", "uncounted")}
         return {**fields, "case": self.timed.case.to_json(), **({"time": self.timed.time} if self.timed.time else {})}
 
     @property
@@ -171,7 +172,8 @@ def _kept(record: Record, ratio: tuple[float | None, float | None]) -> Kept:
     exact = {name: value for name, value in sources.items() if value is not None}
     value, error = ratio
     spread = None if error is None else error * math.sqrt(len(record.launches))
-    return Kept(Timed(record.case), record.status, record.reason, exact, value, spread, len(record.launches))
+    uncounted = tuple(record.uncounted_ops or ())
+    return Kept(Timed(record.case), record.status, record.reason, exact, value, spread, len(record.launches), uncounted)
 
 
 def _setting(case: Case) -> tuple[str, str, str]:

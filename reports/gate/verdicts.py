@@ -121,7 +121,7 @@ def rounds_to_decide(verdict: Verdict, deviation: float, threshold: float = THRE
     return None
 
 
-def smallest_detectable(deviation: float, rounds: int, power: float = 0.8) -> float:
+def smallest_detectable(deviation: float, rounds: int, threshold: float = THRESHOLD, power: float = 0.8) -> float:
     """The relative slow-down that is found with this power after so many rounds: (t(1 - a) + t(power)) s / sqrt(K)."""
     t = float(t_quantile(rounds - 1, 1 - RATE) + t_quantile(rounds - 1, power))
-    return max(THRESHOLD, math.expm1(t * deviation / math.sqrt(rounds)))
+    return max(threshold, math.expm1(t * deviation / math.sqrt(rounds)))

@@ -3,15 +3,17 @@
     python scripts/proofs/bench_mixers.py [--minutes 8] [--lowerings eager,compile] [--models swin_t,dwnet_t]
     python scripts/proofs/bench_mixers.py --roofs
 
-Prints Markdown. Each row: time and peak memory above the weights, ours / plain, and how near ours is to its floor (the
-longer of arithmetic and least bytes at this machine's peaks). A lowering whose share of the minutes ends is stopped,
-and its cases without a record are named. Exit code 1 when a target is missed, 2 when outputs disagree. `--roofs`: the
-default sweep's mixers at 28 and 56 in the usual formulations and in those that the choice by measurement finds.
+Prints Markdown, a row for every model in every lowering: time and peak memory above the weights, ours / plain, how near
+ours is to its floor (the longer of arithmetic and least bytes at this machine's peaks), and ours / ours in eager where
+eager ran before. The default sweep's mixers come first, then two networks. A lowering is stopped when its share of the
+minutes ends, and its other rows say so; what raced by then is kept: another run gets further. Exit code 1 when a target
+is missed, 3 when none is and rows were not measured, 2 when outputs disagree. `--roofs`: the default sweep's
+mixers at 28 and 56 in the usual formulations and in those that the choice by measurement finds.
 
 One short launch a case (`--launches 3` for more), mixers at the first stage of a 224x224 network (56x56x96, window 7),
 float32, batch 1. The allocator keeps its memory, as in workers (`--allocator system`: as in a user's own script; plain
-formulations then pay page faults for what they unfold). A mixer that plain_formulations.py does not write out is
-compared with its own published formulation. In compile ours are the C++ kernels, unless `--raced`.
+formulations then pay page faults for what they unfold). In compile ours are the C++ kernels where there are such for
+positions and Linears both, unless `--raced`.
 """
 
 import argparse
@@ -36,9 +38,12 @@ from mixprof.reports.answers.ratios import Pair, ratios
 from mixprof.reports.text.markdown import of_floor, table
 
 WINDOW, TOLERANCE = 7, 1e-4
+NOT_MEASURED = "not measured"
 NETWORKS = ("swin_t", "dwnet_t", "dynamic_dwnet_t", "i_dynamic_dwnet_t")
 MINUTES = {"eager": 3.0, "onnxruntime": 1.0, "openvino": 1.0, "compile": 2.0, "aot": 1.0}  # shares of all
-SLOW = ("compile", "aot")  # a compiler builds every rival: the mixers of the default sweep and two networks
+# Models of one sweep: when the minutes end, the pairs of a sweep that are not whole are lost.
+TOGETHER = {"eager": 11, "aot": 2}
+USUALLY_TOGETHER, LEAST_S = 4, 15.0  # and the seconds under which none is begun
 TIME_TARGETS = {"swin_t": 0.7, "dwnet_t": 0.7, "inhomogeneous_depthwise_conv": 0.05}  # in eager; elsewhere 1
 FLOOR_TARGETS = {"inhomogeneous_depthwise_conv": 1 / 1.5}  # share of the latency, in eager
 PLAIN = "plain_formulations:"
@@ -46,17 +51,21 @@ COLUMNS = (
     *("model", "lowering", "formulation", "ours ms", "plain ms", "time ratio", "95 %", "of floor", "over eager"),
     *("memory ratio", "verdict"),
 )
-PINNED = {"compile": ":formulation=cpp+cpp"}  # unless --raced: a race there compiles up to nine rivals a part
+PINNED = {"compile": "cpp+cpp"}  # unless --raced: a race there compiles up to nine rivals a part
 STOP_S = 20.0  # for a sweep to end after it was asked to
 
 
-def plain_of(name: str) -> str | None:
-    """The model that `name` is compared with; None where there is no other formulation."""
-    for pinned in PINNED.values():
-        name = name.removesuffix(pinned)
-    if name.split(":")[0] in plain_formulations.MODELS:
-        return PLAIN + name
-    return f"{name}:formulation=plain" if models.MODELS[name].formulations else None
+def plain_of(name: str) -> str:
+    """The model that `name` is compared with."""
+    return PLAIN + name.split(":formulation=")[0]
+
+
+def ours(name: str, lowering: str, options: argparse.Namespace) -> str:
+    """What is measured of a model of ours in a lowering."""
+    entry = models.MODELS[name]
+    pinned = "" if options.raced else PINNED.get(lowering, "")
+    offered = models.MODELS[entry.mixer or name].formulations
+    return f"{name}:formulation={pinned}" if pinned in offered else name
 
 
 @torch.no_grad()
@@ -69,20 +78,15 @@ def disagreement(name: str) -> float:
     accuracy.initialize(plain, (x,), 0)
     ours = models.build(name, resolution=resolution, window=WINDOW)
     models.load_published(ours, plain.state_dict())
-    return accuracy.relative_error(models.specialize(ours, "eager")(x), plain(x).double())
+    return accuracy.worst_error([models.specialize(ours, "eager")(x)], [plain(x).double()])
 
 
 def groups(names: list[str], lowering: str) -> Iterator[str]:
     """The tables of a sweep file: ours in channels_last, the written-out ones contiguous where that is a choice."""
     for kind, side in (("network", 224), ("mixer", 56)):
-        ours = [name for name in names if models.kind(name) == kind]
-        rivals = [rival for name in ours if (rival := plain_of(name))]
-        for asked in (
-            [*ours, *(r for r in rivals if not r.startswith(PLAIN))],
-            [r for r in rivals if r.startswith(PLAIN)],
-        ):
-            contiguous = bool(asked) and asked[0].startswith(PLAIN) and lowering in ("eager", "compile", "aot")
-            layout = "layouts = ['contiguous']\n" if contiguous else ""
+        own = [name for name in names if models.kind(name) == kind]
+        contiguous = "layouts = ['contiguous']\n" if lowering in ("eager", "compile", "aot") else ""
+        for asked, layout in ((own, ""), ([plain_of(name) for name in own], contiguous)):
             if asked:
                 yield f"[[group]]\nmodels = {asked}\nresolutions = [{side}]\nlowerings = ['{lowering}']\n{layout}"
 
@@ -99,30 +103,43 @@ def sweep(text: str, run: Path, options: argparse.Namespace, most_s: float, *mor
         process.wait(most_s)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
-        process.wait(STOP_S)
-    frame = reports.load(run).assign(layout="")  # each side in its own
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:  # in the midst of a build
+            process.kill()
+            process.wait()
+    if not (run / "records.jsonl").exists():
+        return pd.DataFrame()
+    frame = reports.load(run).assign(layout="", run="")  # each side in its own layout; all sweeps of a lowering as one
     # A mixer without a window, too: its rival is asked with it.
     return frame.assign(window=frame["window"].fillna(WINDOW))
 
 
-def row(name: str, frame: pd.DataFrame, eager: pd.Series | None) -> tuple[dict[str, str], bool]:
-    """A line of the table for one lowering, and whether its targets are met. eager: our record in eager."""
-    lowering, compared = str(frame["lowering"].iloc[0]), ratios(frame, Pair(name, plain_of(name) or "", ""))
-    ours, plain = (frame[frame["model"] == model] for model in (name, plain_of(name)))
-    if compared.empty or compared["status"].iloc[0] != "ok":
-        status = "no record" if compared.empty else str(compared["status"].iloc[0])
-        why = "; ".join(str(reason) for side in (ours, plain) for reason in side["reason"].dropna())
-        return {
-            **dict.fromkeys(COLUMNS, ""),
-            "model": name,
-            "lowering": lowering,
-            "verdict": f"{status} {why}".strip(),
-        }, False
-    both, mine, other = compared.iloc[0], ours.iloc[0], plain.iloc[0]
-    missed = list(_missed(name, lowering, both, mine, eager))
+def in_turn(names: list[str], lowering: str, folder: Path, options: argparse.Namespace, end: float) -> pd.DataFrame:
+    """The records of a few models after the other, those begun before the time `end`. Empty where there are none."""
+    frames, together = [pd.DataFrame()], TOGETHER.get(lowering, USUALLY_TOGETHER)
+    for start in range(0, len(names), together):
+        left = end - time.monotonic()
+        if left >= LEAST_S:
+            text = "\n".join(groups(names[start : start + together], lowering))
+            frames.append(sweep(text, folder / f"{lowering}-{start}", options, left))
+    frame = pd.concat([each for each in frames if not each.empty] or frames, ignore_index=True)
+    return frame if frame.empty else frame[frame["lowering"] == lowering]
+
+
+def row(name: str, lowering: str, frame: pd.DataFrame, eager: pd.Series | None) -> dict[str, str]:
+    """A line of the table. eager: our record in eager."""
+    line = {**dict.fromkeys(COLUMNS, ""), "model": name, "lowering": lowering}
+    sides = [frame[frame["model"] == model] if len(frame) else frame for model in (name, plain_of(name))]
+    if any(side.empty for side in sides):
+        return {**line, "verdict": NOT_MEASURED}
+    compared = ratios(frame, Pair(name, plain_of(name), ""))
+    if (status := str(compared["status"].iloc[0])) != "ok":
+        why = "; ".join(str(reason) for side in sides for reason in side["reason"].dropna())
+        return {**line, "verdict": f"{NOT_MEASURED}: {status} {why}".strip()}
+    both, mine, other = compared.iloc[0], sides[0].iloc[0], sides[1].iloc[0]
     return {
-        "model": name,
-        "lowering": lowering,
+        **line,
         "formulation": str(mine["formulation"]),
         "ours ms": f"{mine['latency_ms']:.2f}",
         "plain ms": f"{other['latency_ms']:.2f}",
@@ -130,9 +147,11 @@ def row(name: str, frame: pd.DataFrame, eager: pd.Series | None) -> tuple[dict[s
         "95 %": "[{ratio_low:.3f}, {ratio_high:.3f}]".format(**both) if both["interval"] else "none",
         "of floor": of_floor(mine["attainable_share"]),
         "over eager": "" if eager is None else f"{mine['latency_ms'] / eager['latency_ms']:.2f}",
-        "memory ratio": f"{mine['allocator_peak_bytes'] / other['allocator_peak_bytes']:.3f}",
-        "verdict": "; ".join(missed) or "pass",
-    }, not missed
+        "memory ratio": ""
+        if pd.isna(peak := mine["allocator_peak_bytes"] / other["allocator_peak_bytes"])
+        else f"{peak:.3f}",
+        "verdict": "; ".join(_missed(name, lowering, both, mine, eager)) or "pass",
+    }
 
 
 def _missed(name: str, lowering: str, both: pd.Series, mine: pd.Series, eager: pd.Series | None) -> Iterator[str]:
@@ -144,42 +163,32 @@ def _missed(name: str, lowering: str, both: pd.Series, mine: pd.Series, eager: p
     floor = FLOOR_TARGETS.get(name) if lowering == "eager" else None
     if floor is not None and mine["attainable_share"] < floor:
         yield f"MISSED: at least {floor:.0%} of floor"
-    if eager is not None and mine["latency_low_ms"] > eager["latency_high_ms"]:
-        yield "slower than eager"
+    if lowering == "compile" and eager is not None and mine["latency_low_ms"] > eager["latency_high_ms"]:
+        yield f"MISSED: slower than eager ({eager['formulation']})"
 
 
-def compare(options: argparse.Namespace, names: list[str], folder: Path) -> int:
-    """Print the table of ours against plain; 1 if a target was missed."""
-    end, eager = time.monotonic() + 60 * options.minutes, dict[str, pd.Series]()
-    lines: list[tuple[dict[str, str], bool]] = []
+def compare(options: argparse.Namespace, names: list[str], folder: Path, end: float) -> int:
+    """Print the table of ours against plain; the exit code. end: when the minutes end."""
+    eager: dict[str, pd.Series] = {}
+    lines: list[dict[str, str]] = []
     chosen = options.lowerings.split(",")
     for place, lowering in enumerate(chosen):
-        some = [
-            n for n in names if lowering not in SLOW or options.models or n in _default_mixers() or n in NETWORKS[:2]
-        ]
-        pinned = "" if options.raced else PINNED.get(lowering, "")
-        some = [name + pinned for name in some]
         left = {one: MINUTES.get(one, 1.0) for one in chosen[place:]}
         share = (end - time.monotonic()) * left[lowering] / sum(left.values())
-        frame = sweep("\n".join(groups(some, lowering)), folder / lowering, options, share)
-        of_models = frame[frame["lowering"] == lowering]
-        if of_models.empty:
-            lines.append(
-                ({**dict.fromkeys(COLUMNS, ""), "lowering": lowering, "verdict": "no record in its time"}, False)
-            )
-            continue
-        lines += [
-            row(name, of_models, eager.get(name.removesuffix(pinned)) if lowering == "compile" else None)
-            for name in some
-            if plain_of(name)
-        ]
-        if lowering == "eager":
-            ok = of_models[of_models["status"] == "ok"].set_index("model", drop=False)
+        measured = {name: ours(name, lowering, options) for name in names}
+        frame = in_turn([*measured.values()], lowering, folder, options, time.monotonic() + share)
+        lines += [row(own, lowering, frame, eager.get(name)) for name, own in measured.items()]
+        if lowering == "eager" and len(frame):
+            ok = frame[frame["status"] == "ok"].set_index("model", drop=False)
             eager = {name: ok.loc[name] for name in names if name in ok.index}
-    print(table(line for line, _ in lines))
-    missed = [f"{line['model']} ({line['lowering']})" for line, met in lines if not met]
-    print(f"\n{'missed: ' + ', '.join(missed) if missed else 'all targets met'}")
-    return 1 if missed else 0
+    print(table(iter(lines)))
+    missed, absent = ([_of(line) for line in lines if word in line["verdict"]] for word in ("MISSED", NOT_MEASURED))
+    print(f"\n{len(lines)} rows; not measured: {', '.join(absent) or 'none'}; missed: {', '.join(missed) or 'none'}")
+    return 1 if missed else 3 if absent else 0
+
+
+def _of(line: dict[str, str]) -> str:
+    return f"{line['model']} ({line['lowering']})"
 
 
 def _default_mixers() -> list[str]:
@@ -215,7 +224,8 @@ def _roof(line: pd.Series) -> dict[str, str]:
 
 
 def main() -> int:
-    known = [name for name, entry in models.MODELS.items() if entry.kind == "mixer" or name in NETWORKS]
+    mixers = [name for name, entry in models.MODELS.items() if entry.kind == "mixer"]
+    known = [*dict.fromkeys((*_default_mixers(), *NETWORKS[:2], *mixers, *NETWORKS))]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="for all sweeps together (default: %(default)s)")
     parser.add_argument("--lowerings", default=",".join(MINUTES), help="default: %(default)s")
@@ -226,16 +236,17 @@ def main() -> int:
     parser.add_argument("--raced", action="store_true", help="the choice by measurement in compile, too: takes long")
     parser.add_argument("--roofs", action="store_true", help="the default sweep's mixers under their roofs")
     options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     names = options.models.split(",") if options.models else known
     with tempfile.TemporaryDirectory(prefix="mixprof-bench-") as folder:
         if options.roofs:
             return roofs(options, Path(folder))
         for name in names:
-            if name in plain_formulations.MODELS and not (error := disagreement(name)) <= TOLERANCE:
+            if not (error := disagreement(name)) <= TOLERANCE:
                 print(f"{name}: outputs differ by {error:.1e}, expected at most {TOLERANCE:.0e}", file=sys.stderr)
                 return 2
-        return compare(options, names, Path(folder))
+        return compare(options, names, Path(folder), end)
 
 
 if __name__ == "__main__":

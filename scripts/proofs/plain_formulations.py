@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import plain_newer
 from mixprof import models
 
 Mixer = Callable[..., nn.Module]  # (dim, resolution, window, heads, stage, shifted)
@@ -257,6 +258,7 @@ MIXERS: dict[str, Mixer] = {
     "inhomogeneous_depthwise_conv": PlainInhomogeneousDepthwise,
     "local_mlp": PlainLocalMlp,
     "spatial_mlp": PlainSpatialMlp,
+    **plain_newer.MIXERS,
 }
 
 

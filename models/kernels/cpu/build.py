@@ -29,10 +29,14 @@ def call(name: str, shape: Sequence[int], operands: Sequence[Tensor], out: Tenso
     """Run the kernel `name`, from operands of the dtype of `out` into that dense tensor. ValueError for a dtype."""
     if out.dtype not in DTYPES:
         raise ValueError(f"got {out.dtype} for the kernel {name!r}, expected {', '.join(map(str, DTYPES))}")
-    dense = [part.to(out.dtype).contiguous() for part in operands]  # kept until the kernel is done
+    dense = [part if _is_dense(part, out.dtype) else part.to(out.dtype).contiguous() for part in operands]
     pointers = (ctypes.c_void_p * len(dense))(*(part.data_ptr() for part in dense))
     entry = getattr(library(name), f"{name}_{DTYPES[out.dtype]}")
     entry((ctypes.c_int64 * len(shape))(*shape), pointers, ctypes.c_void_p(out.data_ptr()))
+
+
+def _is_dense(part: Tensor, dtype: torch.dtype) -> bool:
+    return part.dtype == dtype and part.is_contiguous()
 
 
 @cache

@@ -35,8 +35,7 @@ void block(const Shape &s, const Operands<T> &at, int64_t image, int64_t y, int6
           if (first + p >= 0 && first + p < s.width) sums[p] += tap * load(from + p * s.channels);
     }
   for (int64_t p = 0; p < count; p++)
-    store(at.out + ((image * s.height + y) * s.width + left + p) * s.channels + c,
-          sums[p] < 0 ? Vector<T>{} : sums[p]);  // not a number stays one
+    store(at.out + ((image * s.height + y) * s.width + left + p) * s.channels + c, relu(sums[p]));
 }
 
 template <class T>

@@ -1,4 +1,4 @@
-// Kernels predicted per position and applied there, in one pass: those of POSITIONS positions and one row of taps exist
+// Kernels predicted per position and applied there with a ReLU behind, in one pass: those of POSITIONS positions and one row of taps exist
 // at a time, in the first cache. Channels come as (C/G, group): a vector holds one channel of several groups, and meets
 // their predicted weights without a shuffle.
 #include "product.h"
@@ -12,11 +12,11 @@ struct Shape {
   int64_t batch, height, width, channels, hidden, window;
 };
 
-// All dense: x and out (B, H, W, C); hidden (B, H, W, J), before its ReLU; weight (K * K, J, G); bias (K * K, G); scale
-// and shift (C).
+// All dense: x and out (B, H, W, C); reduce (J / PANEL rounded up, C, PANEL) and its bias, which predict J hidden values
+// ahead of a ReLU; weight (K * K, J, G); bias (K * K, G); scale and shift (C).
 template <class T>
 struct Operands {
-  const T *x, *hidden, *weight, *bias, *scale, *shift;
+  const T *x, *reduce, *reduce_bias, *weight, *bias, *scale, *shift;
   T *out;
 };
 
@@ -27,62 +27,82 @@ class Block {
   const Shape &shape;
   const Operands<T> &at;
   Product<T> predicted[MOST_TAPS];
-  std::vector<Sum<T>> hidden, sums;  // (POSITIONS, J), (POSITIONS, C)
-  int64_t image[POSITIONS], row[POSITIONS], column[POSITIONS];
+  std::vector<Sum<T>> rows, hidden;  // (POSITIONS, C), (POSITIONS, panels * PANEL)
+  std::vector<Vector<T>> sums;       // (POSITIONS, C / LANES)
+  int64_t place[POSITIONS], row[POSITIONS], column[POSITIONS];
 
-  void place(int64_t first, int64_t positions) {
+  void go_to(int64_t first, int64_t positions) {
     for (int64_t p = 0; p < POSITIONS; p++) {
       int64_t flat = std::min(first + p, positions - 1);  // the last block does the last position several times
-      column[p] = flat % shape.width, row[p] = flat / shape.width % shape.height;
-      image[p] = flat / (shape.width * shape.height);
-      for (int64_t j = 0; j < shape.hidden; j++)
-        hidden[p * shape.hidden + j] = std::max<Sum<T>>(widen(at.hidden[flat * shape.hidden + j]), 0);
+      column[p] = flat % shape.width, row[p] = flat / shape.width % shape.height, place[p] = flat;
+      for (int64_t c = 0; c < shape.channels; c += LANES<T>)
+        store(&rows[p * shape.channels + c], load(at.x + flat * shape.channels + c));
     }
-    std::fill(sums.begin(), sums.end(), Sum<T>(0));
+    std::fill(sums.begin(), sums.end(), Vector<T>{});
   }
 
-  // Add the neighbours in one row of taps to the sums of position p, CHANNELS of each group at a time.
+  int64_t width() const { return (shape.hidden + PANEL - 1) / PANEL * PANEL; }
+
+  void predict_hidden() {
+    Product<T> product;
+    for (int64_t j = 0; j < shape.hidden; j += PANEL) {
+      product.run(rows.data(), shape.channels, shape.channels, at.reduce + j * shape.channels, at.reduce_bias + j);
+      for (int64_t p = 0; p < POSITIONS; p++)
+        for (int64_t q = 0; q < PARTS; q++) store(&hidden[p * width() + j + q * LANES<T>], relu(product.total[p][q]));
+    }
+  }
+
+  // Add the neighbours in row `dy` of the taps to the sums, CHANNELS of each group at a time.
   template <int64_t CHANNELS>
-  void apply(int64_t p, int64_t line) {
-    int64_t margin = shape.window / 2, left = std::max<int64_t>(0, margin - column[p]);
-    int64_t right = std::min(shape.window, shape.width + margin - column[p]);
-    const T *neighbours =
-        at.x + ((image[p] * shape.height + line) * shape.width + column[p] - margin) * shape.channels;
-    for (int64_t c = 0; c < shape.channels; c += CHANNELS * GROUPS) {
-      Sum<T> *sum = &sums[p * shape.channels + c];
-      Vector<T> total[CHANNELS][PARTS];
-      std::memcpy(total, sum, sizeof(total));
-      for (int64_t tap = left; tap < right; tap++) {
-        Vector<T> weight[PARTS];
-        std::memcpy(weight, predicted[tap].total[p], sizeof(weight));
-        for (int64_t i = 0; i < CHANNELS; i++)
-          for (int64_t q = 0; q < PARTS; q++)
-            total[i][q] += weight[q] * load(neighbours + tap * shape.channels + c + i * GROUPS + q * LANES<T>);
+  void apply(int64_t dy) {
+    const int64_t margin = shape.window / 2, channels = shape.channels;
+    for (int64_t p = 0; p < POSITIONS; p++) {
+      if (!inside(p, dy)) continue;
+      const int64_t left = std::max<int64_t>(0, margin - column[p]);
+      const int64_t right = std::min(shape.window, shape.width + margin - column[p]);
+      const T *neighbours = at.x + (place[p] + (dy - margin) * shape.width - margin) * channels;
+      for (int64_t c = 0; c < channels; c += CHANNELS * GROUPS) {
+        Vector<T> *sum = &sums[(p * channels + c) / LANES<T>], total[CHANNELS][PARTS];
+        std::memcpy(total, sum, sizeof(total));
+        for (int64_t tap = left; tap < right; tap++) {
+          Vector<T> weight[PARTS];
+          for (int64_t q = 0; q < PARTS; q++) weight[q] = in_register(predicted[tap].total[p][q]);
+          for (int64_t i = 0; i < CHANNELS; i++)
+            for (int64_t q = 0; q < PARTS; q++)
+              total[i][q] += weight[q] * load(neighbours + tap * channels + c + i * GROUPS + q * LANES<T>);
+        }
+        std::memcpy(sum, total, sizeof(total));
       }
-      std::memcpy(sum, total, sizeof(total));
     }
   }
 
-  void apply_row(int64_t p, int64_t line) {
-    int64_t each = shape.channels / GROUPS;
-    if (4 * PARTS <= ACCUMULATORS && each % 4 == 0) return apply<4>(p, line);
-    if (3 * PARTS <= ACCUMULATORS && each % 3 == 0) return apply<3>(p, line);
-    if (2 * PARTS <= ACCUMULATORS && each % 2 == 0) return apply<2>(p, line);
-    apply<1>(p, line);
+  bool inside(int64_t p, int64_t dy) const {
+    const int64_t line = row[p] + dy - shape.window / 2;
+    return line >= 0 && line < shape.height;
+  }
+
+  void apply_row(int64_t dy) {
+    const int64_t each = shape.channels / GROUPS;
+    if (4 * PARTS <= ACCUMULATORS && each % 4 == 0) return apply<4>(dy);
+    if (3 * PARTS <= ACCUMULATORS && each % 3 == 0) return apply<3>(dy);
+    if (2 * PARTS <= ACCUMULATORS && each % 2 == 0) return apply<2>(dy);
+    apply<1>(dy);
   }
 
   void write(int64_t first, int64_t count) {
     for (int64_t p = 0; p < count; p++)
-      for (int64_t c = 0; c < shape.channels; c += LANES<T>) {
-        Vector<T> sum;
-        std::memcpy(&sum, &sums[p * shape.channels + c], sizeof(sum));
-        store(at.out + (first + p) * shape.channels + c, sum * load(at.scale + c) + load(at.shift + c));
-      }
+      for (int64_t c = 0; c < shape.channels; c += LANES<T>)
+        store(at.out + (first + p) * shape.channels + c,
+              relu(sums[(p * shape.channels + c) / LANES<T>] * load(at.scale + c) + load(at.shift + c)));
   }
 
  public:
   Block(const Shape &shape, const Operands<T> &at)
-      : shape(shape), at(at), hidden(POSITIONS * shape.hidden), sums(POSITIONS * shape.channels) {}
+      : shape(shape),
+        at(at),
+        rows(POSITIONS * shape.channels),
+        hidden(POSITIONS * width()),
+        sums(POSITIONS * shape.channels / LANES<T>) {}
 
   static int64_t count(const Shape &shape) {
     return (shape.batch * shape.height * shape.width + POSITIONS - 1) / POSITIONS;
@@ -91,18 +111,16 @@ class Block {
   void run(int64_t block) {
     int64_t positions = shape.batch * shape.height * shape.width, first = block * POSITIONS;
     int64_t count = std::min(POSITIONS, positions - first);
-    place(first, positions);
+    go_to(first, positions);
+    predict_hidden();
     for (int64_t dy = 0; dy < shape.window; dy++) {
-      int64_t offset = dy - shape.window / 2;
-      auto inside = [&](int64_t p) { return row[p] + offset >= 0 && row[p] + offset < shape.height; };
       bool any = false;
-      for (int64_t p = 0; p < count; p++) any |= inside(p);
+      for (int64_t p = 0; p < POSITIONS; p++) any |= inside(p, dy);
       if (!any) continue;
       for (int64_t dx = 0, tap = dy * shape.window; dx < shape.window; dx++, tap++)
-        predicted[dx].run(hidden.data(), shape.hidden, shape.hidden, at.weight + tap * shape.hidden * GROUPS,
+        predicted[dx].run(hidden.data(), width(), shape.hidden, at.weight + tap * shape.hidden * GROUPS,
                           at.bias + tap * GROUPS);
-      for (int64_t p = 0; p < count; p++)
-        if (inside(p)) apply_row(p, row[p] + offset);
+      apply_row(dy);
     }
     write(first, count);
   }
@@ -121,7 +139,7 @@ void mix(const Shape &shape, const Operands<T> &at) {
 #define EXPORT(name, T)                                                            \
   extern "C" void name(const int64_t *shape, const T *const *in, T *out) {         \
     mix<T>({shape[0], shape[1], shape[2], shape[3], shape[4], shape[5]},           \
-           {in[0], in[1], in[2], in[3], in[4], in[5], out});                       \
+           {in[0], in[1], in[2], in[3], in[4], in[5], in[6], out});                       \
   }
 EXPORT(inhomogeneous_float32, float)
 EXPORT(inhomogeneous_float64, double)

@@ -7,7 +7,7 @@ constexpr int64_t BLOCKS = 8;  // of rows that a thread keeps near while it goes
 
 template <class T>
 struct Linear {
-  int64_t count, depth, outputs;
+  int64_t count, depth, outputs, rectify;  // rectify: whether a ReLU follows
   const T *rows, *panels, *bias;  // (N, J), (M / PANEL rounded up, J, PANEL), padded as these
   T *out;                         // (N, M)
   static constexpr int64_t ROWS = Product<T>::ROWS;
@@ -29,7 +29,10 @@ struct Linear {
     int64_t start = panel * PANEL, filled = std::min(PANEL, outputs - start);
     for (int64_t r = 0; r < std::min(ROWS, count - first); r++) {
       T line[PANEL];
-      for (int64_t q = 0; q < Product<T>::PARTS; q++) store(line + q * LANES<T>, product.total[r][q]);
+      for (int64_t q = 0; q < Product<T>::PARTS; q++) {
+        Vector<T> value = product.total[r][q];
+        store(line + q * LANES<T>, rectify ? relu(value) : value);
+      }
       std::memcpy(out + (first + r) * outputs + start, line, filled * sizeof(T));
     }
   }
@@ -55,7 +58,7 @@ void multiply(const Linear<T> &linear) {
 
 #define EXPORT(name, T)                                                         \
   extern "C" void name(const int64_t *shape, const T *const *in, T *out) {      \
-    multiply<T>({shape[0], shape[1], shape[2], in[0], in[1], in[2], out});      \
+    multiply<T>({shape[0], shape[1], shape[2], shape[3], in[0], in[1], in[2], out}); \
   }
 EXPORT(linear_float32, float)
 EXPORT(linear_float64, double)

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #if defined(__AVX512F__)
@@ -51,6 +52,15 @@ inline Vector<float> load(const bfloat16 *from) {
   return (Vector<float>)(__builtin_convertvector(halves, Words) << 16);
 }
 
+// A value that is read again from its register, where the compiler would read memory several times.
+template <class V>
+inline V in_register(V value) {
+#if defined(__AVX2__)
+  asm("" : "+v"(value));
+#endif
+  return value;
+}
+
 template <class T>
 inline void store(T *to, Vector<T> from) {
   std::memcpy(to, &from, sizeof(from));
@@ -61,6 +71,21 @@ inline void store(bfloat16 *to, Vector<float> from) {  // to the nearest, ties t
   Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   Halves halves = __builtin_convertvector(from == from ? rounded : (Words)(rounded * 0 + 0x7fc0), Halves);
   std::memcpy(to, &halves, sizeof(halves));
+}
+
+template <class V>
+inline V relu(V value) {
+  return value < 0 ? V{} : value;  // not a number stays one
+}
+
+template <class V>
+inline auto total(V value) {
+  constexpr int64_t lanes = sizeof(V) / sizeof(value[0]);
+  std::remove_cvref_t<decltype(value[0])> parts[lanes];
+  std::memcpy(parts, &value, sizeof(value));
+  for (int64_t half = lanes / 2; half; half /= 2)
+    for (int64_t lane = 0; lane < half; lane++) parts[lane] += parts[lane + half];
+  return parts[0];
 }
 
 template <class T>

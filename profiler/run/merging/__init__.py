@@ -97,6 +97,9 @@ def _amiss(run: Part) -> Iterator[str]:
     sweep = run.manifest.sweep
     if absent := missing(sweep.shards or ()):
         yield f"shard {', '.join(absent)} is missing: merge it, too, or run it with --shard"
+        if begun := [case for case in run.launches if case not in run.records]:
+            label = min(begun, key=_order).label()
+            yield f"{len(begun)} with launches and no record, as {label}: go on with their shards with --resume"
     elif left := (sweep.cases or 0) - len(run.records):
         yield f"{left} of {sweep.cases} cases have no record: go on with their shards with --resume, and merge anew"
     several = [
