@@ -73,7 +73,7 @@ def test_command_line_and_python_are_read_by_one_table():
     ("given", "words"),
     [
         ({}, "got scenario= server without rate= and limit_ms=, expected one"),
-        ({"rate": -1}, "rate=: got -1, expected a number above 0"),
+        ({"rate": -1}, "rate=: got -1, expected a number above 0 and below 1e9"),
         ({"scenarios": "single"}, "got scenarios=, expected scenario"),
         ({"scenario": []}, "scenario=: got None, expected one of single"),
         ({"batches": 4, "scenario": "single"}, "got batches="),
@@ -126,8 +126,8 @@ def test_sizes_are_powers_of_two_and_the_largest():
     ("arguments", "words"),
     [
         ((), "expected one: queries a second, or the p99"),
-        (("--rate", "0"), "--rate: got '0', expected a number above 0"),
-        (("--rate", "nan"), "--rate: got 'nan', expected a number above 0"),
+        (("--rate", "0"), "--rate: got '0', expected a number above 0 and below 1e9"),
+        (("--rate", "nan"), "--rate: got 'nan', expected a number above 0 and below 1e9"),
         (("--scenario", "fast"), "--scenario: got 'fast', expected one of single, multi, offline, server, churn"),
         (("--scenario", "single,single"), "--scenario: got single,single, expected each once"),
         (("--scenario", "single", "--engines", "one"), "got --engines one, which is of --scenario churn"),
