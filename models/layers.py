@@ -58,6 +58,16 @@ class Formulated(nn.Module):
         self.lowering = lowering
 
 
+class AnySize(nn.Module):
+    """A mixer that is built for one resolution of its map and can take any: no tensor of it has that size."""
+
+    resolution: tuple[int, int] | None  # None for any
+
+    def free_resolution(self) -> None:
+        """Take maps of any resolution."""
+        self.resolution = None
+
+
 class PointwiseLinear(nn.Linear):
     """A Linear that runs as the 1x1 convolution it is: the convolution library's product instead of the BLAS's."""
 

@@ -28,7 +28,7 @@ class Step:
         tensors: Callable[[object], list[Tensor]],  # of whatever the call returns
     ):
         self.module, self.call, self.recipe, self.tensors = module, call, recipe, tensors
-        self.at = tuple(each.requires_grad_(recipe.within and each.is_floating_point()) for each in at)
+        self.at = tuple(tensor.requires_grad_(recipe.within and tensor.is_floating_point()) for tensor in at)
         training.prepare(module, recipe)
         self.device = at[0].device
         self.noise = training.drop_paths(module, len(at[0]) if at[0].dim() else 1, self.device)
@@ -52,7 +52,7 @@ class Step:
             self.zero_grad()
             self.forward()
             self.backward()
-            if all(bool(torch.isfinite(each).all()) for each in self.gradients().values()):
+            if all(bool(torch.isfinite(gradient).all()) for gradient in self.gradients().values()):
                 break
             assert self.scaler is not None
             self.scaler.update(self.scaler.get_scale() / 2)
@@ -64,8 +64,8 @@ class Step:
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        for each in self.at:
-            each.grad = None
+        for tensor in self.at:
+            tensor.grad = None
 
     def draw(self) -> None:
         """Draw the masks of a step, the same ones each time."""
@@ -143,11 +143,11 @@ class Step:
     def gradients(self) -> dict[str, Tensor]:
         """Every gradient by its parameter's name, or input's place, unscaled. ValueError for a sparse one."""
         scale = 1.0 if self.scaler is None else self.scaler.get_scale()
-        inputs = ((f"input {number}", each) for number, each in enumerate(self.at))
+        inputs = ((f"input {number}", tensor) for number, tensor in enumerate(self.at))
         named = (*self.module.named_parameters(), *inputs)
-        for name, each in named:
-            if each.grad is not None and each.grad.layout != torch.strided:
+        for name, tensor in named:
+            if tensor.grad is not None and tensor.grad.layout != torch.strided:
                 raise ValueError(
                     f"got a sparse gradient of '{name}', which weight decay and AdamW do not take: use sparse=False"
                 )
-        return {name: each.grad / scale for name, each in named if each.grad is not None}
+        return {name: tensor.grad / scale for name, tensor in named if tensor.grad is not None}

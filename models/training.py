@@ -62,22 +62,22 @@ def drop_paths(module: nn.Module, batch: int, device: torch.device) -> Tensor:
 
     A first rate of 0 drops nothing and leaves its block as it is. All masks of a step come from one draw of the noise.
     """
-    blocks = [each for each in module.modules() if isinstance(each, Residual)]
+    blocks = [part for part in module.modules() if isinstance(part, Residual)]
     rate = float(getattr(module, "drop_path", 0.0)) if blocks else 0.0
     noise = torch.ones(2 * len(blocks) if rate else 0, batch, device=device)
     for number, block in enumerate(blocks):
         own = rate * number / max(len(blocks) - 1, 1)
         if own:
-            block.drop1, block.drop2 = (DropPath(own, noise[2 * number + each]) for each in (0, 1))
+            block.drop1, block.drop2 = (DropPath(own, noise[2 * number + branch]) for branch in (0, 1))
     return noise
 
 
 def prepare(module: nn.Module, recipe: Recipe) -> None:
     """Training mode and gradients, in place. ValueError for what has nothing to train, or no stages to checkpoint."""
     requires(module.train(), recipe.trained)
-    for each in module.modules():
-        if isinstance(each, NORMS) and not recipe.batch_statistics:
-            each.eval()
+    for part in module.modules():
+        if isinstance(part, NORMS) and not recipe.batch_statistics:
+            part.eval()
     if recipe.by_stage:
         recompute(module)
 
@@ -96,7 +96,7 @@ def requires(module: nn.Module, trained: Collection[str] | None) -> None:
 def recompute(module: nn.Module) -> None:
     """Keep of each stage its input alone, and compute it again in the backward."""
     own = getattr(module, "set_grad_checkpointing", None)  # of timm
-    stages = [each for each in module.modules() if isinstance(each, Stage)]
+    stages = [part for part in module.modules() if isinstance(part, Stage)]
     if own is None and not stages:
         raise ValueError("got checkpoint=stages for a model without stages: leave it out")
     if own is not None:
@@ -107,7 +107,7 @@ def recompute(module: nn.Module) -> None:
 
 def decays(name: str, parameter: Tensor) -> bool:
     """Whether weight decay is for this parameter: not for norms, biases and position tables, as in the papers' code."""
-    return parameter.dim() > 1 and not name.endswith(".bias") and not any(each in name for each in SPARED)
+    return parameter.dim() > 1 and not name.endswith(".bias") and not any(spared in name for spared in SPARED)
 
 
 def optimizer_of(
@@ -127,8 +127,8 @@ def optimizer_of(
 
 def differentiable(outputs: Iterable[Tensor]) -> list[Tensor]:
     """The outputs that a loss can be made of, complex ones as pairs of real numbers. ValueError for none."""
-    floats = [each for each in outputs if each.is_floating_point() or each.is_complex()]
-    kept = [torch.view_as_real(each) if each.is_complex() else each for each in floats if each.requires_grad]
+    floats = [output for output in outputs if output.is_floating_point() or output.is_complex()]
+    kept = [torch.view_as_real(y) if y.is_complex() else y for y in floats if y.requires_grad]
     if not kept:
         raise ValueError(NO_LOSS)
     return kept
@@ -146,5 +146,5 @@ def loss_of(outputs: Iterable[Tensor], recipe: Recipe) -> Callable[[list[Tensor]
         scores = outputs[0]
         labels = torch.randint(scores.shape[1], (len(scores),), generator=generator).to(scores.device)
         return lambda made: F.cross_entropy(made[0], labels, label_smoothing=recipe.smoothing)
-    cotangents = [torch.randn(each.shape, generator=generator).to(each) for each in outputs]
+    cotangents = [torch.randn(output.shape, generator=generator).to(output) for output in outputs]
     return lambda made: torch.stack([(y * c).mean() for y, c in zip(made, cotangents, strict=True)]).sum()

@@ -330,3 +330,11 @@ def test_a_side_that_its_own_settings_make_impossible_is_missing(tmp_path, overr
     grid = match(base, head)
     assert not grid.entries
     assert words in grid.missing[0].reason
+
+
+def test_a_side_that_fell_back_to_another_layout_is_said_to():
+    why = {"layout": "contiguous", "layout_reason": "its outputs are wrong in channels_last"}
+    pairs = [Paired(HOT, HOT, HOT, differences=STEADY[:5], proofs={"base": {}, "head": why})]
+    (note,) = Judge().conclude(Measured("a", "b", pairs)).notes
+    assert note.startswith(HOT.label())
+    assert "HEAD ran in contiguous, for want of another: its outputs are wrong in channels_last" in note

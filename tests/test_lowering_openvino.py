@@ -121,7 +121,11 @@ class Refused(nn.Module):
 def test_what_cannot_be_exported_is_said_in_one_line(tmp_path):
     with pytest.raises(Unsupported) as caught:
         lower(Refused(), (torch.randn(1, 3, 8, 8),), tmp_path)
-    assert str(caught.value) == "torch.onnx.export: operator aten._linalg_svd has no form in ONNX"
+    words = "torch.onnx.export: operator aten._linalg_svd has no form in ONNX"
+    assert str(caught.value) == words
+    with pytest.raises(Unsupported) as caught:
+        lower(nn.Sequential(nn.ReLU(), nn.Sequential(Refused())), (torch.randn(1, 3, 8, 8),), tmp_path)
+    assert str(caught.value) == f"{words}: module '1.0' (Refused) calls it"
 
 
 @pytest.mark.slow

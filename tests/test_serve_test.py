@@ -73,7 +73,7 @@ def test_command_line_and_python_are_read_by_one_table():
     ("given", "words"),
     [
         ({}, "got scenario= server without rate= and limit_ms=, expected one"),
-        ({"rate": -1}, "rate=: got -1, expected a number above 0"),
+        ({"rate": -1}, "rate=: got -1, expected a number above 0 and below 1e9"),
         ({"scenarios": "single"}, "got scenarios=, expected scenario"),
         ({"scenario": []}, "scenario=: got None, expected one of single"),
         ({"batches": 4, "scenario": "single"}, "got batches="),
@@ -126,8 +126,8 @@ def test_sizes_are_powers_of_two_and_the_largest():
     ("arguments", "words"),
     [
         ((), "expected one: queries a second, or the p99"),
-        (("--rate", "0"), "--rate: got '0', expected a number above 0"),
-        (("--rate", "nan"), "--rate: got 'nan', expected a number above 0"),
+        (("--rate", "0"), "--rate: got '0', expected a number above 0 and below 1e9"),
+        (("--rate", "nan"), "--rate: got 'nan', expected a number above 0 and below 1e9"),
         (("--scenario", "fast"), "--scenario: got 'fast', expected one of single, multi, offline, server, churn"),
         (("--scenario", "single,single"), "--scenario: got single,single, expected each once"),
         (("--scenario", "single", "--engines", "one"), "got --engines one, which is of --scenario churn"),
@@ -218,13 +218,20 @@ def test_what_cannot_be_one_engine_says_why(tmp_path, monkeypatch, capsys):
     assert (served["status"], "its weights are of one resolution" in served["reason"]) == ("unsupported", True)
     (served,) = churned(tmp_path, monkeypatch, capsys, "of_one_size")
     assert "one engine does not run at" in served["reason"]
-    words = {"swin_t": "is built for one resolution", "serve_nets:free": "has no engine of free height and width"}
-    for model, reason in words.items():
-        lowering = ("--lowerings", "eager") if model == "swin_t" else ("--lowerings", "tensorrt_rtx")
-        where = ("--devices", "cpu" if model == "swin_t" else "cuda:0", "--scenario", "churn", "--engines", "one")
-        assert main(["serve-test", model, *lowering, *where, "--resolutions", "32,64", "--json"]) == 0
-        (served,) = json.loads(capsys.readouterr().out)["served"]
-        assert (served["status"], reason in served["reason"]) == ("unsupported", True)
+
+
+@pytest.mark.parametrize(
+    ("model", "where", "reason"),
+    [
+        ("window_attention", ("--devices", "cpu"), "is built for one resolution"),
+        ("convnext", ("--devices", "cuda:0", "--lowerings", "tensorrt_rtx"), "no engine of free height and width"),
+    ],
+)
+def test_lowerings_and_models_of_fixed_sizes_are_refused(model, where, reason, capsys):
+    one = ("--scenario", "churn", "--engines", "one", "--resolutions", "14,20", "--formulations", "usual", "--json")
+    assert main(["serve-test", model, *where, *one]) == 0
+    (served,) = json.loads(capsys.readouterr().out)["served"]
+    assert (served["status"], reason in served["reason"]) == ("unsupported", True)
 
 
 def test_what_one_compiled_engine_compiles_anew_is_counted(tmp_path, monkeypatch, capsys):

@@ -129,7 +129,7 @@ def slower_and_slower(channels):
     state = {"sleep": 0.02}
 
     def wait(x):
-        state["sleep"] *= 1.02
+        state["sleep"] *= 1.05
         time.sleep(state["sleep"])
         return x
 

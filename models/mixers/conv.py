@@ -2,15 +2,13 @@
 
 from torch import Tensor, nn
 
-from mixprof.models.layers import channels_first, channels_last, require_map, require_odd
+from mixprof.models.layers import AnySize, channels_first, channels_last, require_map, require_odd
 
 
-class Conv(nn.Module):
+class Conv(AnySize):
     """A dense KxK convolution with bias, zero-padded, K odd. (B, H, W, C) -> (B, H, W, C)."""
 
     formulation = "conv"
-
-    resolution: tuple[int, int] | None  # None for any
 
     def __init__(
         self, dim: int, resolution: tuple[int, int], window: int, heads: int, *, stage: int = 0, shifted: bool = False
@@ -19,10 +17,6 @@ class Conv(nn.Module):
         require_odd(window)
         self.dim, self.resolution = dim, resolution
         self.conv = nn.Conv2d(dim, dim, window, padding=window // 2)
-
-    def free_resolution(self) -> None:
-        """Take maps of any resolution: nothing here is built for one."""
-        self.resolution = None
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

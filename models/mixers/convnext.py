@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from mixprof.models.layers import channels_first, channels_last, require_map, require_odd
+from mixprof.models.layers import AnySize, channels_first, channels_last, require_map, require_odd
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(AnySize):
     """A KxK depth-wise convolution with bias, then a LayerNorm. (B, H, W, C) -> (B, H, W, C); zero-padded, K odd.
 
     Of the paper's block this is what mixes positions, and the norm that belongs to it. The inverted bottleneck behind
@@ -13,8 +13,6 @@ class ConvNeXt(nn.Module):
     """
 
     formulation = "conv"
-
-    resolution: tuple[int, int] | None  # None for any
 
     def __init__(
         self, dim: int, resolution: tuple[int, int], window: int, heads: int, *, stage: int = 0, shifted: bool = False
@@ -24,10 +22,6 @@ class ConvNeXt(nn.Module):
         self.dim, self.resolution = dim, resolution
         self.dwconv = nn.Conv2d(dim, dim, window, padding=window // 2, groups=dim)
         self.norm = nn.LayerNorm(dim)  # its epsilon is torch's, 1e-5; the paper's code has 1e-6
-
-    def free_resolution(self) -> None:
-        """Take maps of any resolution: nothing here is built for one."""
-        self.resolution = None
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

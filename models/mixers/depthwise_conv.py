@@ -7,16 +7,22 @@ from mixprof.models.folding import as_linear, fold_after
 from mixprof.models.formulations import OWN
 from mixprof.models.kernels import depthwise
 from mixprof.models.kernels.cpu.linear import CppLinear
-from mixprof.models.layers import Formulated, channels_first, channels_last, pointwise, require_map, require_odd
+from mixprof.models.layers import (
+    AnySize,
+    Formulated,
+    channels_first,
+    channels_last,
+    pointwise,
+    require_map,
+    require_odd,
+)
 
 
-class DepthwiseConv(Formulated):
+class DepthwiseConv(AnySize, Formulated):
     """1x1, BN, ReLU, KxK depth-wise, BN, ReLU, 1x1, BN. (B, H, W, C) -> (B, H, W, C); zero-padded, K odd.
 
     The dynamic mixers are this block with another `conv`.
     """
-
-    resolution: tuple[int, int] | None  # None for any
 
     def __init__(
         self, dim: int, resolution: tuple[int, int], window: int, heads: int, *, stage: int = 0, shifted: bool = False
@@ -61,10 +67,6 @@ class DepthwiseConv(Formulated):
     def rectifies(self) -> bool:
         """Whether the spatial layer runs as a kernel that ends with the ReLU."""
         return self.lowering is not None and self.formulation in OWN
-
-    def free_resolution(self) -> None:
-        """Take maps of any resolution: nothing here is built for one."""
-        self.resolution = None
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

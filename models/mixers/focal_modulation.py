@@ -3,12 +3,12 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixprof.models.layers import channels_first, channels_last, require_map
+from mixprof.models.layers import AnySize, channels_first, channels_last, require_map
 
 KERNELS = (3, 5, 7)  # of the focal levels, from the finest: FocalNet's large receptive field (LRF)
 
 
-class FocalModulation(nn.Module):
+class FocalModulation(AnySize):
     """Modulate a query by gated contexts of growing reach. (B, H, W, C) -> (B, H, W, C). It has no window.
 
     z_0 = Linear(x), z_l = GELU(depth-wise_l(z_{l-1})), and a last level z that is GELU(mean of z_L over positions);
@@ -17,8 +17,6 @@ class FocalModulation(nn.Module):
     """
 
     formulation = "conv"
-
-    resolution: tuple[int, int] | None  # None for any
 
     def __init__(
         self, dim: int, resolution: tuple[int, int], window: int, heads: int, *, stage: int = 0, shifted: bool = False
@@ -32,10 +30,6 @@ class FocalModulation(nn.Module):
         )
         self.modulator = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
-
-    def free_resolution(self) -> None:
-        """Take maps of any resolution: nothing here is built for one."""
-        self.resolution = None
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

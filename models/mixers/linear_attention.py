@@ -3,19 +3,17 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixprof.models.layers import Formulated, require_heads, require_map
+from mixprof.models.layers import AnySize, Formulated, require_heads, require_map
 
 EPSILON = 1e-6  # beside a mean of scores of about 1 to 10: a query that no key answers gives 0, not 0 / 0
 
 
-class LinearAttention(Formulated):
+class LinearAttention(AnySize, Formulated):
     """out_i = sum_j s_ij v_j / sum_j s_ij with s_ij = relu(q_i) . relu(k_j), per head. (B, H, W, C) -> (B, H, W, C).
 
     "linear" takes relu(k)^T v first, N d^2 for N positions; "quadratic" the scores, N^2 d, which is less on maps of
     fewer positions than a head has channels. The paper's multi-scale tokens (a convolution of q, k, v) are left out.
     """
-
-    resolution: tuple[int, int] | None  # None for any
 
     def __init__(
         self, dim: int, resolution: tuple[int, int], window: int, heads: int, *, stage: int = 0, shifted: bool = False
@@ -30,10 +28,6 @@ class LinearAttention(Formulated):
     def formulation(self) -> str:
         """How the products are associated."""
         return self.override or "linear"
-
-    def free_resolution(self) -> None:
-        """Take maps of any resolution: nothing here is built for one."""
-        self.resolution = None
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

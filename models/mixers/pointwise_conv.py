@@ -3,13 +3,11 @@
 from torch import Tensor, nn
 
 from mixprof.models.folding import as_linear
-from mixprof.models.layers import pointwise, require_map
+from mixprof.models.layers import AnySize, pointwise, require_map
 
 
-class PointwiseConv(nn.Module):
+class PointwiseConv(AnySize):
     """A 1x1 convolution with bias. (B, H, W, C) -> (B, H, W, C). It has no window."""
-
-    resolution: tuple[int, int] | None  # None for any
 
     def __init__(
         self, dim: int, resolution: tuple[int, int], window: int, heads: int, *, stage: int = 0, shifted: bool = False
@@ -22,10 +20,6 @@ class PointwiseConv(nn.Module):
     def specialize(self, lowering: str) -> None:
         """Run it as the Linear that it is on a channels-last map."""
         self.conv, self.formulation = as_linear(self.conv), "linear"
-
-    def free_resolution(self) -> None:
-        """Take maps of any resolution: nothing here is built for one."""
-        self.resolution = None
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

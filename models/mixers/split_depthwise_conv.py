@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from mixprof.models.layers import channels_first, channels_last, require_map, require_odd
+from mixprof.models.layers import AnySize, channels_first, channels_last, require_map, require_odd
 
 SHARE = 8  # one in so many channels goes to each convolution
 SQUARE = 3  # side of the square kernel
 
 
-class SplitDepthwiseConv(nn.Module):
+class SplitDepthwiseConv(AnySize):
     """Identity, 3x3, 1xK and Kx1 depth-wise, each on channels of its own. (B, H, W, C) -> (B, H, W, C); K odd.
 
     The last 3C/8 channels are convolved, the others pass through. It is the whole mixer of the paper's block, whose
@@ -17,8 +17,6 @@ class SplitDepthwiseConv(nn.Module):
     """
 
     formulation = "conv"
-
-    resolution: tuple[int, int] | None  # None for any
 
     def __init__(
         self, dim: int, resolution: tuple[int, int], window: int, heads: int, *, stage: int = 0, shifted: bool = False
@@ -29,10 +27,6 @@ class SplitDepthwiseConv(nn.Module):
         self.square = depthwise(width, (SQUARE, SQUARE))
         self.row = depthwise(width, (1, window))
         self.column = depthwise(width, (window, 1))
-
-    def free_resolution(self) -> None:
-        """Take maps of any resolution: nothing here is built for one."""
-        self.resolution = None
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(x, self.resolution, self.dim)

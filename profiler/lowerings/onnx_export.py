@@ -41,15 +41,28 @@ def export(
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        raise Unsupported(f"torch.onnx.export: {_reason(error)}") from error
+        raise Unsupported(f"torch.onnx.export: {_reason(error, module, inputs)}") from error
     os.replace(temporary, path)
 
 
-def _reason(error: BaseException) -> str:
-    """What the exporter failed at: the operator that ONNX does not have, or its own words."""
+def _reason(error: BaseException, module: nn.Module, inputs: tuple[Tensor, ...]) -> str:
+    """What the exporter failed at: the operator that ONNX does not have, and where, or its own words."""
     cause = root_cause(error)
     operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(cause))
-    return f"operator {operator[1]} has no form in ONNX" if operator else first_line(cause)
+    if operator is None:
+        return first_line(cause)
+    return f"operator {operator[1]} has no form in ONNX{_place(operator[1], module, inputs)}"
+
+
+def _place(operator: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> str:
+    """The module that calls an operator, in words; none where the graph does not tell."""
+    with contextlib.suppress(Exception):  # a better word for an error must not become another error
+        program = torch.export.export(module, inputs).run_decompositions()
+        for node in program.graph.nodes:
+            if str(node.target).startswith(f"{operator}."):
+                path, kind = list(node.meta["nn_module_stack"].values())[-1]
+                return f": module '{path}' ({str(kind).rpartition('.')[2]}) calls it" if path else ""
+    return ""
 
 
 def exported(

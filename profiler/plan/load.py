@@ -13,7 +13,7 @@ from mixprof.plan.values import SECONDS, SWITCH, number, one_of, whole_number
 SCENARIOS = ("single", "multi", "offline", "server", "churn")
 ENGINES = ("each", "one")
 USUAL_SECONDS, QUICK_SECONDS = 10.0, 1.0
-POSITIVE = number("a number above 0", lambda value: 0 < value < 1e9)
+POSITIVE = number("a number above 0 and below 1e9", lambda value: 0 < value < 1e9)
 WAIT = number("milliseconds from 0 up", lambda value: 0 <= value < 1e6)
 NO_AXES = ("modes", "steps", "batches")  # a service runs hot forwards of batches by its own rule
 

@@ -96,8 +96,6 @@ class _Failed(Exception):
 def _of_one_size(entry: Planned) -> str | None:
     """Why a model has no engine of free height and width; None where one can be tried."""
     model, source = entry.case.model, entry.source
-    if source.specialize is not None:
-        return f"{model} is built for one resolution, with its padding and masks, as timm's and your own need not be"
     if source.artifact is not None:
         return f"{model}: a file is lowered at fixed sizes"
     return "sim:0 simulates engines of fixed sizes" if is_simulated(entry.case.device) else None

@@ -19,6 +19,7 @@ from mixprof.lowerings import Target
 from mixprof.lowerings import free as engines
 from mixprof.machine import process, testbed
 from mixprof.metrics import Subject
+from mixprof.models import specialization
 from mixprof.worker import calibration, modules, pin
 from mixprof.worker.reference import Reference
 
@@ -57,7 +58,11 @@ def _engine(request: Mapping[str, Any], case: Case, reference: Reference) -> eng
         case.device, case.dtype, case.layout, options, settings["threads"], Path(request["cache"]), images, key, name
     )
     target = calibration.calibrated(target, settings.get("calibration"), reference.inputs, case)
-    module = lowerings.convert(built.module, process.torch_dtype(case.dtype))
+    module = modules.specialize(source, built.module, case.lowering, None, case.device)
+    if source["specialize"] is not None:
+        with refusing(case.model):
+            specialization.free_resolution(module)
+    module = lowerings.convert(module, process.torch_dtype(case.dtype))
     with torch.no_grad(), refusing(f"lowering '{case.lowering}': no engine of free height and width"):
         return engines.lower(case.lowering, built.example.bind(module), tuple(reference.inputs), target)
 

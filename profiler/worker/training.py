@@ -58,7 +58,7 @@ def right_of(module: nn.Module, inputs: list[Tensor], case: Case, within: bool, 
         step = _ran(module, inputs, plain, torch.float32)
     assert step.loss is not None
     try:
-        loss, own = float(step.loss.detach()), {name: each.double() for name, each in step.gradients().items()}
+        loss, own = float(step.loss.detach()), {name: gradient.double() for name, gradient in step.gradients().items()}
     except ValueError as error:
         raise Unsupported(f"{case.model}: {error}") from error
     if loss != loss or abs(loss) == float("inf"):
@@ -75,8 +75,8 @@ def right_of(module: nn.Module, inputs: list[Tensor], case: Case, within: bool, 
     except Exception as error:  # it does not train in this dtype: its lowering says so
         print(f"mixprof: plain PyTorch in {case.dtype}: {one_line(error)}")
     relative = {
-        name: gradients.largest(each.double() - own[name]) / max(gradients.largest(own[name]), 1e-300)
-        for name, each in lost.items()
+        name: gradients.largest(narrow.double() - own[name]) / max(gradients.largest(own[name]), 1e-300)
+        for name, narrow in lost.items()
     }
     bounds = gradients.tolerances(own, lost, case.dtype)
     return Right(loss, scale, own, bounds, noise, trained, within, tolerance, relative)
@@ -87,7 +87,7 @@ def _magnitude(step: Step, loss: float) -> float:
     with torch.no_grad():
         return max(
             loss,
-            sum(float(each.abs().mean()) for each in step.tensors(step.call(*step.at)) if each.is_floating_point()),
+            sum(float(y.abs().mean()) for y in step.tensors(step.call(*step.at)) if y.is_floating_point()),
         )
 
 
@@ -96,7 +96,7 @@ def _ran(module: nn.Module, inputs: list[Tensor], recipe: Recipe, dtype: torch.d
     module.zero_grad(set_to_none=True)
     convert(module, dtype)
     with torch.enable_grad():
-        step = step_of(module, tuple(cast(each, dtype).clone() for each in inputs), recipe, module)
+        step = step_of(module, tuple(cast(tensor, dtype).clone() for tensor in inputs), recipe, module)
         step.forward()
         if any(tensor._version for tensor in step.at) and _drifts(step):
             raise Unsupported(feeds.WRITES)

@@ -82,7 +82,7 @@ class Judge:
             canary=Judged.of(CANARY, verdicts.judge({CANARY: canary})[CANARY]) if len(canary) >= 2 else None,
             spent_s=measured.spent_s,
             detectable=self._detectable(several),
-            notes=(*measured.notes, *_other_formulations(measured.cases)),
+            notes=(*measured.notes, *_other_formulations(measured.cases), *_fallen_back(measured.cases)),
             testbed_key=measured.testbed_key,
             canary_differences=canary,
         )  # fmt: skip
@@ -169,6 +169,16 @@ def _other_formulations(pairs: Sequence[Paired]) -> list[str]:
         "choice by measurement; --formulations usual leaves it to a table"
         for label, both in ran.items()
         if len(both) == 2 and both[0] != both[1]
+    ]
+
+
+def _fallen_back(pairs: Sequence[Paired]) -> list[str]:
+    """A note for each side of a case that did not run in the layout that its label has."""
+    return [
+        f"{pair.case.label()}: {side.upper()} ran in {proof['layout']}, for want of another: {proof['layout_reason']}"
+        for pair in pairs
+        for side, proof in pair.proofs.items()
+        if proof.get("layout_reason")
     ]
 
 

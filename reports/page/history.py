@@ -9,9 +9,10 @@ from mixprof.reports.gate.history import HORIZON
 from mixprof.reports.gate.stored import Stored
 from mixprof.reports.gate.trend_text import Changes, all_changes, in_words, name_of, next_command
 from mixprof.reports.gate.trends import CHANCE, LEAST, PERMUTATIONS, Change, Testbed
-from mixprof.reports.page.html import FOLDER
+from mixprof.reports.page.html import FOLDER, head
 from mixprof.reports.page.trend_chart import chart
 
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 METHOD = (
     "A value is the time of a case over that of the anchor, which every run times beside it; a bar is its 95 % "
     f"interval over launches. Of each testbed the newest {HORIZON} runs are read. Changes of level are those of the "
@@ -27,9 +28,13 @@ def page(name: str, beds: Sequence[Testbed], commit_url: str | None = None) -> s
     changes = all_changes(beds)
     runs, cases = sum(len(bed.runs) for bed in beds), sum(len(bed.series) for bed in beds)
     counts = f"Runs: {runs}, on {len(beds)} testbed{'s' * (len(beds) != 1)}. Series: {cases}. Changes: {len(changes)}."
-    return Template((FOLDER / "history.html").read_text(encoding="utf-8")).substitute(
-        title=escape(f"mixprof history: {name}"),
-        style=(FOLDER / "page.css").read_text(encoding="utf-8"),
+    html, *styles = (
+        (FOLDER / file).read_text(encoding="utf-8") for file in ("history.html", "page.css", "history.css")
+    )
+    title = f"mixprof history: {name}"
+    return Template(html).substitute(
+        head=head(title, POLICY, "\n".join(styles)),
+        title=escape(title),
         counts=escape(counts),
         links=" ".join(f'<a href="#{escape(bed.key)}">{escape(bed.name)}</a>' for bed in beds),
         changes=_changes(changes, commit_url),

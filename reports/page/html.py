@@ -78,10 +78,10 @@ def page(answers: Answers, manifests: Manifests, charts: Sequence[Chart], files:
     # The charting library as its package ships it, with the line ends that a browser hashes.
     scripts = [str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n"), *map(_text, SCRIPTS)]
     verdict, missing, *exchange = first(answers, manifests)
+    title = f"mixprof: {', '.join(manifests) or 'no run'}"
     return Template(_text("page.html")).substitute(
-        title=escape(f"mixprof: {', '.join(manifests) or 'no run'}"),
-        policy=escape(policy(scripts)),
-        style=_text("page.css"),
+        head=head(title, policy(scripts), _text("page.css")),
+        title=escape(title),
         counts=as_html(counts_in_words(answers.cases)),
         verdict=section_html(verdict, "verdict", OPEN),
         not_measured=section_html(missing, "not-measured"),
@@ -96,6 +96,11 @@ def page(answers: Answers, manifests: Manifests, charts: Sequence[Chart], files:
 
 def _text(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def head(title: str, policy: str, style: str) -> str:
+    """The head of a page. policy: of its content; style: in CSS."""
+    return Template(_text("head.html")).substitute(title=escape(title), policy=escape(policy), style=style)
 
 
 def policy(scripts: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Each engine's figure beside that of its own tool on the same file: do the two agree within 2 %?
 
-    python scripts/proofs/engines_against_tools.py [--quick] [--models swin_t,dwnet_t]
+    python scripts/proofs/engines_against_tools.py [--quick] [--models swin_t,dwnet_t] [--engines eager] [--pairs 20]
 
 Some four minutes on a quiet machine. For Swin-T at 224 pixels in float32 (--models for others): a launch of ours and a
 process of the tool take turns, A B then B A, each for some seconds: onnxruntime in a plain Python loop,
@@ -180,12 +180,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="64 pixels, two short pairs: whether it runs at all")
     parser.add_argument("--models", default="swin_t")
     parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--pairs", type=int, help="of turns, 2 at least: more decide what is undecided (default: 6)")
+    parser.add_argument("--seconds", type=float, help="of each turn (default: 1.5)")
     parser.add_argument("--tool", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.tool:
         print(loop(Tool(**json.loads(arguments.tool))))
         return
     pairs, seconds = (2, 0.3) if arguments.quick else (6, 1.5)
+    pairs, seconds = arguments.pairs or pairs, arguments.seconds or seconds
+    if pairs < 2:
+        parser.error(f"--pairs: got {pairs}, expected 2 at least: an interval needs two")
     measure = Measure(seconds=seconds, formulations="usual", quick=True)
     side = QUICK_SIDE if arguments.quick else SIDE
     axes = Axes(

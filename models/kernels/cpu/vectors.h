@@ -78,14 +78,22 @@ inline V relu(V value) {
   return value < 0 ? V{} : value;  // not a number stays one
 }
 
+template <class A, int64_t COUNT>
+struct Lanes {
+  typedef A Half __attribute__((vector_size(COUNT / 2 * sizeof(A))));
+
+  static A total(const void *from) {  // compilers read the halves from the register
+    Half halves[2];
+    std::memcpy(halves, from, sizeof(halves));
+    Half sum = halves[0] + halves[1];
+    if constexpr (COUNT == 2) return sum[0];
+    else return Lanes<A, COUNT / 2>::total(&sum);
+  }
+};
+
 template <class V>
 inline auto total(V value) {
-  constexpr int64_t lanes = sizeof(V) / sizeof(value[0]);
-  std::remove_cvref_t<decltype(value[0])> parts[lanes];
-  std::memcpy(parts, &value, sizeof(value));
-  for (int64_t half = lanes / 2; half; half /= 2)
-    for (int64_t lane = 0; lane < half; lane++) parts[lane] += parts[lane + half];
-  return parts[0];
+  return Lanes<std::remove_cvref_t<decltype(value[0])>, sizeof(V) / sizeof(value[0])>::total(&value);
 }
 
 template <class T>
