@@ -12,7 +12,7 @@ from mixprof.symbolic import shelf
 from mixprof.worker import counting
 from package_copy import PackageCopy
 
-BLOCK = "        x = F.relu(pointwise(self.conv0, x, self.bn0), inplace=True)\n"
+BLOCK = "            x = F.relu(pointwise(self.conv0, x, self.bn0), inplace=True)\n"
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def macs(copy: PackageCopy) -> str:
 def test_a_docstring_a_comment_and_the_order_of_imports_change_nothing(copy):
     path = "models/mixers/depthwise_conv.py"
     copy.replace(path, "The dynamic mixers are this block", "Dynamic mixers are this block")
-    copy.replace(path, BLOCK, f"        # A comment.\n{BLOCK}")
+    copy.replace(path, BLOCK, f"            # A comment.\n{BLOCK}")
     copy.replace(path, "import torch.nn.functional as F\nfrom torch import Tensor, nn\n",
                  "from torch import Tensor, nn\nimport torch.nn.functional as F\n")  # fmt: skip
     assert macs(copy) == "B·N·K²·C + 2·B·N·C²"
