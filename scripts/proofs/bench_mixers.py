@@ -218,7 +218,7 @@ def roofs(options: argparse.Namespace, folder: Path) -> int:
         frame = sweep(text, folder / kind, options, 30 * options.minutes, "--formulations", kind)
         frame = frame[frame["attainable_share"].notna() & ~frame["model"].str.startswith("anchor")]
         shares[kind] = frame.set_index(keys)[["attainable_share", "latency_ms", "formulation"]]
-    both = shares["usual"].join(shares["measured"], lsuffix="_before", rsuffix="_after", how="outer").reset_index()
+    both = shares["usual"].merge(shares["measured"], how="outer", on=keys, suffixes=("_before", "_after")).reset_index()
     print(table(_roof(line) for _, line in both.iterrows()))
     for lowering, part in both.groupby("lowering"):
         medians = [of_floor(part[f"attainable_share_{when}"].median()) for when in ("before", "after")]
@@ -229,9 +229,10 @@ def roofs(options: argparse.Namespace, folder: Path) -> int:
 def _roof(line: pd.Series) -> dict[str, str]:
     cells = {name: str(line[name]) for name in ("lowering", "model", "resolution")}
     for when in ("before", "after"):
-        cells[f"ms {when}"] = f"{line[f'latency_ms_{when}']:.3f}"
+        measured = pd.notna(line[f"latency_ms_{when}"])
+        cells[f"ms {when}"] = f"{line[f'latency_ms_{when}']:.3f}" if measured else NOT_MEASURED
         cells[f"of floor {when}"] = of_floor(line[f"attainable_share_{when}"])
-        cells[f"formulation {when}"] = str(line[f"formulation_{when}"])
+        cells[f"formulation {when}"] = str(line[f"formulation_{when}"]) if measured else ""
     return cells
 
 
