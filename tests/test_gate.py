@@ -316,6 +316,7 @@ def test_fewer_products_beside_operators_that_nobody_counts_are_no_improvement()
         ({"dtype": "amp_bfloat16"}, {}, "is of training"),
         ({"dtype": "int8"}, {}, "runs no int8: use --lowerings"),
         ({"step": "train"}, {"lowerings": ("aot",)}, "takes no gradient"),
+        ({"lowering": "openvino", "device": "cuda:0"}, {}, "got cuda:0, expected cpu: use --devices cpu"),
     ],
 )
 def test_a_side_that_its_own_settings_make_impossible_is_missing(tmp_path, overrides, axes, words):

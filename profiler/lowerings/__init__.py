@@ -45,6 +45,7 @@ class Entry:
     chooses: bool = False  # the formulations of a model are raced before a case in it; else the usual ones run
     races_in: str | None = None  # the lowering that a race is run in, where its own takes too long to build rivals
     trains: bool = False  # takes training steps, by lowerings/training.py
+    cpu_only: bool = False  # runs on no GPU
     build_s: float = 0.0  # assumed of a case that nobody has built yet
 
 
@@ -112,6 +113,7 @@ LOWERINGS: dict[str, Entry] = {
         form="compile",
         chooses=True,
         races_in="compile",  # inductor's code for it, without the package and the process that makes it
+        cpu_only=True,  # CUDA does not let the child that compiles be forked
         build_s=40.0,
     ),
     "onnxruntime": Entry(
@@ -145,6 +147,7 @@ LOWERINGS: dict[str, Entry] = {
         fuses=True,
         form="onnxruntime",
         chooses=True,
+        cpu_only=True,
         build_s=5.0,
     ),
     "tensorrt": TENSORRT,

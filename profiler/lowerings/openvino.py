@@ -41,8 +41,6 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], target: Target) -> Lowe
 def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: float | None = None) -> Lowered:
     """Compile an ONNX graph, its inputs in the graph's order and element types. start: when its building began."""
     start = time.perf_counter() if start is None else start
-    if target.device != "cpu":
-        raise Unsupported(f"lowering 'openvino': got {target.device}, expected cpu: use --devices cpu")
     compiled = _compile(path, target, {})
     request = _bound(compiled, inputs)
     content = path.read_bytes()
@@ -70,8 +68,6 @@ def lower_file(path: Path, inputs: tuple[Tensor, ...], target: Target, start: fl
 
 def requested(path: Path, target: Target) -> tuple[Any, Proof]:
     """A request of the graph's model, nothing bound to it, and what the model says of itself."""
-    if target.device != "cpu":
-        raise Unsupported(f"lowering 'openvino': got {target.device}, expected cpu: use --devices cpu")
     compiled = _compile(path, target, {})
     proof = _proof(compiled, path.read_bytes())
     _refuse_float(proof, target.dtype)

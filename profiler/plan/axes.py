@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixprof import lowerings
-from mixprof.data.case import QUANTIZED, STEP, Case, is_simulated
+from mixprof.data.case import QUANTIZED, STEP, Case, is_gpu, is_simulated
 from mixprof.data.errors import UsageError
 from mixprof.lowerings import steps
 from mixprof.models.formulations import why_not
@@ -110,6 +110,8 @@ def _why_impossible(case: Case, source: Source) -> str | None:
     if case.step != STEP and is_simulated(case.device):
         return f"{case.device} simulates a forward alone: use --steps inference"
     entry, options = lowerings.parse(case.lowering)
+    if entry.cpu_only and is_gpu(case.device) and not is_simulated(case.device):
+        return f"lowering '{case.lowering}': got {case.device}, expected cpu: use --devices cpu"
     if reason := steps.why_not(case.step, case.dtype, case.lowering, options, trains=entry.trains):
         return reason
     if case.dtype in QUANTIZED and case.dtype not in entry.quantizes:
