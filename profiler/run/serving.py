@@ -102,11 +102,13 @@ def _of_one_size(entry: Planned) -> str | None:
 
 
 def _requested(group: Sequence[Planned], bench: Bench, load: Load) -> list[Json]:
-    """Every size as the worker is told of it. One engine has one set of weights, those of the first."""
+    """Every size as the worker is told of it. One engine has one set of weights, the first's, and no race's winner."""
     requested: list[Json] = []
+    one = load.engines == "one"
     for entry in group:
-        shared = requested[0]["reference"] if requested and load.engines == "one" else None
-        requested.append(_prepared(entry, bench, shared))
+        prepared = _prepared(entry, bench, requested[0]["reference"] if requested and one else None)
+        choices = None if one else launching.choices_of(bench.server, entry, bench.settings)
+        requested.append({**prepared, "choices": choices})
     return requested
 
 
@@ -121,8 +123,7 @@ def _prepared(entry: Planned, bench: Bench, state_of: str | None) -> Json:
         values = bench.server.run("prepare", bench.measure.timeout, reference=str(reference), **request).values
         if values["status"] != "ok":
             raise _Failed(values["status"], values["reason"])
-    choices = launching.choices_of(bench.server, entry, bench.settings)
-    return {"case": entry.case.to_json(), "reference": str(reference), "choices": choices}
+    return {"case": entry.case.to_json(), "reference": str(reference)}
 
 
 def keeping(served: Iterable[Served]) -> tuple[float | None, float | None]:
