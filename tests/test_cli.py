@@ -62,6 +62,7 @@ def test_a_report_of_it_has_figures_and_data(run, tmp_path):
     assert any(name.endswith(".svg") for name in names)
 
 
+@pytest.mark.slow
 def test_a_relative_folder_is_as_good_as_an_absolute_one(tmp_path):
     axes = ("--models", "depthwise_conv", "--resolutions", "7", "--channels", "32")
     done = mixprof("sweep", *axes, "--out", "runs/mine", "--strict", *QUICK, cwd=tmp_path)

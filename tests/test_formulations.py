@@ -205,6 +205,7 @@ def run(tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_every_launch_of_a_case_runs_what_was_chosen(run):
     records: dict[str, Any] = {record.case.model: record for record in read_records(run)}
     chosen = records["window_attention"]
@@ -218,6 +219,7 @@ def test_every_launch_of_a_case_runs_what_was_chosen(run):
     assert all("choices" not in records[name].proof for name in ("window_attention:formulation=plain", "spatial_mlp"))
 
 
+@pytest.mark.slow
 def test_choices_are_kept_for_the_next_run(run):
     assert len(list((run.parent / "cache" / "choices").iterdir())) == 2
 
@@ -241,6 +243,7 @@ def test_on_a_simulated_gpu_the_choice_is_that_of_the_known_truth(part):
     assert truth[choice.chosen] == min(truth.values())
 
 
+@pytest.mark.slow
 def test_memory_is_predicted_of_the_formulation_that_runs(run):
     chosen: Any
     (chosen,) = [record for record in read_records(run) if record.case.model == "window_attention"]

@@ -105,6 +105,7 @@ def test_a_process_in_a_real_group_takes_as_many_threads_as_it_has_cpus(group, c
     assert mine == min(threads, allowed)
 
 
+@pytest.mark.slow
 def test_doctor_says_it(group):
     command = f"echo $$ > {group(1.5)}/cgroup.procs && exec {sys.executable} -m mixprof doctor"
     for more in ("", " --json"):
