@@ -283,8 +283,8 @@ def test_no_kernel_of_ours_races_for_a_graph(lowering):
     ("lowering", "names", "raced_in"),
     [
         ("onnxruntime", "depthwise_conv,window_attention", None),
-        ("openvino", "depthwise_conv,window_attention", None),
-        ("aot", "pointwise_conv", "compile"),
+        pytest.param("openvino", "depthwise_conv,window_attention", None, marks=pytest.mark.long),
+        pytest.param("aot", "pointwise_conv", "compile", marks=pytest.mark.long),
     ],
 )
 def test_formulations_race_in(lowering, names, raced_in, tmp_path):

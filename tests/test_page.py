@@ -370,6 +370,7 @@ def test_a_run_without_records_opens(browser, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_cases_weigh_at_most_20_mb_and_open(browser, tmp_path):
     run = write_lines(tmp_path / "run", many(10_000))
     path, known = tmp_path / "index.html", answers(reports.load(run))

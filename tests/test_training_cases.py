@@ -101,6 +101,7 @@ def test_steps_are_timed_with_their_parts_and_a_wrong_one_is_not(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_step_with_mixed_dtypes_is_right(tmp_path):
     done = mixprof("sweep", "--models", "pointwise_conv", "--lowerings", "compile:update=compiled", "--dtypes",
                    "amp_bfloat16", "--steps", "train", *COMMON, "--resolutions", "5", "--channels", "32",
